@@ -1,0 +1,53 @@
+// Package service runs the parts of the system, alone or together in one process.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+)
+
+// Service is one part of the system. Run blocks until ctx is done or the part fails, and returns only when
+// everything it started has returned.
+type Service interface {
+	Name() string
+	Run(ctx context.Context) error
+}
+
+// Deps is what every service is made of. Only the bus's connection differs between one process and many.
+type Deps struct {
+	Bus     *bus.Bus
+	Dir     string // where projections live
+	Log     *zap.Logger
+	Metrics prometheus.Registerer
+	Now     func() time.Time
+}
+
+var errReturned = errors.New("returned although nobody stopped it")
+
+// Run runs the services until ctx is done or one of them fails, which stops the others. It waits for all of them
+// and returns the first failure, prefixed with the service's name; a clean cancel is nil. A service that returns
+// nil while ctx is not done has failed: a part that is silently gone is worse than a restart.
+func Run(ctx context.Context, s ...Service) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, one := range s {
+		g.Go(func() error {
+			err := one.Run(ctx)
+			switch {
+			case ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())):
+				return nil
+			case err == nil:
+				err = errReturned
+			}
+			return fmt.Errorf("%s: %w", one.Name(), err)
+		})
+	}
+	return g.Wait()
+}
