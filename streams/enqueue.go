@@ -1,0 +1,69 @@
+package streams
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Deployment is what a deployment's streams are made of.
+type Deployment struct {
+	Shards          Shards
+	Replicas        int   // of every stream and bucket
+	EnqueueMaxBytes int64 // of one ENQUEUE stream; publishes beyond it are refused
+	StatusMaxBytes  int64 // of one STATUS stream: its own, so that a full ENQUEUE never stops reports
+}
+
+// KeyTTL is how long a request's idempotency marker answers repeats.
+const KeyTTL = 24 * time.Hour
+
+const (
+	day = 24 * time.Hour
+	// Streams keep five days more than the horizon, so that a rebuild sees
+	// every event that a live projection still holds.
+	retention = 35 * day
+	// Each lane with work has a consumer; the engine's own default is 1,000.
+	maxConsumers = 1_000_000
+)
+
+// EnqueueStream names a shard's stream of accepted messages.
+func EnqueueStream(shard Shard) string { return "ENQUEUE_" + shard.String() }
+
+// Enqueue defines a shard's stream of accepted messages.
+func (d Deployment) Enqueue(shard Shard) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        EnqueueStream(shard),
+		Description: "Accepted messages, idempotency markers and quota's barriers",
+		Subjects: []string{
+			EnqueuedSubjects(shard),
+			"sms.scheduled." + shard.String() + ".*",
+			"sms.key." + shard.String() + ".*.*",
+			BarrierSubject(shard),
+		},
+		Retention: jetstream.LimitsPolicy,
+		Storage:   jetstream.FileStorage,
+		// Pulls read single messages out of the log: compressed blocks make
+		// that eight times dearer.
+		Compression:        jetstream.NoCompression,
+		Discard:            jetstream.DiscardNew,
+		MaxBytes:           d.EnqueueMaxBytes,
+		MaxAge:             retention,
+		Duplicates:         30 * time.Second,
+		MaxMsgs:            -1,
+		MaxMsgsPerSubject:  -1,
+		MaxMsgSize:         -1,
+		MaxConsumers:       maxConsumers,
+		Replicas:           d.Replicas,
+		AllowAtomicPublish: true,
+		AllowMsgTTL:        true,
+		AllowDirect:        true,
+		Metadata:           d.metadata(),
+	}
+}
+
+func (d Deployment) metadata() map[string]string {
+	return map[string]string{shardsKey: strconv.Itoa(int(d.Shards))}
+}
+
+const shardsKey = "trunkline.shards"

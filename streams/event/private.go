@@ -1,0 +1,28 @@
+package event
+
+import "fmt"
+
+// Private is a phone number or the text of a message. However it is printed,
+// logged or marshalled, it shows only its length; Encode and Reveal show it.
+type Private string
+
+// Reveal gives the content.
+func (p Private) Reveal() string { return string(p) }
+
+// String hides the content.
+func (p Private) String() string { return fmt.Sprintf("[%d bytes]", len(p)) }
+
+// GoString hides the content.
+func (p Private) GoString() string { return p.String() }
+
+// Format hides the content under every verb.
+func (p Private) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(p.String())) }
+
+// MarshalText hides the content, also from JSON.
+func (p Private) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText takes the content as it is.
+func (p *Private) UnmarshalText(text []byte) error {
+	*p = Private(text)
+	return nil
+}

@@ -1,0 +1,144 @@
+package request
+
+import (
+	"time"
+
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+func dispatcher(shard streams.Shard, verb string) string {
+	return "trunkline.dispatcher." + shard.String() + "." + verb
+}
+
+// DispatcherPull is the subject of Pull → Pulled.
+func DispatcherPull(shard streams.Shard) string { return dispatcher(shard, "pull") }
+
+// DispatcherHangup is the subject of Hangup, which every dispatcher hears and
+// none answers.
+func DispatcherHangup(shard streams.Shard) string { return dispatcher(shard, "hangup") }
+
+// DispatcherChanged is the subject of ChangedBy → Changed.
+func DispatcherChanged(shard streams.Shard) string { return dispatcher(shard, "changed") }
+
+// DispatcherShow is the subject of Show → Shown.
+func DispatcherShow(shard streams.Shard) string { return dispatcher(shard, "show") }
+
+// DispatcherList is the subject of List → Listed.
+func DispatcherList(shard streams.Shard) string { return dispatcher(shard, "list") }
+
+// DispatcherCancel is the subject of Decide → Decided, which cancels.
+func DispatcherCancel(shard streams.Shard) string { return dispatcher(shard, "cancel") }
+
+// DispatcherRequeue is the subject of Decide → Decided, which offers again.
+func DispatcherRequeue(shard streams.Shard) string { return dispatcher(shard, "requeue") }
+
+// Pull asks for up to Limit messages for a phone.
+type Pull struct {
+	Account  streams.AccountID   `json:"account"`
+	Device   streams.DeviceID    `json:"device,omitzero"` // zero: the phone gave no name
+	Name     string              `json:"name,omitempty"`
+	Limit    int                 `json:"limit"`
+	Other    bool                `json:"other,omitempty"` // the phone can carry the class other
+	Wait     time.Duration       `json:"wait,omitempty"`  // how long to wait for work, in nanoseconds
+	Poll     string              `json:"poll,omitempty"`  // names the wait, for a Hangup
+	Lease    time.Duration       `json:"lease"`
+	Attempts int                 `json:"attempts"`
+	Policy   streams.LapsePolicy `json:"policy"`
+}
+
+// Hangup ends the wait of a phone that has gone.
+type Hangup struct {
+	Poll string `json:"poll"`
+}
+
+// Pulled is a page of messages, leased to the phone.
+type Pulled struct {
+	Lease    streams.LeaseID `json:"lease,omitzero"` // zero: there is no work
+	Messages []Outgoing      `json:"messages"`
+}
+
+// Outgoing is a message on its way to a phone. Body is the message's enqueued
+// event as it stands in the stream.
+type Outgoing struct {
+	ID   streams.MessageID `json:"id"`
+	Body []byte            `json:"body"`
+}
+
+// ChangedBy asks what a stored report changed.
+type ChangedBy struct {
+	Account  streams.AccountID   `json:"account"`
+	Device   streams.DeviceID    `json:"device,omitzero"`
+	Seq      uint64              `json:"seq"` // in the STATUS stream
+	Messages []streams.MessageID `json:"messages"`
+}
+
+// Changed says for each message asked for what the report did to it.
+type Changed struct {
+	Messages []Change `json:"messages"`
+}
+
+// Change is what a report did to one message.
+type Change struct {
+	Known   bool          `json:"known"`   // the account has this message
+	Changed bool          `json:"changed"` // by this report
+	State   streams.State `json:"state"`
+}
+
+// Show asks for one message, of one account or, where Account is zero, of any.
+type Show struct {
+	Account streams.AccountID `json:"account,omitzero"`
+	ID      streams.MessageID `json:"id"`
+}
+
+// Shown is one message with its events; there are none where it is unknown.
+type Shown struct {
+	Message  *Message `json:"message"`
+	Timeline []Moment `json:"timeline"`
+}
+
+// Message is where a message stands.
+type Message struct {
+	ID      streams.MessageID `json:"id"`
+	Account streams.AccountID `json:"account"`
+	Lane    string            `json:"lane"`
+	State   streams.State     `json:"state"`
+	Round   int               `json:"round"`
+	Offers  int               `json:"offers"` // how often it was handed out
+	Reason  string            `json:"reason,omitempty"`
+	Lease   streams.LeaseID   `json:"lease,omitzero"`
+	Device  string            `json:"device,omitempty"` // name or id of the last lease's device
+	Until   time.Time         `json:"until,omitzero"`   // end of a lease that runs
+}
+
+// Moment is one event in a message's life.
+type Moment struct {
+	At     time.Time `json:"at"`
+	Stream string    `json:"stream"`
+	Seq    uint64    `json:"seq"`
+	Kind   string    `json:"kind"`
+	What   string    `json:"what"` // in words, without text or number
+}
+
+// List asks for messages of an account, newest first.
+type List struct {
+	Account streams.AccountID `json:"account"`
+	States  []streams.State   `json:"states,omitempty"` // none: all
+	Before  streams.MessageID `json:"before,omitzero"`  // only older ones
+	Limit   int               `json:"limit"`
+}
+
+// Listed is a page of a List.
+type Listed struct {
+	Messages []Message `json:"messages"`
+}
+
+// Decide names messages to decide about.
+type Decide struct {
+	Account  streams.AccountID   `json:"account"`
+	Messages []streams.MessageID `json:"messages"`
+}
+
+// Decided says which were changed; the others were unknown or beyond it.
+type Decided struct {
+	Changed []streams.MessageID `json:"changed"`
+}

@@ -1,0 +1,48 @@
+package request
+
+import "github.com/trunkline-sms/trunkline/streams"
+
+// Quota's subjects.
+const (
+	QuotaReserve = "trunkline.quota.reserve" // Reserve → Grant
+	QuotaRelease = "trunkline.quota.release" // Release → Released
+	QuotaUsage   = "trunkline.quota.usage"   // UsageOf → Usage
+)
+
+// Reserve asks for room for Count messages, all or none. A refusal is the fault
+// LimitExceeded with the limit and what is used.
+type Reserve struct {
+	Account  streams.AccountID `json:"account"`
+	Count    int               `json:"count"`
+	Limit    int64             `json:"limit"`    // of the account's plan, more than 0
+	Instance int               `json:"instance"` // of the ingress that asks
+}
+
+// Grant is room that was reserved. It ends when its events arrive, when it is
+// released, or after GrantTTL.
+type Grant struct {
+	ID      string            `json:"id"`
+	Account streams.AccountID `json:"account"`
+	Month   string            `json:"month"` // the UTC month it counts in
+	Count   int               `json:"count"`
+	Leader  uint64            `json:"leader"` // the revision of the claim it was given under
+}
+
+// Release gives a grant back whose messages surely were not stored.
+type Release struct {
+	Grant Grant `json:"grant"`
+}
+
+// Released answers a Release.
+type Released struct{}
+
+// UsageOf asks what an account has used.
+type UsageOf struct {
+	Account streams.AccountID `json:"account"`
+}
+
+// Usage is what an account has used in a month, open grants included.
+type Usage struct {
+	Month string `json:"month"`
+	Used  int64  `json:"used"`
+}

@@ -1,0 +1,70 @@
+package streams
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// EnqueueSubject is where a message of that lane is published.
+func EnqueueSubject(shard Shard, account AccountID, lane Lane) string {
+	return "sms.enqueue." + shard.String() + "." + account.String() + "." + lane.String()
+}
+
+// EnqueuedSubjects matches every message of a shard.
+func EnqueuedSubjects(shard Shard) string { return "sms.enqueue." + shard.String() + ".>" }
+
+// ParseEnqueueSubject reads what EnqueueSubject gives.
+func ParseEnqueueSubject(subject string) (AccountID, Lane, error) {
+	parts := strings.SplitN(subject, ".", 5)
+	if len(parts) != 5 || parts[0] != "sms" || parts[1] != "enqueue" {
+		return 0, Lane{}, fmt.Errorf("parse enqueue subject: want sms.enqueue.<shard>.<account>.<lane>")
+	}
+	account, err := ParseAccountID(parts[3])
+	if err != nil {
+		return 0, Lane{}, fmt.Errorf("parse enqueue subject: %w", err)
+	}
+	lane, err := ParseLane(parts[4])
+	if err != nil {
+		return 0, Lane{}, fmt.Errorf("parse enqueue subject: %w", err)
+	}
+	return account, lane, nil
+}
+
+// ConsumerName names the durable consumer that hands out a lane.
+func ConsumerName(account AccountID, lane Lane) string {
+	return account.String() + "_" + strings.ReplaceAll(lane.String(), ".", "_")
+}
+
+// KeySubject holds the marker of a request that carries an idempotency key.
+// The key itself stays outside: a subject has only its hash.
+func KeySubject(shard Shard, account AccountID, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return "sms.key." + shard.String() + "." + account.String() + "." + hex.EncodeToString(sum[:16])
+}
+
+// BarrierSubject is where quota marks a place in a shard's ENQUEUE stream.
+func BarrierSubject(shard Shard) string { return "sms.barrier." + shard.String() }
+
+// DecisionSubject is an account's fence: one decision after another.
+func DecisionSubject(shard Shard, account AccountID) string {
+	return "sms.status." + shard.String() + "." + account.String() + ".decision"
+}
+
+// ReportSubject is where what phones say about an account's messages goes.
+func ReportSubject(shard Shard, account AccountID) string {
+	return "sms.status." + shard.String() + "." + account.String() + ".report"
+}
+
+// ParseStatusSubject gives the account of a decision or report subject.
+func ParseStatusSubject(subject string) (AccountID, error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 5 || parts[0] != "sms" || parts[1] != "status" {
+		return 0, fmt.Errorf("parse status subject: want sms.status.<shard>.<account>.<what>")
+	}
+	return ParseAccountID(parts[3])
+}
+
+// HorizonSubject is where a shard's horizon moves forward.
+func HorizonSubject(shard Shard) string { return "sms.horizon." + shard.String() }
