@@ -1,0 +1,25 @@
+// Package bus speaks to NATS: group commit onto a stream, fenced publishes,
+// leader reads, and request–reply.
+package bus
+
+import (
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Bus is a connection and its JetStream context.
+type Bus struct {
+	Conn *nats.Conn
+	JS   jetstream.JetStream
+}
+
+// New makes a bus of a connection, which stays its caller's to close.
+func New(conn *nats.Conn) (*Bus, error) {
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return nil, fmt.Errorf("open JetStream: %w", err)
+	}
+	return &Bus{Conn: conn, JS: js}, nil
+}

@@ -1,0 +1,62 @@
+//go:build unix
+
+package natsd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// lock is held on a data directory by the one process that may open it. The
+// kernel gives it free when that process ends, however it ends.
+type lock struct{ file *os.File }
+
+func takeLock(dir string) (*lock, error) {
+	file, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock of data directory: %w", err)
+	}
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		defer file.Close()
+		return nil, fmt.Errorf("data directory %s is in use by another process%s: stop that one first, or give this one its own directory", dir, holder(file))
+	}
+	if err == nil {
+		err = writeHolder(file)
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
+	}
+	return &lock{file}, nil
+}
+
+// release leaves the file: removing it would let two processes lock two files
+// of one name.
+func (l *lock) release() {
+	l.file.Truncate(0)
+	l.file.Close()
+}
+
+func writeHolder(file *os.File) error {
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	_, err := file.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+	return err
+}
+
+// holder names the process that has written itself into the lock file.
+func holder(file *os.File) string {
+	pid, err := io.ReadAll(io.LimitReader(file, 20))
+	if err != nil || len(pid) == 0 {
+		return ""
+	}
+	return " (pid " + strings.TrimSpace(string(pid)) + ")"
+}
