@@ -1,0 +1,157 @@
+package streams
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Difference says how a stream or bucket that exists differs from its
+// definition. Ensure reports it and changes nothing.
+type Difference struct {
+	Stream string
+	Fields []string // "max_age: 35d, want 7d"
+}
+
+// Error names the stream and each field.
+func (d *Difference) Error() string {
+	return fmt.Sprintf("stream %s differs from its definition: %s", d.Stream, strings.Join(d.Fields, "; "))
+}
+
+// Missing says that a stream is gone from a deployment that has begun: it was
+// deleted, or the data directory or its encryption key is the wrong one.
+// Creating it anew would destroy what may still be there.
+type Missing struct{ Stream string }
+
+// Error says what is missing and what not to do.
+func (m *Missing) Error() string {
+	return "stream " + m.Stream + " is missing although this deployment has begun: restore the data directory, nothing was created"
+}
+
+// Ensure makes a deployment's streams and buckets be there as defined. What
+// exists is compared and never changed: every Difference is returned. What does
+// not exist is created if create is true, which is right only in a deployment
+// that has not begun; else it is Missing.
+func Ensure(ctx context.Context, js jetstream.JetStream, d Deployment, create bool) error {
+	if d.Shards < 1 || d.Shards > MaxShards {
+		return fmt.Errorf("ensure streams: %d shards, want 1 to %d", d.Shards, MaxShards)
+	}
+	if begun, err := FindShards(ctx, js); err == nil && begun != d.Shards {
+		return fmt.Errorf("ensure streams: this deployment began with %d shards, which cannot become %d", begun, d.Shards)
+	}
+	var problems []error
+	for _, shard := range d.Shards.All() {
+		problems = append(problems,
+			ensureStream(ctx, js, d.Enqueue(shard), create),
+			ensureStream(ctx, js, d.Status(shard), create))
+	}
+	for _, bucket := range []jetstream.KeyValueConfig{d.Accounts(), d.Devices(), d.Claims()} {
+		problems = append(problems, ensureBucket(ctx, js, bucket, create))
+	}
+	return errors.Join(problems...)
+}
+
+// FindShards reads the number of shards that the deployment began with.
+func FindShards(ctx context.Context, js jetstream.JetStream) (Shards, error) {
+	stream, err := js.Stream(ctx, EnqueueStream(0))
+	if err != nil {
+		return 0, fmt.Errorf("find shards: %w", err)
+	}
+	n, err := strconv.Atoi(stream.CachedInfo().Config.Metadata[shardsKey])
+	if err != nil || n < 1 || n > MaxShards {
+		return 0, fmt.Errorf("find shards: stream %s does not say how many there are", EnqueueStream(0))
+	}
+	return Shards(n), nil
+}
+
+func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig, create bool) error {
+	stream, err := js.Stream(ctx, want.Name)
+	switch {
+	case err == nil:
+		return compare(stream.CachedInfo().Config, want)
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("look up stream %s: %w", want.Name, err)
+	case !create:
+		return &Missing{want.Name}
+	}
+	if _, err := js.CreateStream(ctx, want); err != nil {
+		return fmt.Errorf("create stream %s: %w", want.Name, err)
+	}
+	return nil
+}
+
+func ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.KeyValueConfig, create bool) error {
+	bucket, err := js.KeyValue(ctx, want.Bucket)
+	switch {
+	case err == nil:
+		status, err := bucket.Status(ctx)
+		if err != nil {
+			return fmt.Errorf("look up bucket %s: %w", want.Bucket, err)
+		}
+		have := status.Config()
+		if have.History != want.History || have.TTL != want.TTL || have.Storage != want.Storage || have.Replicas != want.Replicas {
+			return &Difference{"KV_" + want.Bucket, []string{fmt.Sprintf(
+				"history %d ttl %v storage %v replicas %d, want history %d ttl %v storage %v replicas %d",
+				have.History, have.TTL, have.Storage, have.Replicas, want.History, want.TTL, want.Storage, want.Replicas)}}
+		}
+		return nil
+	case !errors.Is(err, jetstream.ErrBucketNotFound):
+		return fmt.Errorf("look up bucket %s: %w", want.Bucket, err)
+	case !create:
+		return &Missing{"KV_" + want.Bucket}
+	}
+	if _, err := js.CreateKeyValue(ctx, want); err != nil {
+		return fmt.Errorf("create bucket %s: %w", want.Bucket, err)
+	}
+	return nil
+}
+
+// compare reads both sides as the JSON that the engine's API speaks, so that a
+// setting this code has never heard of is noticed too.
+func compare(have, want jetstream.StreamConfig) error {
+	h, w := fields(have), fields(want)
+	var differing []string
+	for name := range h {
+		if !reflect.DeepEqual(h[name], w[name]) {
+			differing = append(differing, fmt.Sprintf("%s: %v, want %v", name, h[name], w[name]))
+		}
+	}
+	for name := range w {
+		if _, ok := h[name]; !ok {
+			differing = append(differing, fmt.Sprintf("%s: none, want %v", name, w[name]))
+		}
+	}
+	if len(differing) == 0 {
+		return nil
+	}
+	slices.Sort(differing)
+	return &Difference{want.Name, differing}
+}
+
+func fields(c jetstream.StreamConfig) map[string]any {
+	// The engine writes its own version beside our metadata.
+	ours := map[string]string{}
+	for key, value := range c.Metadata {
+		if !strings.HasPrefix(key, "_nats.") {
+			ours[key] = value
+		}
+	}
+	c.Metadata = ours
+	data, _ := json.Marshal(c)
+	all := map[string]any{}
+	_ = json.Unmarshal(data, &all)
+	// An empty object and a missing one say the same.
+	for name, value := range all {
+		if object, ok := value.(map[string]any); ok && len(object) == 0 {
+			delete(all, name)
+		}
+	}
+	return all
+}
