@@ -1,0 +1,284 @@
+package httpx_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
+)
+
+// serve starts a server in the bubble and returns its listener, a stop and the channel of Serve's answer.
+func serve(t *testing.T, o httpx.ServerOptions) (*httpx.Memory, context.CancelFunc, <-chan error) {
+	t.Helper()
+	l := httpx.NewMemory()
+	o.Listener = l
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- httpx.Serve(ctx, o) }()
+	return l, stop, done
+}
+
+type answer struct {
+	status int
+	body   string
+	err    error
+	took   time.Duration
+}
+
+func get(c *http.Client, path string) <-chan answer {
+	got := make(chan answer, 1)
+	go func() {
+		start := time.Now()
+		resp, err := c.Get("http://memory" + path)
+		if err != nil {
+			got <- answer{err: err, took: time.Since(start)}
+			return
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		got <- answer{resp.StatusCode, string(b), err, time.Since(start)}
+	}()
+	return got
+}
+
+func after(d time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(d):
+			_, _ = io.WriteString(w, "done")
+		case <-r.Context().Done():
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}
+}
+
+func TestServeFinishesWhatIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop, done := serve(t, httpx.ServerOptions{Handler: after(3 * time.Second)})
+		client := l.Client()
+		defer client.CloseIdleConnections()
+		slow := get(client, "/")
+		synctest.Wait()
+		start := time.Now()
+		stop()
+
+		if got := <-slow; got.err != nil || got.status != http.StatusOK || got.body != "done" {
+			t.Errorf("the request in flight: got %+v, want 200 done", got)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if took := time.Since(start); took < 3*time.Second || took > 4*time.Second {
+			t.Errorf("the stop took %s, want the request's 3 s and at most its grace", took)
+		}
+		if got := <-get(client, "/"); got.err == nil {
+			t.Errorf("a request after the stop was answered: %+v", got)
+		}
+	})
+}
+
+func TestServeCutsOffAfterGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.DebugLevel)
+		l, stop, done := serve(t, httpx.ServerOptions{Handler: after(time.Hour), Log: zap.New(core), WriteTimeout: 2 * time.Hour})
+		client := l.Client()
+		defer client.CloseIdleConnections()
+		slow := get(client, "/")
+		synctest.Wait()
+		start := time.Now()
+		stop()
+
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if got, want := time.Since(start), 4*time.Second; got != want {
+			t.Errorf("the stop took %s, want %s", got, want)
+		}
+		if got := <-slow; got.err == nil {
+			t.Errorf("the request was answered: %+v", got)
+		}
+		if got, want := logs.FilterMessage("requests cut off").Len(), 1; got != want {
+			t.Errorf("got %d warnings, want %d", got, want)
+		}
+	})
+}
+
+func TestServeNamesHandlersThatDoNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		l, stop, done := serve(t, httpx.ServerOptions{Grace: time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })})
+		client := l.Client()
+		defer client.CloseIdleConnections()
+		slow := get(client, "/")
+		synctest.Wait()
+		stop()
+		if got, want := fmt.Sprint(<-done), "stop http: 1 requests do not end"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		close(release)
+		<-slow
+	})
+}
+
+func TestServeStopsLongPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop, done := serve(t, httpx.ServerOptions{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case <-httpx.Stopping(r.Context()):
+				_, _ = io.WriteString(w, "stopping")
+			case <-time.After(30 * time.Second):
+			}
+		})})
+		client := l.Client()
+		defer client.CloseIdleConnections()
+		poll := get(client, "/")
+		synctest.Wait()
+		stop()
+		if got := <-poll; got.body != "stopping" || got.took != 0 {
+			t.Errorf("got %+v, want an answer at once", got)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	if httpx.Stopping(t.Context()) != nil {
+		t.Error("Stopping outside a server is not nil")
+	}
+}
+
+// A connection on which nothing was sent, or one that waits for its next request, must not use up the grace.
+func TestServeDropsIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop, done := serve(t, httpx.ServerOptions{Handler: after(0)})
+		fresh, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fresh.Close()
+		client := l.Client()
+		defer client.CloseIdleConnections()
+		if got := <-get(client, "/"); got.err != nil {
+			t.Fatal(got.err)
+		}
+		start := time.Now()
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("the stop took %s", took)
+		}
+		if _, err := fresh.Read(make([]byte, 1)); err == nil {
+			t.Error("the fresh connection is still open")
+		}
+	})
+}
+
+func TestServeTimeouts(t *testing.T) {
+	tests := []struct {
+		name, send string
+		want       time.Duration // until the connection is closed
+	}{
+		{"no request", "", 5 * time.Second},
+		{"slow header", "GET / HTTP/1.1\r\nHost: x\r\n", 5 * time.Second},
+		{"slow body", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n", 15 * time.Second},
+		{"idle", "GET /quick HTTP/1.1\r\nHost: x\r\n\r\n", 120 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, stop, done := serve(t, httpx.ServerOptions{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+				})})
+				conn, err := l.Dial(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				start := time.Now()
+				if _, err := io.WriteString(conn, tt.send); err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, conn) // until the server closes
+				got := time.Since(start).Truncate(time.Second)
+				if got != tt.want {
+					t.Errorf("closed after %s, want %s", got, tt.want)
+				}
+				stop()
+				if err := <-done; err != nil {
+					t.Errorf("Serve: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestServeRefusesLongHeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop, done := serve(t, httpx.ServerOptions{Handler: after(0)})
+		for size, want := range map[int]int{15 << 10: http.StatusOK, 64 << 10: http.StatusRequestHeaderFieldsTooLarge} {
+			conn, err := l.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { // the server stops reading in the middle
+				_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("a", size)+"\r\n\r\n")
+			}()
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != want {
+				t.Errorf("%d bytes of header: got %d, want %d", size, resp.StatusCode, want)
+			}
+			_, _ = resp.Body.Close(), conn.Close()
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
+func TestServeOverTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- httpx.Serve(ctx, httpx.ServerOptions{Listener: l, Handler: after(0)}) }()
+	resp, err := http.Get("http://" + l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+}
+
+func TestServeFailsWithItsListener(t *testing.T) {
+	l := httpx.NewMemory()
+	_ = l.Close()
+	err := httpx.Serve(t.Context(), httpx.ServerOptions{Listener: l, Handler: after(0)})
+	if !errors.Is(err, net.ErrClosed) || !strings.HasPrefix(err.Error(), "serve http: ") {
+		t.Errorf("got %v, want serve http: %v", err, net.ErrClosed)
+	}
+	if _, err := l.Dial(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Dial after Close: got %v, want %v", err, net.ErrClosed)
+	}
+}
