@@ -27,12 +27,13 @@ type ServerOptions struct {
 	Grace             time.Duration // 4 s, for requests in flight at the end
 }
 
-// cutOff is how long Serve waits, after Grace, for handlers whose context it has cancelled.
-const cutOff = time.Second
+// cutOff is how long Serve waits after Grace, once for handlers whose context it has cancelled, and again for those
+// whose connection it has closed.
+const cutOff = 500 * time.Millisecond
 
 // Serve answers requests until ctx is done. Then it takes no more, gives those in flight Grace to finish, cancels
 // the contexts of the others, and returns when all have returned. A stop is no error; a handler that still runs a
-// second after its context was cancelled is.
+// second after Grace is.
 //
 // The contexts of requests do not end with ctx, only with Grace: see Stopping.
 func Serve(ctx context.Context, o ServerOptions) error {
@@ -76,6 +77,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	if err := srv.Shutdown(grace); err != nil && grace.Err() != nil {
 		o.Log.Warn("requests cut off", zap.Int("connections", conns.count()))
 		cancel()
+		conns.wait(cutOff) // a handler that heeds its context still gets its answer out
 		_ = srv.Close()
 	}
 	<-ended

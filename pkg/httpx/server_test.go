@@ -97,20 +97,41 @@ func TestServeCutsOffAfterGrace(t *testing.T) {
 		defer client.CloseIdleConnections()
 		slow := get(client, "/")
 		synctest.Wait()
-		start := time.Now()
 		stop()
 
+		if got, want := <-slow, (answer{status: http.StatusServiceUnavailable, took: 4 * time.Second}); got != want {
+			t.Errorf("got %+v, want the handler's answer to the end of its context: %+v", got, want)
+		}
 		if err := <-done; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		if got, want := time.Since(start), 4*time.Second; got != want {
-			t.Errorf("the stop took %s, want %s", got, want)
-		}
-		if got := <-slow; got.err == nil {
-			t.Errorf("the request was answered: %+v", got)
-		}
 		if got, want := logs.FilterMessage("requests cut off").Len(), 1; got != want {
 			t.Errorf("got %d warnings, want %d", got, want)
+		}
+	})
+}
+
+func TestServeClosesWhatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop, done := serve(t, httpx.ServerOptions{ReadTimeout: time.Hour, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // deaf to its context
+		})})
+		conn, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		start := time.Now()
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if got, want := time.Since(start), 4*time.Second+500*time.Millisecond; got != want {
+			t.Errorf("the stop took %s, want %s", got, want)
 		}
 	})
 }
