@@ -1,0 +1,96 @@
+// Package operator is the code of the commands that look into a running server
+// and change it: accounts, messages, projections, streams.
+package operator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/natsd"
+)
+
+// Commands are the operator's commands, for the root of a command line.
+type Commands struct {
+	Account    Account    `cmd:"" help:"Tenants: their tokens, plans and subscriptions."`
+	Message    Message    `cmd:"" help:"Messages: where they stand, offer them again, take them back."`
+	Projection Projection `cmd:"" help:"Projections: verify, rebuild or dump them."`
+	Stream     Stream     `cmd:"" help:"Streams: what the engine holds."`
+}
+
+// Terminal is where a command reads and writes.
+type Terminal struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// server says which server a command talks to.
+type server struct {
+	Data string `default:"./data" env:"TRUNKLINE_DATA" placeholder:"DIR" help:"Data directory of the server (default ./data)."`
+}
+
+// dial connects to the server. Whoever called closes the connection.
+func (s server) dial() (*bus.Bus, func(), error) {
+	conn, err := natsd.Dial(s.Data, "trunkline command")
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the server of %s: %w", s.Data, err)
+	}
+	b, err := bus.New(conn)
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return b, conn.Close, nil
+}
+
+// asJSON is the flag of every command that prints data.
+type asJSON struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+func printJSON(w io.Writer, v any) error {
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	return nil
+}
+
+// table aligns the columns of what print writes, cells separated by tabs.
+func table(w io.Writer, print func(io.Writer)) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	print(t)
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// plain turns the error of a service into a line for people.
+func plain(err error) error {
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		return err
+	}
+	if f.Kind == fault.Unavailable {
+		return fmt.Errorf("the server does not answer (%s): see its log, and its /health/ready", f.Text)
+	}
+	return errors.New(f.Text)
+}
+
+// callTimeout bounds a question that is answered from memory or one file.
+const callTimeout = 10 * time.Second
+
+func call[A, Q any](ctx context.Context, b *bus.Bus, subject string, q Q) (A, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := bus.Call[A](ctx, b, subject, q)
+	return answer, plain(err)
+}

@@ -1,0 +1,76 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// Stream are the commands about streams.
+type Stream struct {
+	List streamList `cmd:"" help:"List the streams and how full they are."`
+}
+
+type streamList struct {
+	server
+	asJSON
+}
+
+func (streamList) Help() string {
+	return "Example:\n\n    trunkline stream list"
+}
+
+// streamView is a stream as it is printed.
+type streamView struct {
+	Name      string    `json:"name"`
+	Messages  uint64    `json:"messages"`
+	Bytes     uint64    `json:"bytes"`
+	MaxBytes  int64     `json:"max_bytes"` // -1: no limit
+	Consumers int       `json:"consumers"`
+	FirstSeq  uint64    `json:"first_seq"`
+	LastSeq   uint64    `json:"last_seq"`
+	LastTime  time.Time `json:"last_time,omitzero"`
+}
+
+func (c *streamList) Run(ctx context.Context, t *Terminal) error {
+	b, closeConn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer closeConn()
+	views := []streamView{}
+	lister := b.JS.ListStreams(ctx)
+	for info := range lister.Info() {
+		views = append(views, streamView{
+			Name: info.Config.Name, Messages: info.State.Msgs, Bytes: info.State.Bytes, MaxBytes: info.Config.MaxBytes,
+			Consumers: info.State.Consumers, FirstSeq: info.State.FirstSeq, LastSeq: info.State.LastSeq, LastTime: info.State.LastTime,
+		})
+	}
+	if err := lister.Err(); err != nil {
+		return fmt.Errorf("list streams: %w", err)
+	}
+	slices.SortFunc(views, func(x, y streamView) int { return cmp.Compare(x.Name, y.Name) })
+	if c.JSON {
+		return printJSON(t.Out, views)
+	}
+	return table(t.Out, func(w io.Writer) {
+		fmt.Fprintln(w, "NAME\tMESSAGES\tBYTES\tFULL\tCONSUMERS\tLAST")
+		for _, v := range views {
+			last := "-"
+			if v.LastSeq > 0 {
+				last = formatTime(v.LastTime)
+			}
+			fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%d\t%s\n", v.Name, v.Messages, v.Bytes, v.full(), v.Consumers, last)
+		}
+	})
+}
+
+func (v streamView) full() string {
+	if v.MaxBytes <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", 100*float64(v.Bytes)/float64(v.MaxBytes))
+}
