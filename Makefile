@@ -1,0 +1,63 @@
+# The commands of this repository. `make` lists them.
+
+GO           ?= go
+MODULES      := streams pkg services
+PACKAGES     := $(MODULES:%=./%/...)
+LINT_VERSION := v2.15.0
+LINT         := bin/golangci-lint-$(LINT_VERSION)
+TEST_LOG     := $(CURDIR)/bin/test.log
+FUZZTIME     ?= 10s
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo build test race fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## everything in one process: HTTP on 127.0.0.1:8080, data in ./data
+	$(GO) run ./services/cmd/trunkline serve
+
+demo: ## a server, senders and phones for a look around
+	$(GO) run ./services/cmd/trunkline demo
+
+build: ## the binary into bin/
+	$(GO) build -trimpath -o bin/ ./services/cmd/...
+
+test: ## all tests of all modules; then no secret may be in their logs
+	@mkdir -p bin && : > $(TEST_LOG)
+	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test $(TESTFLAGS) work
+	@scripts/log-scan $(TEST_LOG)
+
+race: ## the tests with the race detector (needs a C compiler)
+	$(GO) test -race $(TESTFLAGS) $(PACKAGES)
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	scripts/fuzz $(FUZZTIME)
+
+golden: ## write the golden files anew; look at the difference before you commit it
+	scripts/golden
+
+lint: $(LINT) ## golangci-lint, built into bin/ the first time (takes minutes)
+	$(LINT) run $(PACKAGES)
+
+$(LINT):
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv bin/golangci-lint $@
+
+vet: ## go vet
+	$(GO) vet work
+
+fmt: ## format the code
+	gofmt -s -w $(MODULES)
+
+fmt-check: ## fail if something is not formatted
+	@bad=$$(gofmt -s -l $(MODULES)); [ -z "$$bad" ] || { echo "not formatted, run make fmt:"; echo "$$bad"; exit 1; }
+
+tidy: ## tidy every go.mod
+	@set -e; for m in $(MODULES); do (cd $$m && $(GO) mod tidy); done
+
+tidy-check: ## fail if a go.mod or go.sum is not tidy
+	@set -e; for m in $(MODULES); do (cd $$m && $(GO) mod tidy -diff) || { echo "$$m is not tidy, run make tidy"; exit 1; }; done
+
+ci: ## what has to pass before a merge
+	.ci/run
