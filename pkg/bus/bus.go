@@ -3,6 +3,7 @@
 package bus
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/nats-io/nats.go"
@@ -22,4 +23,11 @@ func New(conn *nats.Conn) (*Bus, error) {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	return &Bus{Conn: conn, JS: js}, nil
+}
+
+// flush waits until the engine has seen everything sent so far.
+func (b *Bus) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return b.Conn.FlushWithContext(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -161,7 +162,7 @@ func engineOptions(o Options, public string) *server.Options {
 // the engine is away: a publish fails then, instead of being sent later. Stop
 // closes it if its user has not.
 func (s *Server) Connect(name string) (*nats.Conn, error) {
-	opts := append(connOptions(name, s.key, s.log), nats.InProcessServer(s.server))
+	opts := append(connOptions(name, s.key, s.log), nats.InProcessServer(s))
 	conn, err := nats.Connect("", opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect %s to the engine: %w", name, err)
@@ -170,6 +171,11 @@ func (s *Server) Connect(name string) (*nats.Conn, error) {
 	defer s.mu.Unlock()
 	s.conns = append(s.conns, conn)
 	return conn, nil
+}
+
+// InProcessConn is a raw connection to the engine, for nats.InProcessServer.
+func (s *Server) InProcessConn() (net.Conn, error) {
+	return s.server.InProcessConn()
 }
 
 // URL is the address the engine listens on, empty with InProcessOnly.

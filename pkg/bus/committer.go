@@ -1,0 +1,253 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+)
+
+const (
+	// MaxRequest is the most messages one Commit takes: 1,000 items and a marker.
+	MaxRequest = 1001
+
+	defaultThreshold  = 16
+	defaultMaxBatch   = 1000
+	defaultMaxWaiting = 64 << 20
+	// batchHeaders is room for what a batch adds to a message.
+	batchHeaders = 128
+	// maxBatchBytes bounds what is committed together. One request may be larger.
+	maxBatchBytes = 8 << 20
+)
+
+// CommitterOptions tune a Committer. The zero value is right for one disk.
+type CommitterOptions struct {
+	// Threshold is from how many waiting messages on they are committed as one
+	// atomic batch, 16 if 0. Below it, and always with a very large one (which
+	// suits a cluster), each request is published on its own, pipelined.
+	Threshold int
+	// MaxBatch is the most messages committed together, 1,000 if 0.
+	MaxBatch int
+	// MaxWaiting bounds the bytes that wait, 64 MiB if 0; ErrBusy is over it.
+	MaxWaiting int64
+	// Observe is told of each commit: the messages stored by it, and how long
+	// it took. It runs on the committer's goroutine.
+	Observe func(messages int, took time.Duration)
+	// Now is the clock, time.Now if nil.
+	Now func() time.Time
+}
+
+// Stored says where a request's messages stand: Count sequences from First on.
+type Stored struct {
+	First uint64
+	Count int
+}
+
+// Committer is group commit onto one stream: what waits is committed together.
+type Committer struct {
+	bus    *Bus
+	stream string
+	o      CommitterOptions
+
+	mu      sync.Mutex
+	queue   []*request
+	waiting int64 // bytes in queue
+	stopped bool
+	wake    chan struct{}
+
+	round round // Run's own
+}
+
+// request is one Commit.
+type request struct {
+	msgs      []*nats.Msg
+	bytes     int
+	taken     bool // from the queue: it waits for its outcome now
+	withdrawn bool // by its caller, before it was taken
+	done      chan outcome
+}
+
+type outcome struct {
+	stored Stored
+	err    error
+}
+
+// NewCommitter makes a committer onto a stream that allows atomic batches. It
+// works while Run does.
+func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
+	if o.Threshold <= 0 {
+		o.Threshold = defaultThreshold
+	}
+	if o.MaxBatch <= 0 {
+		o.MaxBatch = defaultMaxBatch
+	}
+	if o.MaxWaiting <= 0 {
+		o.MaxWaiting = defaultMaxWaiting
+	}
+	if o.Observe == nil {
+		o.Observe = func(int, time.Duration) {}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Committer{bus: b, stream: stream, o: o, wake: make(chan struct{}, 1)}
+	c.round = round{
+		bus:    b,
+		stream: stream,
+		now:    o.Now,
+		inbox:  nats.NewInbox() + ".",
+		// The random part alone: every stored message of a batch carries it.
+		batchPrefix: nuid.Next()[:12],
+		answers:     make(chan *nats.Msg, 4*MaxRequest),
+		sent:        make(map[string]*unit),
+	}
+	return c
+}
+
+// Commit stores all of msgs or none, at consecutive sequences, and returns when
+// they are stored, as durably as the engine's setting says. It takes at most
+// MaxRequest messages, which are the committer's until it returns.
+//
+// A failure is ErrNotStored (ErrDuplicate, ErrFull, ErrBusy, ErrStopped and
+// *WrongLast are) or ErrUnknownOutcome. When ctx ends before the messages were
+// taken from the queue, the error is ErrNotStored and ctx's; afterwards Commit
+// waits for the outcome, at most about 20 s.
+//
+// An unknown outcome is retried. Messages with a Nats-Msg-Id are found again
+// and stored once; without one they may be stored twice, in two whole copies.
+func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error) {
+	if len(msgs) == 0 || len(msgs) > MaxRequest {
+		return Stored{}, fmt.Errorf("commit %d messages at once: %w", len(msgs), ErrNotStored)
+	}
+	if err := ctx.Err(); err != nil {
+		return Stored{}, fmt.Errorf("%w: %w", ErrNotStored, err)
+	}
+	r := &request{msgs: msgs, done: make(chan outcome, 1)}
+	largest := c.bus.Conn.MaxPayload() - batchHeaders
+	for _, m := range msgs {
+		if size := m.Size(); int64(size) <= largest {
+			r.bytes += size
+			continue
+		}
+		return Stored{}, fmt.Errorf("%w: a message is larger than %d bytes", ErrNotStored, largest)
+	}
+	if err := c.put(r); err != nil {
+		return Stored{}, err
+	}
+	select {
+	case o := <-r.done:
+		return o.stored, o.err
+	case <-ctx.Done():
+	}
+	if c.withdraw(r) {
+		return Stored{}, fmt.Errorf("%w: %w", ErrNotStored, ctx.Err())
+	}
+	o := <-r.done
+	return o.stored, o.err
+}
+
+// Run commits what Commit hands in until ctx is done. Then it waits for the
+// outcome of what it has taken, without retries, and answers the rest
+// ErrStopped. A committer runs once.
+func (c *Committer) Run(ctx context.Context) error {
+	defer c.stop()
+	if err := c.round.open(); err != nil {
+		return fmt.Errorf("commit to %s: %w", c.stream, err)
+	}
+	defer c.round.close()
+	var taken []*request
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		}
+		for ctx.Err() == nil {
+			if taken = c.take(taken[:0]); len(taken) == 0 {
+				break
+			}
+			start := c.o.Now()
+			if stored := c.round.commit(ctx, taken, c.o.Threshold); stored > 0 {
+				c.o.Observe(stored, c.o.Now().Sub(start))
+			}
+			clear(taken)
+		}
+	}
+}
+
+func (c *Committer) put(r *request) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return ErrStopped
+	}
+	if c.waiting > 0 && c.waiting+int64(r.bytes) > c.o.MaxWaiting {
+		return ErrBusy
+	}
+	c.queue = append(c.queue, r)
+	c.waiting += int64(r.bytes)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// take moves the requests of the next commit from the queue to into.
+func (c *Committer) take(into []*request) []*request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	messages, bytes, n := 0, 0, 0
+	for _, r := range c.queue {
+		if !r.withdrawn {
+			fits := messages+len(r.msgs) <= c.o.MaxBatch && bytes+r.bytes <= maxBatchBytes
+			if len(into) > 0 && !fits {
+				break
+			}
+			r.taken = true
+			c.waiting -= int64(r.bytes)
+			messages += len(r.msgs)
+			bytes += r.bytes
+			into = append(into, r)
+		}
+		n++
+	}
+	c.queue = slices.Delete(c.queue, 0, n)
+	return into
+}
+
+// withdraw takes a request back if it still waits.
+func (c *Committer) withdraw(r *request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.taken {
+		return false
+	}
+	r.withdrawn = true
+	c.waiting -= int64(r.bytes)
+	return true
+}
+
+// stop answers everything that still waits.
+func (c *Committer) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+	for _, r := range c.queue {
+		if !r.withdrawn {
+			r.taken = true
+			r.done <- outcome{err: ErrStopped}
+		}
+	}
+	c.queue, c.waiting = nil, 0
+}
+
+// permanent holds for failed sends that fail again whenever they are repeated.
+func permanent(err error) bool {
+	return errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject)
+}

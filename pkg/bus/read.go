@@ -1,0 +1,129 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	leaderGet = "$JS.API.STREAM.MSG.GET."
+	directGet = "$JS.API.DIRECT.GET."
+
+	codeNoMessage = 10037
+	statusNotHere = "404"
+)
+
+// getRequest asks for one message.
+type getRequest struct {
+	Seq           uint64 `json:"seq,omitempty"`
+	LastBySubject string `json:"last_by_subj,omitempty"`
+	// NextBySubject is the first of a subject at Seq or above.
+	NextBySubject string `json:"next_by_subj,omitempty"`
+}
+
+type getAnswer struct {
+	Error   *jetstream.APIError `json:"error"`
+	Message *struct {
+		Subject string    `json:"subject"`
+		Seq     uint64    `json:"seq"`
+		Header  []byte    `json:"hdrs"`
+		Data    []byte    `json:"data"`
+		Time    time.Time `json:"time"`
+	} `json:"message"`
+}
+
+// LastForSubject reads the newest message of a subject from the stream's
+// leader, so that it sees everything acknowledged before. The error is
+// ErrNoMessage when there is none.
+func (b *Bus) LastForSubject(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+	msg, err := b.fromLeader(ctx, stream, getRequest{LastBySubject: subject})
+	if err != nil {
+		return nil, fmt.Errorf("read last message of %s: %w", subject, err)
+	}
+	return msg, nil
+}
+
+// Get reads the message of a sequence, from any replica that has it. The error
+// is ErrNoMessage when the leader has none.
+func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {
+	msg, err := b.direct(ctx, stream, seq)
+	// A replica may lag, and a stream may not allow direct reads.
+	if errors.Is(err, ErrNoMessage) || errors.Is(err, nats.ErrNoResponders) {
+		msg, err = b.fromLeader(ctx, stream, getRequest{Seq: seq})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
+	}
+	return msg, nil
+}
+
+func (b *Bus) fromLeader(ctx context.Context, stream string, r getRequest) (*jetstream.RawStreamMsg, error) {
+	answer, err := b.ask(ctx, leaderGet+stream, r)
+	if err != nil {
+		return nil, err
+	}
+	var a getAnswer
+	if err := json.Unmarshal(answer.Data, &a); err != nil {
+		return nil, err
+	}
+	if a.Error != nil {
+		if a.Error.ErrorCode == codeNoMessage {
+			return nil, ErrNoMessage
+		}
+		return nil, a.Error
+	}
+	if a.Message == nil {
+		return nil, errors.New("answer holds no message")
+	}
+	msg := &jetstream.RawStreamMsg{Subject: a.Message.Subject, Sequence: a.Message.Seq, Data: a.Message.Data, Time: a.Message.Time}
+	if len(a.Message.Header) > 0 {
+		if msg.Header, err = nats.DecodeHeadersMsg(a.Message.Header); err != nil {
+			return nil, err
+		}
+	}
+	return msg, nil
+}
+
+func (b *Bus) direct(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {
+	answer, err := b.ask(ctx, directGet+stream, getRequest{Seq: seq})
+	if err != nil {
+		return nil, err
+	}
+	h := answer.Header
+	if status := h.Get("Status"); status != "" && len(answer.Data) == 0 {
+		if status == statusNotHere {
+			return nil, ErrNoMessage
+		}
+		return nil, fmt.Errorf("direct read: %s %s", status, h.Get("Description"))
+	}
+	msg := &jetstream.RawStreamMsg{Subject: h.Get(jetstream.SubjectHeader), Header: h, Data: answer.Data}
+	if msg.Sequence, err = strconv.ParseUint(h.Get(jetstream.SequenceHeader), 10, 64); err != nil {
+		return nil, err
+	}
+	if msg.Time, err = time.Parse(time.RFC3339Nano, h.Get(jetstream.TimeStampHeaer)); err != nil {
+		return nil, err
+	}
+	// These belong to the answer, not to the message.
+	for _, added := range []string{jetstream.StreamHeader, jetstream.SubjectHeader, jetstream.SequenceHeader, jetstream.TimeStampHeaer} {
+		h.Del(added)
+	}
+	return msg, nil
+}
+
+// ask sends one request to the engine, which has 5 s if ctx has no deadline.
+func (b *Bus) ask(ctx context.Context, subject string, r getRequest) (*nats.Msg, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return b.Conn.RequestWithContext(ctx, subject, data)
+}

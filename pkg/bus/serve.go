@@ -1,0 +1,199 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+)
+
+// defaultInFlight bounds an endpoint's work when ServeOptions do not.
+const defaultInFlight = 4096
+
+// Handler answers one request, JSON both ways. Handle makes one.
+type Handler func(ctx context.Context, request []byte) (answer []byte, err error)
+
+// Handle makes a handler of f. A fault that f returns crosses the wire; of any
+// other error the caller learns only that it happened.
+func Handle[A, Q any](f func(context.Context, Q) (A, error)) Handler {
+	return func(ctx context.Context, request []byte) ([]byte, error) {
+		var q Q
+		if err := json.Unmarshal(request, &q); err != nil {
+			return nil, fault.New(fault.Invalid, "malformed_request", "The request is malformed").With(err)
+		}
+		a, err := f(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(a)
+	}
+}
+
+// Endpoint is a subject and what answers it.
+type Endpoint struct {
+	Subject string
+	Handler Handler
+	// Broadcast hands each request to every process that serves the subject,
+	// instead of to one of them.
+	Broadcast bool
+}
+
+// ServeOptions describe a service on the bus.
+type ServeOptions struct {
+	Name        string // letters, digits, - and _
+	Version     string // semantic
+	Description string
+	Endpoints   []Endpoint
+	// MaxInFlight bounds the requests each endpoint works on at a time,
+	// 4,096 if 0. What comes over it is answered Unavailable, code "busy".
+	MaxInFlight int
+	// Ready, if set, is called once the engine delivers requests to it.
+	Ready func()
+	// Log takes the errors of which the caller is told nothing.
+	Log *zap.Logger
+}
+
+// Serve answers requests, each in its own goroutine, until ctx is done. The
+// handlers' contexts end then too, and at their caller's deadline; Serve
+// returns when all handlers have. `nats micro ls` shows the service.
+func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
+	if o.MaxInFlight <= 0 {
+		o.MaxInFlight = defaultInFlight
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	s := &serving{conn: b.Conn, log: o.Log, ctx: ctx}
+	service, err := micro.AddService(b.Conn, micro.Config{Name: o.Name, Version: o.Version, Description: o.Description})
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", o.Name, err)
+	}
+	for _, e := range o.Endpoints {
+		opts := []micro.EndpointOpt{micro.WithEndpointSubject(e.Subject)}
+		if e.Broadcast {
+			opts = append(opts, micro.WithEndpointQueueGroupDisabled())
+		}
+		name := strings.ReplaceAll(e.Subject, ".", "-")
+		slots := make(chan struct{}, o.MaxInFlight)
+		if err = service.AddEndpoint(name, s.handOff(e.Handler, slots), opts...); err != nil {
+			err = fmt.Errorf("serve %s: %w", e.Subject, err)
+			break
+		}
+	}
+	if err == nil {
+		err = b.flush(ctx)
+	}
+	if err == nil {
+		if o.Ready != nil {
+			o.Ready()
+		}
+		<-ctx.Done()
+	} else if ctx.Err() != nil {
+		err = nil
+	}
+	if stop := service.Stop(); err == nil && !errors.Is(stop, nats.ErrConnectionClosed) {
+		err = stop
+	}
+	s.close()
+	return err
+}
+
+// serving is one Serve and its handlers.
+type serving struct {
+	conn *nats.Conn
+	log  *zap.Logger
+	ctx  context.Context
+
+	mu     sync.Mutex // orders handlers.Add before handlers.Wait
+	closed bool
+	// handlers are those at work.
+	handlers sync.WaitGroup
+}
+
+var (
+	errBusy     = fault.New(fault.Unavailable, "busy", "Too many requests are being worked on")
+	errStopping = fault.New(fault.Unavailable, "stopping", "The service is stopping")
+)
+
+// handOff gives each request its own goroutine: micro calls an endpoint's
+// handler for one request at a time.
+func (s *serving) handOff(h Handler, slots chan struct{}) micro.Handler {
+	return micro.HandlerFunc(func(r micro.Request) {
+		// r's own Respond writes what micro reads when this function returns,
+		// so the answer goes past it.
+		reply, request, timeout := r.Reply(), r.Data(), r.Headers().Get(timeoutHeader)
+		select {
+		case slots <- struct{}{}:
+		default:
+			s.answer(reply, nil, errBusy)
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			<-slots
+			s.answer(reply, nil, errStopping)
+			return
+		}
+		s.handlers.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(s.ctx, parseTimeout(timeout))
+			defer cancel()
+			answer, err := h(ctx, request)
+			s.answer(reply, answer, err)
+		})
+	})
+}
+
+func (s *serving) answer(reply string, answer []byte, err error) {
+	if reply == "" {
+		return
+	}
+	sent := s.send(reply, answer, err)
+	if errors.Is(sent, nats.ErrMaxPayload) {
+		sent = s.send(reply, nil, fault.New(fault.TooLarge, "answer_too_large", "The answer is too large").With(sent))
+	}
+	if sent != nil {
+		s.log.Warn("request not answered", zap.Error(sent))
+	}
+}
+
+func (s *serving) send(reply string, answer []byte, err error) error {
+	if err == nil {
+		return s.conn.Publish(reply, answer)
+	}
+	f := fault.As(err)
+	if f.Kind == fault.Internal {
+		s.log.Error("request failed", zap.Error(err))
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	header := nats.Header{micro.ErrorCodeHeader: {string(f.Kind)}, micro.ErrorHeader: {f.Text}}
+	return s.conn.PublishMsg(&nats.Msg{Subject: reply, Header: header, Data: data})
+}
+
+func (s *serving) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.handlers.Wait()
+}
+
+func parseTimeout(header string) time.Duration {
+	timeout, err := time.ParseDuration(header)
+	if err != nil {
+		return callTimeout
+	}
+	return timeout
+}
