@@ -1,0 +1,49 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// Endpoints answer requests about the projection under its name, such as
+// "quota" or "dispatcher-0".
+func (f *File) Endpoints(name string) []bus.Endpoint {
+	verify := func(ctx context.Context, _ request.Verify) (request.Verified, error) {
+		difference, err := f.Verify(ctx)
+		return request.Verified{Difference: difference}, err
+	}
+	rebuild := func(ctx context.Context, _ request.Rebuild) (request.Rebuilt, error) {
+		return request.Rebuilt{}, f.Rebuild(ctx)
+	}
+	dump := func(_ context.Context, r request.Dump) (request.Dumped, error) {
+		bytes, err := f.dumpTo(r.File)
+		return request.Dumped{Bytes: bytes}, err
+	}
+	return []bus.Endpoint{
+		{Subject: request.ProjectionVerify(name), Handler: bus.Handle(verify)},
+		{Subject: request.ProjectionRebuild(name), Handler: bus.Handle(rebuild)},
+		{Subject: request.ProjectionDump(name), Handler: bus.Handle(dump)},
+	}
+}
+
+// dumpTo writes a dump to a new file: one that is there is never touched.
+func (f *File) dumpTo(path string) (int64, error) {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, "dump_not_writable", "The service cannot make the file for the dump").With(err)
+	}
+	err = f.Dump(file)
+	size, sizeErr := file.Seek(0, io.SeekCurrent)
+	err = errors.Join(err, sizeErr, file.Close())
+	if err != nil {
+		return 0, fmt.Errorf("write dump: %w", errors.Join(err, os.Remove(path)))
+	}
+	return size, nil
+}
