@@ -1,0 +1,120 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// lead serves whenever this instance holds the claim.
+func (q *Quota) lead(ctx context.Context) error {
+	for {
+		// One that is still folding would make everybody wait.
+		if err := q.file.Ready(ctx); err != nil {
+			return err
+		}
+		c, err := q.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		err = q.reign(ctx, c)
+		if ctx.Err() != nil || err != nil && !errors.Is(err, errLeadLost) {
+			return err
+		}
+		q.log.Warn("leads no more", zap.Uint64("leader", c.leader), zap.Error(err))
+	}
+}
+
+// reign is one leadership. Nothing is granted after it returns.
+func (q *Quota) reign(ctx context.Context, c *claim) error {
+	q.log.Info("leads", zap.Uint64("leader", c.leader))
+	lost := q.ledger.begin(c.leader, c.until)
+	q.metrics.leader.Set(1)
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return q.renew(running, c) })
+	g.Go(func() error { return q.serve(running) })
+	g.Go(func() error { return q.sweep(running) })
+	g.Go(func() error {
+		select {
+		case <-running.Done():
+			return nil
+		case <-lost:
+			return fmt.Errorf("%w: the streams are not what was counted", errLeadLost)
+		}
+	})
+	began := q.now()
+	g.Go(func() error { q.recover(running, c.leader, began); return nil })
+	err := g.Wait()
+	q.metrics.leader.Set(0)
+	q.ledger.end()
+	q.giveUp(ctx, c)
+	return err
+}
+
+// sweep ends grants that neither their events nor a release have ended.
+func (q *Quota) sweep(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for shard, due := range q.ledger.due() {
+			// Their events may be stored and not folded yet: then they would
+			// be neither counted nor granted.
+			err := q.foldAll(ctx, shard)
+			if err == nil {
+				q.ledger.expire(due)
+			} else if ctx.Err() == nil {
+				q.log.Warn("grants kept beyond their time", zap.Int("grants", len(due)), zap.Error(err))
+			}
+		}
+	}
+}
+
+// retry calls f until it succeeds or ctx is done, and says so in the log.
+func (q *Quota) retry(ctx context.Context, what string, f func(context.Context) error) error {
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		q.log.Warn("trying again: "+what, zap.Error(err))
+		if err := sleep(ctx, retryEvery); err != nil {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// byShard sorts grants by where their events go.
+func (q *Quota) byShard(all []request.Grant) map[streams.Shard][]request.Grant {
+	sorted := make(map[streams.Shard][]request.Grant)
+	for _, one := range all {
+		shard := q.shards.Of(one.Account)
+		sorted[shard] = append(sorted[shard], one)
+	}
+	return sorted
+}

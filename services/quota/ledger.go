@@ -1,0 +1,317 @@
+package quota
+
+import (
+	"strconv"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// ledger holds, under one lock, what is counted and what is granted: a message
+// moves from its grant into the count at once, and is never in both or in
+// neither.
+type ledger struct {
+	now     func() time.Time
+	shards  streams.Shards
+	maxOpen int
+
+	mu     sync.Mutex
+	month  string // the newest that an event named
+	counts map[streams.AccountID]int64
+	folded map[string]uint64 // stream → last event in counts
+	term   *term             // nil while not leading
+}
+
+// term is a leadership as the ledger knows it.
+type term struct {
+	leader uint64        // revision of the claim's creation
+	until  time.Time     // nothing is granted from then on
+	lost   chan struct{} // closed when counts are not what they were
+	open   map[streams.Shard]bool
+	given  uint64
+	grants *grants
+	// released are grants given back while those of earlier leaders are still
+	// being asked for: an answer under way may list them. Nil afterwards.
+	released map[string]bool
+}
+
+func newLedger(now func() time.Time, shards streams.Shards, maxOpen int) *ledger {
+	return &ledger{now: now, shards: shards, maxOpen: maxOpen, counts: map[streams.AccountID]int64{}, folded: map[string]uint64{}}
+}
+
+var (
+	errNotLeading = &fault.Error{Kind: fault.Unavailable, Code: "quota_not_leading", Text: "Quota is changing its leader; try again", RetryAfter: time.Second}
+	errRecovering = &fault.Error{Kind: fault.Unavailable, Code: "quota_recovering", Text: "Quota is finding out what is in use; try again", RetryAfter: 5 * time.Second}
+	errTooMany    = &fault.Error{Kind: fault.Unavailable, Code: "quota_busy", Text: "Too many messages are about to be stored; try again", RetryAfter: time.Second}
+)
+
+// load takes over the content of a projection file as a whole: one rebuilt up
+// to where the live one was, or an empty one, into which the streams are folded
+// anew because they are not what they were. That ends the term.
+func (l *ledger) load(tx *bolt.Tx) error {
+	month, counts, err := loadCounts(tx)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.month, l.counts = month, counts
+	if month != "" {
+		return nil
+	}
+	clear(l.folded)
+	if l.term != nil && !l.term.isLost() {
+		close(l.term.lost)
+	}
+	return nil
+}
+
+// startAt says up to which event the loaded counts go.
+func (l *ledger) startAt(stream string, seq uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.folded[stream] = seq
+}
+
+// fold counts what was committed to the projection, as Apply does, and takes
+// it off the grants.
+func (l *ledger) fold(events []projection.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range events {
+		l.folded[e.Stream] = e.Seq
+		c, ok := readCounted(e)
+		if !ok {
+			continue
+		}
+		if c.Month > l.month {
+			l.month = c.Month
+			clear(l.counts)
+		}
+		if c.Month == l.month {
+			l.counts[c.account]++
+		}
+		if one := l.granted(c.Grant, c.account); one != nil {
+			l.term.grants.take(one, 1)
+		}
+	}
+}
+
+// granted finds an open grant of an account.
+func (l *ledger) granted(id string, account streams.AccountID) *grant {
+	if l.term == nil || id == "" {
+		return nil
+	}
+	if one := l.term.grants.byID[id]; one != nil && one.Account == account {
+		return one
+	}
+	return nil
+}
+
+func (t *term) isLost() bool {
+	select {
+	case <-t.lost:
+		return true
+	default:
+		return false
+	}
+}
+
+// begin opens an empty term and gives what says that it is lost.
+func (l *ledger) begin(leader uint64, until time.Time) (lost <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term = &term{
+		leader:   leader,
+		until:    until,
+		lost:     make(chan struct{}),
+		open:     make(map[streams.Shard]bool),
+		grants:   newGrants(),
+		released: make(map[string]bool),
+	}
+	return l.term.lost
+}
+
+// extend moves the end of the term.
+func (l *ledger) extend(until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term.until = until
+}
+
+// end closes the term. Its grants are the next leader's to ask for.
+func (l *ledger) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term = nil
+}
+
+// openShard begins to grant to the accounts of a shard.
+func (l *ledger) openShard(shard streams.Shard) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term.open[shard] = true
+}
+
+// ready says why an account cannot be answered for now.
+func (l *ledger) ready(now time.Time, account streams.AccountID) error {
+	switch {
+	case l.term == nil || l.term.isLost() || !now.Before(l.term.until):
+		return errNotLeading
+	case !l.term.open[l.shards.Of(account)]:
+		return errRecovering
+	}
+	return nil
+}
+
+// current is the month that counts: the clock's, unless an event was ahead.
+func (l *ledger) current(now time.Time) string {
+	return max(l.month, now.UTC().Format(monthLayout))
+}
+
+// used is what an account has used in a month, open grants included.
+func (l *ledger) used(account streams.AccountID, month string) int64 {
+	used := l.term.grants.reserved[monthOfAccount{account, month}]
+	if month == l.month {
+		used += l.counts[account]
+	}
+	return used
+}
+
+// reserve grants all of a request or refuses it.
+func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if err := l.ready(now, r.Account); err != nil {
+		return request.Grant{}, err
+	}
+	month := l.current(now)
+	used := l.used(r.Account, month)
+	// Not used+count > limit, which could overflow.
+	if used > r.Limit-int64(r.Count) {
+		refusal := fault.New(fault.LimitExceeded, "limit_exceeded", "The monthly limit of messages is reached")
+		refusal.Limit, refusal.Used = r.Limit, used
+		return request.Grant{}, refusal
+	}
+	if len(l.term.grants.byID) >= l.maxOpen {
+		return request.Grant{}, errTooMany
+	}
+	l.term.given++
+	given := request.Grant{
+		ID:      strconv.FormatUint(l.term.leader, 36) + "-" + strconv.FormatUint(l.term.given, 36),
+		Account: r.Account,
+		Month:   month,
+		Count:   r.Count,
+		Leader:  l.term.leader,
+	}
+	l.term.grants.open(given, now.Add(grantTTL))
+	return given, nil
+}
+
+// release ends a grant. One that is not open has ended already.
+func (l *ledger) release(given request.Grant) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term == nil {
+		return
+	}
+	if one := l.granted(given.ID, given.Account); one != nil {
+		l.term.grants.take(one, one.left)
+	} else if l.term.released != nil && len(l.term.released) < l.maxOpen {
+		l.term.released[given.ID] = true
+	}
+}
+
+// usage is what an account has used in the month that counts.
+func (l *ledger) usage(account streams.AccountID) (request.Usage, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if err := l.ready(now, account); err != nil {
+		return request.Usage{}, err
+	}
+	month := l.current(now)
+	return request.Usage{Month: month, Used: l.used(account, month)}, nil
+}
+
+// takeOver opens grants of earlier leaders for another grantTTL: how old they
+// are is not known. It gives those that were new to it, and up to where each
+// stream is folded: events behind that are no longer taken off.
+func (l *ledger) takeOver(given []request.Grant) (taken []request.Grant, folded map[string]uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	folded = make(map[string]uint64, len(l.folded))
+	for stream, seq := range l.folded {
+		folded[stream] = seq
+	}
+	ends := l.now().Add(grantTTL)
+	for _, one := range given {
+		known := l.term.grants.byID[one.ID] != nil || l.term.released[one.ID]
+		if known || one.Leader >= l.term.leader || !countable(one.Count) {
+			continue
+		}
+		l.term.grants.open(one, ends)
+		taken = append(taken, one)
+	}
+	return taken, folded
+}
+
+// allTaken says that takeOver is not called again in this term.
+func (l *ledger) allTaken() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term.released = nil
+}
+
+// settle takes messages off grants that had arrived before takeOver.
+func (l *ledger) settle(arrived map[string]int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, count := range arrived {
+		if one := l.term.grants.byID[id]; one != nil {
+			l.term.grants.take(one, count)
+		}
+	}
+}
+
+// expire ends grants that came to their end by themselves.
+func (l *ledger) expire(due []request.Grant) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range due {
+		if one := l.term.grants.byID[d.ID]; one != nil {
+			l.term.grants.take(one, one.left)
+		}
+	}
+}
+
+// due lists the grants that have come to their end by themselves, by shard.
+func (l *ledger) due() map[streams.Shard][]request.Grant {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	due := make(map[streams.Shard][]request.Grant)
+	for _, one := range l.term.grants.due(l.now()) {
+		shard := l.shards.Of(one.Account)
+		due[shard] = append(due[shard], one)
+	}
+	return due
+}
+
+// openGrants counts the open grants.
+func (l *ledger) openGrants() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term == nil {
+		return 0
+	}
+	return len(l.term.grants.byID)
+}
+
+func countable(count int) bool { return count >= 1 && count <= maxCount }

@@ -1,0 +1,100 @@
+// Package quota counts messages by account and UTC month, and grants room
+// under the accounts' limits.
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/pkg/service"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// Projection names quota's projection in requests about it.
+const Projection = "quota"
+
+// Deps is what quota is made of.
+type Deps struct {
+	service.Deps
+	Shards streams.Shards
+}
+
+// Quota is one instance of the service. Any number may run: one leads and
+// grants, the others fold and stand by.
+type Quota struct {
+	bus    *bus.Bus
+	path   string
+	log    *zap.Logger
+	now    func() time.Time
+	shards streams.Shards
+
+	ledger  *ledger
+	metrics *metrics
+
+	// Set by Run.
+	file   *projection.File
+	roster *roster
+	claims jetstream.KeyValue
+}
+
+// New makes an instance that does nothing until Run.
+func New(cfg Config, d Deps) *Quota {
+	q := &Quota{
+		bus:    d.Bus,
+		path:   filepath.Join(d.Dir, Projection+".db"),
+		log:    d.Log.Named("quota"),
+		now:    d.Now,
+		shards: d.Shards,
+		ledger: newLedger(d.Now, d.Shards, cfg.MaxOpenGrants),
+	}
+	q.metrics = newMetrics(d.Metrics, q.ledger)
+	return q
+}
+
+// Name is quota.
+func (q *Quota) Name() string { return "quota" }
+
+// Run folds, stands by, and serves while it leads. The buckets and streams
+// must be there.
+func (q *Quota) Run(ctx context.Context) (err error) {
+	q.claims, err = q.bus.JS.KeyValue(ctx, streams.ClaimsBucket)
+	if err != nil {
+		return fmt.Errorf("open bucket %s: %w", streams.ClaimsBucket, err)
+	}
+	q.file, err = projection.Open(q.path, q.bus, count{q.shards}, projection.Options{
+		Committed: q.ledger.fold,
+		Replaced:  q.ledger.load,
+		Render:    render,
+		Log:       q.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open projection %s: %w", Projection, err)
+	}
+	defer func() { err = errors.Join(err, q.file.Close()) }()
+	// Nothing is folded before Run, so what was loaded stands at these.
+	for _, shard := range q.shards.All() {
+		stream := streams.EnqueueStream(shard)
+		q.ledger.startAt(stream, q.file.Cursor(stream))
+	}
+	q.roster = newRoster(q.now)
+
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return q.file.Run(running) })
+	g.Go(func() error { return q.roster.watch(running, q.claims) })
+	g.Go(func() error { return q.serveProjection(running) })
+	g.Go(func() error { return q.measureLag(running) })
+	g.Go(func() error { return q.lead(running) })
+	if err := g.Wait(); err != nil && !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return nil
+}

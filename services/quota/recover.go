@@ -1,0 +1,233 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// askTimeout is how long an ingress has to list its grants.
+	askTimeout = 2 * time.Second
+	// foldTimeout is how long the fold may take to reach what is stored.
+	foldTimeout = 5 * time.Second
+)
+
+// recover learns what earlier leaders left behind, and then opens the shards.
+//
+// Every ingress is asked before the barriers are published: a grant that it
+// does not list was stored or given back before it answered, so its events lie
+// before the barrier, and it uses no grant of an earlier leader afterwards.
+func (q *Quota) recover(ctx context.Context, leader uint64, began time.Time) {
+	if err := q.askAll(ctx, leader, began); err != nil {
+		return // with ctx
+	}
+	q.ledger.allTaken()
+	var shards sync.WaitGroup
+	for _, shard := range q.shards.All() {
+		shards.Go(func() {
+			// A full stream takes no barrier, and no message either: its
+			// accounts lose nothing by waiting.
+			err := q.retry(ctx, "fold up to a barrier", func(ctx context.Context) error {
+				return q.foldToBarrier(ctx, shard, leader)
+			})
+			if err == nil {
+				q.ledger.openShard(shard)
+			}
+		})
+	}
+	shards.Wait()
+}
+
+// askAll takes over the grants of every ingress that may have any. One that
+// stays silent is waited for until the grants of earlier leaders have ended by
+// themselves. It fails only with ctx.
+func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) error {
+	// The claim is younger than the grants under the one before it, and they
+	// than the claim of the ingress that has them.
+	if err := q.roster.wait(ctx, leader); err != nil {
+		return err
+	}
+	answered := make(map[int]bool)
+	for {
+		var silent []int
+		for _, instance := range q.roster.instances() {
+			if !answered[instance] {
+				silent = append(silent, instance)
+			}
+		}
+		if len(silent) == 0 {
+			return nil
+		}
+		if q.now().Sub(began) >= grantTTL {
+			q.log.Warn("ingress instances stayed silent, their grants have ended", zap.Ints("instances", silent))
+			return nil
+		}
+		var given []request.Grant
+		for instance, grants := range q.ask(ctx, leader, silent) {
+			answered[instance] = true
+			given = append(given, grants...)
+		}
+		taken, folded := q.ledger.takeOver(given)
+		if err := q.settle(ctx, taken, folded); err != nil {
+			return err
+		}
+		if err := sleep(ctx, retryEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// ask asks instances at the same time and gives the answers that came.
+func (q *Quota) ask(ctx context.Context, leader uint64, instances []int) map[int][]request.Grant {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var (
+		mu      sync.Mutex
+		asking  sync.WaitGroup
+		answers = make(map[int][]request.Grant)
+	)
+	for _, instance := range instances {
+		asking.Go(func() {
+			subject := request.IngressGrants(instance)
+			answer, err := bus.Call[request.Grants](ctx, q.bus, subject, request.OpenGrants{Leader: leader})
+			if err != nil {
+				q.log.Debug("ingress is silent", zap.Int("instance", instance), zap.Error(err))
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[instance] = answer.Grants
+		})
+	}
+	asking.Wait()
+	return answers
+}
+
+// foldToBarrier publishes a barrier and folds up to it, and so past everything
+// that was stored before.
+func (q *Quota) foldToBarrier(ctx context.Context, shard streams.Shard, leader uint64) error {
+	msg, err := event.Message(streams.BarrierSubject(shard), event.Barrier{Claim: leader})
+	if err != nil {
+		return err
+	}
+	stored, err := q.bus.JS.PublishMsg(ctx, msg)
+	if err != nil {
+		return fmt.Errorf("publish barrier of shard %v: %w", shard, err)
+	}
+	return q.file.Wait(ctx, streams.EnqueueStream(shard), stored.Sequence)
+}
+
+// foldAll folds what a shard holds by now.
+func (q *Quota) foldAll(ctx context.Context, shard streams.Shard) error {
+	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
+	defer cancel()
+	stream := streams.EnqueueStream(shard)
+	last, err := q.bus.LastForSubject(ctx, stream, streams.EnqueuedSubjects(shard))
+	if errors.Is(err, bus.ErrNoMessage) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return q.file.Wait(ctx, stream, last.Sequence)
+}
+
+// settle takes off the grants just taken over what had been folded of them
+// before, which only the log can tell.
+func (q *Quota) settle(ctx context.Context, taken []request.Grant, folded map[string]uint64) error {
+	for shard, grants := range q.byShard(taken) {
+		stream := streams.EnqueueStream(shard)
+		err := q.retry(ctx, "read back grants", func(ctx context.Context) error {
+			arrived, err := q.readBack(ctx, shard, grants, folded[stream])
+			if err == nil {
+				q.ledger.settle(arrived)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readBack counts the events of grants up to a sequence.
+func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []request.Grant, last uint64) (map[string]int, error) {
+	ctx, cancel := context.WithTimeout(ctx, grantTTL)
+	defer cancel()
+	wanted := make(map[string]bool)
+	accounts := make(map[streams.AccountID]bool)
+	var subjects []string
+	for _, one := range grants {
+		wanted[one.ID] = true
+		if !accounts[one.Account] {
+			accounts[one.Account] = true
+			subjects = append(subjects, strings.TrimSuffix(streams.EnqueuedSubjects(shard), ">")+one.Account.String()+".>")
+		}
+	}
+	// No grant is older than grantTTL; the rest is for clocks that differ.
+	since := q.now().Add(-2 * grantTTL)
+	arrived := make(map[string]int)
+	err := readLog(ctx, q.bus, streams.EnqueueStream(shard), subjects, since, last, func(e projection.Event) {
+		if c, ok := readCounted(e); ok && wanted[c.Grant] {
+			arrived[c.Grant]++
+		}
+	})
+	return arrived, err
+}
+
+// readLog reads the messages of subjects stored since a time, up to a sequence.
+func readLog(ctx context.Context, b *bus.Bus, stream string, subjects []string, since time.Time, last uint64, f func(projection.Event)) error {
+	consumer, err := b.JS.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
+		Description:       "quota reading back grants",
+		DeliverPolicy:     jetstream.DeliverByStartTimePolicy,
+		OptStartTime:      &since,
+		FilterSubjects:    subjects,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: time.Minute,
+	})
+	if err != nil {
+		return fmt.Errorf("make consumer on %s: %w", stream, err)
+	}
+	info := consumer.CachedInfo()
+	defer func() {
+		// One that stays is removed by the server when nobody pulls.
+		_ = b.JS.DeleteConsumer(context.WithoutCancel(ctx), stream, info.Name)
+	}()
+	for left := info.NumPending; left > 0; {
+		batch, err := consumer.Fetch(int(min(left, 512)), jetstream.FetchContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", stream, err)
+		}
+		for m := range batch.Messages() {
+			meta, err := m.Metadata()
+			if err != nil {
+				return fmt.Errorf("read %s: %w", stream, err)
+			}
+			if meta.Sequence.Stream > last {
+				return nil
+			}
+			left = meta.NumPending
+			f(projection.Event{Kind: m.Headers().Get(event.KindHeader), Subject: m.Subject(), Data: m.Data()})
+		}
+		if err := batch.Error(); err != nil {
+			return fmt.Errorf("read %s: %w", stream, err)
+		}
+	}
+	return nil
+}
