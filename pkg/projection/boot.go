@@ -1,0 +1,85 @@
+package projection
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Commits are not synced: what a killed process wrote is in the page cache
+// and stays. Only a power loss takes it, so a mark beside the file, synced
+// before the first write and removed after a clean close, names the boot under
+// which the file was open. Another boot's mark means that the file cannot be
+// trusted, and it is folded anew.
+
+// bootID names the running boot; empty where the system does not tell.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
+func markPath(path string) string { return path + ".open" }
+
+// fromOtherBoot says whether the file was open when the machine went down.
+func fromOtherBoot(path, boot string) (bool, error) {
+	marked, err := os.ReadFile(markPath(path))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read mark of %s: %w", path, err)
+	}
+	return strings.TrimSpace(string(marked)) != boot, nil
+}
+
+// markOpen leaves the mark.
+func markOpen(path, boot string) error {
+	file, err := os.OpenFile(markPath(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("mark %s as open: %w", path, err)
+	}
+	_, err = file.WriteString(boot + "\n")
+	if err == nil {
+		err = file.Sync()
+	}
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = syncDir(path)
+	}
+	if err != nil {
+		return fmt.Errorf("mark %s as open: %w", path, err)
+	}
+	return nil
+}
+
+// markClosed removes the mark. The file itself must be synced.
+func markClosed(path string) error {
+	// A rename must not reach the disk after the mark has left it.
+	err := syncDir(path)
+	if err == nil {
+		err = os.Remove(markPath(path))
+	}
+	if err == nil {
+		err = syncDir(path)
+	}
+	if err != nil {
+		return fmt.Errorf("mark %s as closed: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,129 @@
+package projection
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+)
+
+// booksName is the bucket of the file's own books: its schema and its cursors.
+var booksName = []byte("_projection")
+
+var schemaKey = []byte("schema")
+
+// cursor is how far a stream is folded, and how that place is known again.
+type cursor struct {
+	seq     uint64 // of the last event applied; 0: none yet
+	time    int64  // when that event was stored, in ns
+	created int64  // when the stream was created, in ns; 0: not known
+}
+
+func cursorKey(stream string) []byte { return []byte("cursor/" + stream) }
+
+func (c cursor) bytes() []byte {
+	b := make([]byte, 0, 24)
+	b = binary.BigEndian.AppendUint64(b, c.seq)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.time))
+	return binary.BigEndian.AppendUint64(b, uint64(c.created))
+}
+
+// cursors are those of a file, by stream.
+type cursors map[string]cursor
+
+func readCursors(tx *bolt.Tx, sources []Source) (cursors, error) {
+	at := make(cursors, len(sources))
+	for _, s := range sources {
+		b := tx.Bucket(booksName).Get(cursorKey(s.Stream))
+		if b == nil {
+			continue
+		}
+		if len(b) != 24 {
+			return nil, fmt.Errorf("read cursor of %s: %d bytes", s.Stream, len(b))
+		}
+		at[s.Stream] = cursor{
+			seq:     binary.BigEndian.Uint64(b),
+			time:    int64(binary.BigEndian.Uint64(b[8:])),
+			created: int64(binary.BigEndian.Uint64(b[16:])),
+		}
+	}
+	return at, nil
+}
+
+func writeCursor(tx *bolt.Tx, stream string, c cursor) error {
+	if err := tx.Bucket(booksName).Put(cursorKey(stream), c.bytes()); err != nil {
+		return fmt.Errorf("write cursor of %s: %w", stream, err)
+	}
+	return nil
+}
+
+// errLost says that a stream is not the one that was folded: it was lost,
+// restored, cut or made anew, or events went that were never read.
+var errLost = errors.New("stream is not what was folded")
+
+// checkCursor holds a cursor to its stream and gives the stream's creation
+// time. It asks the stream's leader: a replica that lags behind would make a
+// good cursor look bad.
+func checkCursor(ctx context.Context, b *bus.Bus, stream string, at cursor) (int64, error) {
+	var stored time.Time
+	var err error
+	if at.seq != 0 {
+		// The event before the stream's state: what ages out between the two
+		// answers is then seen in the state.
+		stored, err = storedAt(ctx, b, stream, at.seq)
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+			return 0, err
+		}
+	}
+	there := at.seq != 0 && err == nil
+
+	s, err := b.JS.Stream(ctx, stream)
+	if err != nil {
+		return 0, fmt.Errorf("read state of %s: %w", stream, err)
+	}
+	info := s.CachedInfo()
+	created := info.Created.UnixNano()
+	switch {
+	case at.created != 0 && at.created != created:
+		return 0, fmt.Errorf("%w: %s was made anew at %v", errLost, stream, info.Created)
+	case at.seq == 0:
+	case there && stored.UnixNano() != at.time:
+		return 0, fmt.Errorf("%w: %s has another event at %d", errLost, stream, at.seq)
+	case there:
+	case info.State.FirstSeq != at.seq+1:
+		return 0, fmt.Errorf("%w: %s has no event %d and begins at %d", errLost, stream, at.seq, info.State.FirstSeq)
+	}
+	return created, nil
+}
+
+// storedAt asks a stream's leader when it stored an event.
+func storedAt(ctx context.Context, b *bus.Bus, stream string, seq uint64) (time.Time, error) {
+	subject := jetstream.DefaultAPIPrefix + "STREAM.MSG.GET." + stream
+	answer, err := b.Conn.RequestWithContext(ctx, subject, fmt.Appendf(nil, `{"seq":%d}`, seq))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read %s %d: %w", stream, seq, err)
+	}
+	var got struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Time time.Time `json:"time"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(answer.Data, &got); err != nil {
+		return time.Time{}, fmt.Errorf("read %s %d: %w", stream, seq, err)
+	}
+	if got.Error != nil {
+		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
+			return time.Time{}, jetstream.ErrMsgNotFound
+		}
+		return time.Time{}, fmt.Errorf("read %s %d: %w", stream, seq, got.Error)
+	}
+	return got.Message.Time, nil
+}

@@ -1,0 +1,170 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+// Run folds the streams into the file until ctx is done, which is no error. It
+// holds the cursors to the streams at the start and after every break of the
+// connection, and folds everything anew when they lie. Run once.
+func (f *File) Run(ctx context.Context) error {
+	f.mu.Lock()
+	begun := f.begun
+	f.begun = true
+	f.mu.Unlock()
+	if begun {
+		return errors.New("run projection: it was run before")
+	}
+	err := f.run(ctx)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	f.runErr = err
+	close(f.ended)
+	return err
+}
+
+func (f *File) run(ctx context.Context) error {
+	for {
+		err := f.followStreams(ctx)
+		if !errors.Is(err, errLost) {
+			return err
+		}
+		f.o.Log.Warn("projection is folded anew", zap.String("file", f.path), zap.Error(err))
+		f.unready()
+		if err := f.makeAnew(); err != nil {
+			return err
+		}
+	}
+}
+
+// followStreams reads and folds until something ends it.
+func (f *File) followStreams(ctx context.Context) error {
+	q := newQueue()
+	var readers []*reader
+	for _, s := range f.sources {
+		readers = append(readers, newReader(f.bus, f.o.Log, s, q, f.pullBatch(), f.at[s.Stream], 0))
+	}
+	f.setReaders(readers)
+	defer f.setReaders(nil)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, r := range readers {
+		g.Go(func() error { return r.run(ctx) })
+	}
+	g.Go(func() error { return f.fold(ctx, q) })
+	return g.Wait()
+}
+
+// pullBatch is how many events a reader asks for at once: enough that the next
+// ones have come when one transaction is done.
+func (f *File) pullBatch() int { return max(f.o.BatchMax, 512) }
+
+// fold takes what has arrived into the live file, transaction by transaction.
+func (f *File) fold(ctx context.Context, q *queue) error {
+	var items []item
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case work := <-f.between:
+			work(ctx)
+		case <-q.arrived:
+			items = q.take(items)
+			for batch := range slices.Chunk(items, f.o.BatchMax) {
+				if err := f.commit(batch); err != nil {
+					return err
+				}
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+			}
+		}
+	}
+}
+
+// commit applies a batch to the live file and tells everyone.
+func (f *File) commit(batch []item) error {
+	var err error
+	f.applied, err = apply(f.live, f.projection, batch, f.at, f.applied)
+	if err != nil {
+		return err
+	}
+	if len(f.applied) > 0 {
+		f.o.Committed(f.applied)
+	}
+	clear(f.applied)
+	for stream, p := range f.positions {
+		p.advance(f.at[stream].seq)
+	}
+	release(batch)
+	for i := range batch {
+		if batch[i].caughtUp {
+			f.caughtUp()
+		}
+	}
+	return nil
+}
+
+// release takes a batch off its readers' backlogs.
+func release(batch []item) {
+	r, events, bytes := batch[0].reader, 0, 0
+	for i := range batch {
+		if batch[i].reader != r {
+			r.folded(events, bytes)
+			r, events, bytes = batch[i].reader, 0, 0
+		}
+		events++
+		bytes += batch[i].size
+	}
+	r.folded(events, bytes)
+}
+
+// apply folds a batch and its cursors into a file in one transaction, moves at,
+// and gives the events it applied in applied's memory. An event at or before
+// its cursor has been applied.
+func apply(s *store, p Projection, batch []item, at cursors, applied []Event) ([]Event, error) {
+	applied = applied[:0]
+	moved := make(cursors, len(at))
+	place := func(stream string) cursor {
+		if c, ok := moved[stream]; ok {
+			return c
+		}
+		return at[stream]
+	}
+	for i := range batch {
+		if e := &batch[i]; e.Seq > place(e.Stream).seq {
+			applied = append(applied, e.Event)
+			moved[e.Stream] = e.at
+		}
+	}
+	if len(applied) == 0 {
+		return applied, nil
+	}
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		for _, e := range applied {
+			if err := p.Apply(tx, e); err != nil {
+				return fmt.Errorf("apply %s %d: %w", e.Stream, e.Seq, err)
+			}
+		}
+		for stream, c := range moved {
+			if err := writeCursor(tx, stream, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return applied[:0], err
+	}
+	for stream, c := range moved {
+		at[stream] = c
+	}
+	return applied, nil
+}

@@ -1,0 +1,44 @@
+package projection
+
+import "sync"
+
+// item is an event on its way into the file, or only the word caughtUp.
+type item struct {
+	Event
+	reader   *reader
+	at       cursor
+	size     int
+	caughtUp bool // with this one, all is folded that the stream held at first
+}
+
+// queue holds what readers have brought until it is folded.
+type queue struct {
+	mu      sync.Mutex
+	items   []item
+	arrived chan struct{}
+}
+
+func newQueue() *queue { return &queue{arrived: make(chan struct{}, 1)} }
+
+func (q *queue) put(items []item) {
+	if len(items) == 0 {
+		return
+	}
+	q.mu.Lock()
+	q.items = append(q.items, items...)
+	q.mu.Unlock()
+	select {
+	case q.arrived <- struct{}{}:
+	default:
+	}
+}
+
+// take gives all that has arrived and keeps spare's memory for what comes.
+func (q *queue) take(spare []item) []item {
+	clear(spare)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items = spare[:0]
+	return items
+}

@@ -1,0 +1,224 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+)
+
+const (
+	// setupTimeout bounds each request that begins a session.
+	setupTimeout = 5 * time.Second
+	// A session that failed is tried again after minPause, then twice that…
+	minPause = 50 * time.Millisecond
+	maxPause = 5 * time.Second
+	// backlogBytes bounds what is read and not folded yet.
+	backlogBytes = 16 << 20
+)
+
+// reader brings the events of one stream into a queue: in order, each once,
+// whatever happens to the connection and to the consumer.
+type reader struct {
+	bus    *bus.Bus
+	log    *zap.Logger
+	source Source
+	queue  *queue
+	batch  int    // events asked for at once
+	until  uint64 // the last sequence wanted; 0: read for ever
+	last   cursor // of the last event queued
+
+	begun bool // a consumer was made before
+
+	// behind is how many events are left of those the stream held at first.
+	behind   uint64
+	caughtUp bool // and said so
+
+	backlog struct{ events, bytes atomic.Int64 } // queued and not folded yet
+	room    chan struct{}                        // says that the backlog shrank
+	current atomic.Pointer[session]
+}
+
+func newReader(b *bus.Bus, log *zap.Logger, s Source, q *queue, batch int, from cursor, until uint64) *reader {
+	return &reader{
+		bus: b, log: log.With(zap.String("stream", s.Stream)), source: s, queue: q,
+		batch: batch, until: until, last: from, room: make(chan struct{}, 1),
+	}
+}
+
+var errRefused = errors.New("consumer refused")
+
+// errCut ends a session because its connection went.
+var errCut = errors.New("connection was cut")
+
+// run reads until ctx is done, the last wanted event is queued (nil), or the
+// stream is no longer what was folded (errLost).
+func (r *reader) run(ctx context.Context) error {
+	status := r.bus.Conn.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer r.bus.Conn.RemoveStatusListener(status)
+	pause := minPause
+	for {
+		before := r.last.seq
+		err := r.readOnce(ctx, status)
+		switch {
+		case err == nil || ctx.Err() != nil || errors.Is(err, errLost):
+			return err
+		case r.bus.Conn.IsClosed():
+			return fmt.Errorf("read %s: %w", r.source.Stream, nats.ErrConnectionClosed)
+		case errors.Is(err, errRefused):
+			return fmt.Errorf("read %s: %w", r.source.Stream, err)
+		}
+		if r.last.seq > before {
+			pause = minPause
+		}
+		r.log.Warn("reading stopped, trying again", zap.Uint64("seq", r.last.seq), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-status:
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// readOnce reads through one connection and consumer until one of them fails.
+func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error {
+	for len(status) > 0 {
+		<-status
+	}
+	if !r.bus.Conn.IsConnected() {
+		return errCut
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-status: // a request in flight would else wait for its timeout
+			cancel(errCut)
+		case <-ctx.Done():
+		}
+	}()
+	defer func() {
+		cancel(nil)
+		<-watched
+	}()
+	s, err := r.begin(ctx)
+	if err == nil {
+		err = s.run(ctx)
+		s.end()
+	}
+	if err != nil && context.Cause(ctx) == errCut {
+		err = errCut
+	}
+	return err
+}
+
+// begin makes a consumer that starts after the last event, and only then holds
+// that event to the stream: should the stream be made anew afterwards, the
+// consumer is gone with it.
+func (r *reader) begin(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
+	inbox := r.bus.Conn.NewInbox()
+	s := &session{reader: r, inbox: inbox, messages: make(chan *nats.Msg, 2*r.batch+64)}
+	var err error
+	s.sub, err = r.bus.Conn.ChanSubscribe(inbox+".*", s.messages)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe: %w", err)
+	}
+	s.consumer, err = r.bus.JS.CreateConsumer(ctx, r.source.Stream, jetstream.ConsumerConfig{
+		Description:       "projection",
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       r.last.seq + 1,
+		FilterSubjects:    r.source.Subjects,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: 5 * time.Minute,
+	})
+	if err != nil {
+		s.end()
+		var api *jetstream.APIError
+		if !r.begun && errors.As(err, &api) && api.Code == 400 {
+			// The server calls the request itself wrong: no time will mend that.
+			return nil, fmt.Errorf("%w: %w", errRefused, err)
+		}
+		return nil, fmt.Errorf("make consumer: %w", err)
+	}
+	r.begun = true
+	created, err := checkCursor(ctx, r.bus, r.source.Stream, r.last)
+	if err != nil {
+		s.end()
+		return nil, err
+	}
+	r.last.created = created
+	pending := s.consumer.CachedInfo().NumPending
+	if !r.caughtUp && (r.behind == 0 || pending < r.behind) {
+		r.behind = pending
+	}
+	if pending == 0 {
+		r.catchUp()
+		s.done = r.until > 0
+	}
+	r.current.Store(s)
+	return s, nil
+}
+
+// catchUp queues word that all has been queued that the stream held at first.
+func (r *reader) catchUp() {
+	if !r.caughtUp {
+		r.caughtUp = true
+		r.enqueue([]item{{reader: r, caughtUp: true}})
+	}
+}
+
+func (r *reader) enqueue(items []item) {
+	bytes := 0
+	for i := range items {
+		bytes += items[i].size
+	}
+	r.backlog.events.Add(int64(len(items)))
+	r.backlog.bytes.Add(int64(bytes))
+	r.queue.put(items)
+}
+
+// hasRoom says whether more may be asked for.
+func (r *reader) hasRoom() bool {
+	return r.backlog.events.Load() < int64(2*r.batch) && r.backlog.bytes.Load() < backlogBytes
+}
+
+// folded takes events off the backlog.
+func (r *reader) folded(events, bytes int) {
+	r.backlog.events.Add(-int64(events))
+	r.backlog.bytes.Add(-int64(bytes))
+	select {
+	case r.room <- struct{}{}:
+	default:
+	}
+}
+
+// lag counts the events of the stream that are not folded yet.
+func (r *reader) lag(ctx context.Context) (uint64, error) {
+	s := r.current.Load()
+	if s == nil {
+		return 0, fmt.Errorf("read lag of %s: not connected yet", r.source.Stream)
+	}
+	info, err := s.consumer.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read lag of %s: %w", r.source.Stream, err)
+	}
+	lag := info.NumPending + uint64(max(0, r.backlog.events.Load()))
+	if received := s.received.Load(); info.Delivered.Consumer > received {
+		lag += info.Delivered.Consumer - received // on the wire
+	}
+	return lag, nil
+}

@@ -1,0 +1,226 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+const (
+	// The server ends a pull after pullTime, and says every heartbeat that it
+	// still knows of it. Two missed heartbeats end the session.
+	pullTime  = 30 * time.Second
+	heartbeat = 5 * time.Second
+	pullBytes = 8 << 20
+)
+
+// session is the reading of one stream through one consumer and connection. At
+// most one pull is open at a time: its events go into the queue while those of
+// the one before are folded.
+type session struct {
+	reader   *reader
+	consumer jetstream.Consumer
+	sub      *nats.Subscription
+	inbox    string
+	messages chan *nats.Msg
+
+	pulls    int // made so far; the last one's number ends its reply subject
+	reply    string
+	open     bool
+	left     int  // events the open pull may still bring
+	bytes    int  // and bytes
+	came     int  // events it brought
+	heard    bool // anything since the last look
+	suspect  bool // a pull ended with events pending and none delivered
+	done     bool // the last wanted event is queued
+	items    []item
+	received atomic.Uint64 // the consumer's number of the last event
+}
+
+var errSilent = errors.New("server is silent")
+
+func (s *session) run(ctx context.Context) error {
+	r := s.reader
+	watch := time.NewTicker(2 * heartbeat)
+	defer watch.Stop()
+	for !s.done {
+		if !s.open && r.hasRoom() {
+			if err := s.pull(); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.room:
+		case <-watch.C:
+			if s.open && !s.heard {
+				return errSilent
+			}
+			s.heard = false
+		case m := <-s.messages:
+			s.heard = true
+			if err := s.receive(ctx, m); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// receive takes a message and those that came with it.
+func (s *session) receive(ctx context.Context, m *nats.Msg) error {
+	defer s.flush()
+	for {
+		var err error
+		if m.Reply != "" {
+			err = s.takeEvent(m)
+		} else {
+			s.flush()
+			err = s.takeStatus(ctx, m)
+		}
+		if err != nil || s.done || !s.open || len(s.messages) == 0 {
+			return err
+		}
+		m = <-s.messages
+	}
+}
+
+// flush queues the events that were taken.
+func (s *session) flush() {
+	s.reader.enqueue(s.items)
+	clear(s.items)
+	s.items = s.items[:0]
+}
+
+// pull asks for the next events.
+func (s *session) pull() error {
+	s.pulls++
+	s.reply = s.inbox + "." + strconv.Itoa(s.pulls)
+	s.open, s.heard = true, true
+	s.left, s.came, s.bytes = s.reader.batch, 0, pullBytes
+	request := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`,
+		s.left, s.bytes, pullTime, heartbeat)
+	info := s.consumer.CachedInfo()
+	subject := jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name
+	if err := s.reader.bus.Conn.PublishRequest(subject, s.reply, request); err != nil {
+		return fmt.Errorf("pull: %w", err)
+	}
+	return nil
+}
+
+// takeEvent takes the next event.
+func (s *session) takeEvent(m *nats.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return fmt.Errorf("read metadata: %w", err)
+	}
+	r := s.reader
+	seq := meta.Sequence.Stream
+	if meta.Sequence.Consumer != s.received.Load()+1 || seq <= r.last.seq {
+		return fmt.Errorf("event %d came as number %d after %d", seq, meta.Sequence.Consumer, s.received.Load())
+	}
+	s.received.Store(meta.Sequence.Consumer)
+	s.suspect = false
+	s.came++
+	s.left--
+	s.bytes -= m.Size()
+	if s.left == 0 || s.bytes == 0 {
+		s.open = false
+	}
+	if r.until > 0 {
+		s.done = seq >= r.until || meta.NumPending == 0
+		if seq > r.until {
+			return nil
+		}
+	}
+	r.last.seq, r.last.time = seq, meta.Timestamp.UnixNano()
+	one := item{
+		reader: r,
+		at:     r.last,
+		size:   m.Size(),
+		Event: Event{
+			Stream:  r.source.Stream,
+			Subject: m.Subject,
+			Kind:    m.Header.Get(event.KindHeader),
+			Seq:     seq,
+			Time:    meta.Timestamp.UTC(),
+			Header:  m.Header,
+			Data:    m.Data,
+		},
+	}
+	if !r.caughtUp {
+		r.behind = min(r.behind-1, meta.NumPending)
+		r.caughtUp = r.behind == 0
+		one.caughtUp = r.caughtUp
+	}
+	s.items = append(s.items, one)
+	return nil
+}
+
+// takeStatus reads a word of the server about a pull.
+func (s *session) takeStatus(ctx context.Context, m *nats.Msg) error {
+	if m.Subject != s.reply {
+		return nil // of a pull that has ended
+	}
+	code, text := m.Header.Get("Status"), m.Header.Get("Description")
+	switch {
+	case code == "100":
+		delivered, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64)
+		if err == nil && delivered > s.received.Load() {
+			return fmt.Errorf("%d events were delivered and %d came", delivered, s.received.Load())
+		}
+		return nil
+	case code == "404" || code == "408":
+		s.open = false
+		if s.came == 0 {
+			return s.look(ctx)
+		}
+		return nil
+	case code == "409" && (text == "Batch Completed" || text == "Message Size Exceeds MaxBytes" && s.came > 0):
+		s.open = false
+		return nil
+	}
+	return fmt.Errorf("pull ended: %s %s", code, text)
+}
+
+// look asks whether events wait although a whole pull brought none. Twice in a
+// row means that the consumer is stuck, and another one is made.
+func (s *session) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
+	info, err := s.consumer.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("look at consumer: %w", err)
+	}
+	if info.NumPending == 0 {
+		s.reader.catchUp()
+		s.suspect = false
+		s.done = s.reader.until > 0
+		return nil
+	}
+	if s.suspect {
+		return fmt.Errorf("%d events wait and none is delivered", info.NumPending)
+	}
+	s.suspect = true
+	return nil
+}
+
+// end gives the consumer back. It does not wait for the answer: a consumer
+// that stays is removed by the server when nobody pulls.
+func (s *session) end() {
+	_ = s.sub.Unsubscribe() // fails only when the connection is gone
+	if s.consumer == nil {
+		return
+	}
+	info := s.consumer.CachedInfo()
+	_ = s.reader.bus.Conn.Publish(jetstream.DefaultAPIPrefix+"CONSUMER.DELETE."+info.Stream+"."+info.Name, nil)
+}

@@ -1,0 +1,193 @@
+package projection
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// position is how far a stream is applied, and who waits for more.
+type position struct {
+	applied atomic.Uint64
+
+	mu      sync.Mutex
+	waiters []waiter // by seq
+}
+
+type waiter struct {
+	seq  uint64
+	done chan struct{}
+}
+
+// advance says that all up to seq is applied.
+func (p *position) advance(seq uint64) {
+	if p.applied.Load() == seq {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.applied.Store(seq)
+	n := 0
+	for n < len(p.waiters) && p.waiters[n].seq <= seq {
+		close(p.waiters[n].done)
+		n++
+	}
+	p.waiters = slices.Delete(p.waiters, 0, n)
+}
+
+// reset says that nothing is applied any more. Who waits waits on.
+func (p *position) reset() { p.applied.Store(0) }
+
+// await gives a waiter for seq, whose channel is nil if seq is applied.
+func (p *position) await(seq uint64) waiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.applied.Load() >= seq {
+		return waiter{}
+	}
+	w := waiter{seq: seq, done: make(chan struct{})}
+	at, _ := slices.BinarySearchFunc(p.waiters, seq+1, compareWaiter)
+	p.waiters = slices.Insert(p.waiters, at, w)
+	return w
+}
+
+// forget drops a waiter that gave up.
+func (p *position) forget(w waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, _ := slices.BinarySearchFunc(p.waiters, w.seq, compareWaiter)
+	for ; at < len(p.waiters) && p.waiters[at].seq == w.seq; at++ {
+		if p.waiters[at].done == w.done {
+			p.waiters = slices.Delete(p.waiters, at, at+1)
+			return
+		}
+	}
+}
+
+func compareWaiter(w waiter, seq uint64) int {
+	switch {
+	case w.seq < seq:
+		return -1
+	case w.seq > seq:
+		return 1
+	}
+	return 0
+}
+
+// Wait returns when the event seq of stream, and all before it, are applied:
+// View and the memory that Committed keeps show them then. seq must be at or
+// before the last event that the sources match; Wait would else wait for the
+// next one that does. It fails when ctx or Run ends first. Never call it inside
+// View.
+func (f *File) Wait(ctx context.Context, stream string, seq uint64) error {
+	p := f.positions[stream]
+	if p == nil {
+		return fmt.Errorf("wait for %s %d: the projection does not read that stream", stream, seq)
+	}
+	if p.applied.Load() >= seq {
+		return nil
+	}
+	w := p.await(seq)
+	if w.done == nil {
+		return nil
+	}
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+		p.forget(w)
+		return fmt.Errorf("wait for %s %d: %w", stream, seq, ctx.Err())
+	case <-f.ended:
+		p.forget(w)
+		if p.applied.Load() >= seq {
+			return nil
+		}
+		return fmt.Errorf("wait for %s %d: %w", stream, seq, f.endError())
+	}
+}
+
+// Cursor is the sequence of the last event of stream that is applied; 0 if
+// there is none.
+func (f *File) Cursor(stream string) uint64 {
+	p := f.positions[stream]
+	if p == nil {
+		return 0
+	}
+	return p.applied.Load()
+}
+
+// Ready returns when everything is applied that the streams held when Run
+// began, or when the file was last begun anew. It fails when ctx or Run ends
+// first.
+func (f *File) Ready(ctx context.Context) error {
+	f.mu.Lock()
+	ready := f.ready
+	f.mu.Unlock()
+	select {
+	case <-ready:
+		return nil
+	default:
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait until caught up: %w", ctx.Err())
+	case <-f.ended:
+		return fmt.Errorf("wait until caught up: %w", f.endError())
+	}
+}
+
+// caughtUp counts a stream that has caught up.
+func (f *File) caughtUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.behind--; f.behind == 0 {
+		close(f.ready)
+	}
+}
+
+// unready begins the count again. Who waits already waits on.
+func (f *File) unready() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.behind == 0 {
+		f.ready = make(chan struct{})
+	}
+	f.behind = len(f.sources)
+}
+
+func (f *File) endError() error {
+	if f.runErr != nil {
+		return fmt.Errorf("%w: %w", errEnded, f.runErr)
+	}
+	return errEnded
+}
+
+func (f *File) setReaders(readers []*reader) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.follow = readers
+}
+
+// Lag counts, by stream, the events that match the sources and are not applied
+// yet. It asks the server, and fails while Run does not follow.
+func (f *File) Lag(ctx context.Context) (map[string]uint64, error) {
+	f.mu.Lock()
+	readers := f.follow
+	f.mu.Unlock()
+	if readers == nil {
+		return nil, fmt.Errorf("read lag: %w", errEnded)
+	}
+	lag := make(map[string]uint64, len(readers))
+	for _, r := range readers {
+		n, err := r.lag(ctx)
+		if err != nil {
+			return nil, err
+		}
+		lag[r.source.Stream] = n
+	}
+	return lag, nil
+}
