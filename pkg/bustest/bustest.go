@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server/ats"
 
@@ -53,7 +54,12 @@ func Simulate(t *testing.T, f func(*testing.T)) {
 	registerTicker()
 	emptyPools()
 	defer emptyPools()
-	synctest.Test(t, f)
+	synctest.Test(t, func(t *testing.T) {
+		// A stopped engine's flushers end a few milliseconds after it, and
+		// time stands still once the test is over.
+		t.Cleanup(func() { time.Sleep(time.Second) })
+		f(t)
+	})
 }
 
 // emptyPools drops the used timers that nats.go keeps: those of a bubble must

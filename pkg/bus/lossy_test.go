@@ -1,0 +1,89 @@
+package bus_test
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/natsd"
+)
+
+// lossy is a bus whose connection can break just when the engine answers.
+type lossy struct {
+	*bus.Bus
+	server *natsd.Server
+	losses atomic.Int32 // answers still to lose, each with its connection
+	silent atomic.Bool  // lose answers without breaking the connection
+}
+
+func startLossy(t *testing.T, dir string) *lossy {
+	t.Helper()
+	server, err := natsd.Start(natsd.Options{Dir: dir, InProcessOnly: true, Durability: "process"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lossy{server: server}
+	key, err := nats.NkeyOptionFromSeed(filepath.Join(dir, "keys", "engine.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nats.Connect("", key, nats.InProcessServer(l), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Bus, err = bus.New(conn); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		server.Stop()
+	})
+	return l
+}
+
+// loseAnswers loses the next n answers to publishes, and the connection with each.
+func (l *lossy) loseAnswers(n int32) { l.losses.Store(n) }
+
+func (l *lossy) waitConnected(t *testing.T) {
+	t.Helper()
+	connected := l.Conn.StatusChanged(nats.CONNECTED)
+	defer l.Conn.RemoveStatusListener(connected)
+	if !l.Conn.IsConnected() {
+		<-connected
+	}
+}
+
+// InProcessConn makes it a nats.InProcessConnProvider.
+func (l *lossy) InProcessConn() (net.Conn, error) {
+	conn, err := l.server.InProcessConn()
+	return &lossyConn{conn, l}, err
+}
+
+type lossyConn struct {
+	net.Conn
+	l *lossy
+}
+
+func (c *lossyConn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		// Answers to publishes, and no others, hold this.
+		if !bytes.Contains(p[:n], []byte(`"stream":"S"`)) || c.l.losses.Load() == 0 {
+			return n, err
+		}
+		if c.l.silent.Load() {
+			c.l.losses.Add(-1)
+			continue
+		}
+		c.l.losses.Add(-1)
+		c.Conn.Close()
+		return 0, io.ErrUnexpectedEOF
+	}
+}
