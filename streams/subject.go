@@ -68,3 +68,8 @@ func ParseStatusSubject(subject string) (AccountID, error) {
 
 // HorizonSubject is where a shard's horizon moves forward.
 func HorizonSubject(shard Shard) string { return "sms.horizon." + shard.String() }
+
+// AccountSubjects matches every message of an account.
+func AccountSubjects(shard Shard, account AccountID) string {
+	return "sms.enqueue." + shard.String() + "." + account.String() + ".>"
+}

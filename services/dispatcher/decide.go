@@ -1,0 +1,104 @@
+package dispatcher
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+// decide publishes what propose makes of the projection, if no other decision
+// about the account has come in between; else it folds that one and proposes
+// again. It returns once its decision is folded; propose giving nil ends it
+// with nothing decided. The caller has the account's turn.
+func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
+	subject := streams.DecisionSubject(s.number, a)
+	var unfolded, aged uint64
+	for {
+		var e event.Event
+		var last uint64
+		err := s.view(func(v view) (err error) {
+			last = v.decision(a)
+			e, err = propose(v)
+			return err
+		})
+		if err != nil || e == nil {
+			return err
+		}
+		expect := last
+		switch {
+		case last == 0:
+			// The projection forgets fences behind the horizon sooner than the
+			// stream does.
+			expect = unfolded
+		case last == aged:
+			expect = 0
+		}
+		m, err := event.Message(subject, e)
+		if err != nil {
+			return err
+		}
+		seq, err := s.deps.Bus.PublishFenced(ctx, m, expect)
+		var wrong *bus.WrongLast
+		switch {
+		case err == nil:
+			return s.file.Wait(ctx, s.status, seq)
+		case errors.As(err, &wrong):
+			s.metrics.conflicts.Inc()
+			if wrong.Last == 0 {
+				unfolded, aged = 0, last
+				continue
+			}
+			unfolded = wrong.Last
+			if err := s.file.Wait(ctx, s.status, wrong.Last); err != nil {
+				return fmt.Errorf("fold another decision: %w", err)
+			}
+		case errors.Is(err, bus.ErrUnknownOutcome):
+			stored, err := s.lastDecision(ctx, subject)
+			if err != nil {
+				return err
+			}
+			if stored == nil {
+				continue
+			}
+			if err := s.file.Wait(ctx, s.status, stored.Sequence); err != nil {
+				return fmt.Errorf("fold the last decision: %w", err)
+			}
+			if stored.Sequence > expect && bytes.Equal(stored.Data, m.Data) {
+				return nil // it was ours
+			}
+		default:
+			return fmt.Errorf("publish %s: %w", e.Kind(), err)
+		}
+	}
+}
+
+// lastDecision reads the newest decision about an account, nil if there is
+// none, and asks until it has an answer.
+func (s *shard) lastDecision(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+	for {
+		m, err := s.deps.Bus.LastForSubject(ctx, s.status, subject)
+		switch {
+		case err == nil:
+			return m, nil
+		case errors.Is(err, bus.ErrNoMessage):
+			return nil, nil
+		}
+		timer := time.NewTimer(askAgain)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, fmt.Errorf("learn what became of a decision: %w", err)
+		}
+	}
+}
+
+const askAgain = 100 * time.Millisecond

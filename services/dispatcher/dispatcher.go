@@ -1,0 +1,149 @@
+// Package dispatcher knows where every message stands: it folds ENQUEUE and
+// STATUS, hands messages out to phones under leases, and decides what becomes
+// of leases that run out. Any number of dispatchers may run over the same
+// streams: every decision is fenced.
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go/jetstream"
+	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+// Dispatcher is the service.
+type Dispatcher struct {
+	cfg     Config
+	deps    Deps
+	metrics *metrics
+}
+
+// New makes a dispatcher over all shards. It does nothing before Run.
+func New(cfg Config, d Deps) *Dispatcher {
+	return &Dispatcher{cfg: cfg, deps: d, metrics: newMetrics(d.Metrics)}
+}
+
+// Name is "dispatcher".
+func (d *Dispatcher) Name() string { return "dispatcher" }
+
+// Run folds and serves until ctx is done.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	var shards []*shard
+	defer func() {
+		for _, s := range shards {
+			s.close()
+		}
+	}()
+	var endpoints []bus.Endpoint
+	for _, number := range d.deps.Shards.All() {
+		s, err := d.open(number)
+		if err != nil {
+			return err
+		}
+		shards = append(shards, s)
+		endpoints = append(endpoints, s.endpoints()...)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range shards {
+		group.Go(func() error { return s.file.Run(ctx) })
+		group.Go(func() error { return s.react(ctx) })
+		group.Go(func() error {
+			<-ctx.Done()
+			s.polls.stop()
+			return nil
+		})
+	}
+	group.Go(func() error {
+		return d.deps.Bus.Serve(ctx, bus.ServeOptions{
+			Name: d.Name(), Version: "1.0.0", Description: "Hands messages to phones and knows where each stands",
+			Endpoints: endpoints, Log: d.deps.Log,
+		})
+	})
+	return group.Wait()
+}
+
+// shard is a dispatcher over one shard.
+type shard struct {
+	*Dispatcher
+	number  streams.Shard
+	enqueue string // the stream names
+	status  string
+	file    *projection.File
+	ids     *streams.IDs
+	turns   turns
+	polls   polls
+	lanes   consumers
+	handle  atomic.Pointer[jetstream.Stream]
+	due     chan struct{} // has a token when leases may end sooner than thought
+}
+
+func (d *Dispatcher) open(number streams.Shard) (*shard, error) {
+	s := &shard{
+		Dispatcher: d,
+		number:     number,
+		enqueue:    streams.EnqueueStream(number),
+		status:     streams.StatusStream(number),
+		due:        make(chan struct{}, 1),
+	}
+	name := "dispatcher-" + number.String()
+	file, err := projection.Open(filepath.Join(d.deps.Dir, name+".db"), d.deps.Bus, fold{number}, projection.Options{
+		Committed: s.committed,
+		Log:       d.deps.Log.Named(name),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open projection %s: %w", name, err)
+	}
+	s.file = file
+	s.ids = streams.NewIDs(d.deps.Now, d.deps.Instance, streams.Epoch)
+	d.metrics.watch(s)
+	return s, nil
+}
+
+func (s *shard) close() {
+	s.metrics.forget(s)
+	_ = s.file.Close()
+}
+
+// view reads the projection. Where nothing was ever folded there is nothing to
+// read, and f is not called.
+func (s *shard) view(f func(view) error) error {
+	return s.file.View(func(tx *bolt.Tx) error {
+		if tx.Bucket(metaBucket) == nil {
+			return nil
+		}
+		return f(view{tx})
+	})
+}
+
+// committed wakes what waits for the events that were just folded.
+func (s *shard) committed(events []projection.Event) {
+	polled := s.polls.any()
+	woken := map[streams.AccountID]bool{}
+	for _, e := range events {
+		switch event.Kind(e.Kind) {
+		case event.KindEnqueued:
+			if a, _, err := streams.ParseEnqueueSubject(e.Subject); polled && err == nil {
+				woken[a] = true
+			}
+		case event.KindLapsed, event.KindRequeued:
+			if a, err := streams.ParseStatusSubject(e.Subject); polled && err == nil {
+				woken[a] = true
+			}
+			s.metrics.lapses(e)
+		case event.KindLeased:
+			s.lookAgain()
+		}
+	}
+	for a := range woken {
+		s.polls.wake(a)
+	}
+}

@@ -1,0 +1,299 @@
+package dispatcher
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+// fold is the projection of one shard: ENQUEUE and STATUS into message states.
+// docs/states.md draws what it does.
+type fold struct {
+	shard streams.Shard
+}
+
+// Schema is raised whenever the same events would give another file.
+func (f fold) Schema() int { return 1 }
+
+func (f fold) Sources() []projection.Source {
+	return []projection.Source{
+		{Stream: streams.EnqueueStream(f.shard), Subjects: []string{streams.EnqueuedSubjects(f.shard)}},
+		{Stream: streams.StatusStream(f.shard), Subjects: []string{">"}},
+	}
+}
+
+// Apply folds one event. An event whose kind it does not know is set aside: it
+// comes from a later version.
+func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
+	if tx.Bucket(metaBucket) == nil {
+		for _, name := range buckets {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return fmt.Errorf("create bucket %s: %w", name, err)
+			}
+		}
+	}
+	w := writer{view: view{tx}, seq: e.Seq, at: e.Time}
+	horizon, _ := w.horizon()
+	w.oldest = streams.FirstIDAt(horizon)
+	switch event.Kind(e.Kind) {
+	case event.KindHorizon:
+		return apply(e.Data, w.moveHorizon)
+	case event.KindEnqueued:
+		account, lane, err := streams.ParseEnqueueSubject(e.Subject)
+		if err != nil {
+			return err
+		}
+		w.account = account
+		return apply(e.Data, func(e event.Enqueued) error { return w.enqueued(lane, e) })
+	}
+	account, err := streams.ParseStatusSubject(e.Subject)
+	if err != nil {
+		return nil //nolint:nilerr // a subject of a later version
+	}
+	w.account = account
+	if strings.HasSuffix(e.Subject, ".decision") {
+		// The fence: what the account's next decision must expect.
+		if err := w.bucket(decisionsBucket).Put(key8(uint64(account)), key8(w.seq, millis(w.at))); err != nil {
+			return fmt.Errorf("write decision: %w", err)
+		}
+	}
+	switch event.Kind(e.Kind) {
+	case event.KindReported:
+		return apply(e.Data, w.reported)
+	case event.KindLeased:
+		return apply(e.Data, w.leased)
+	case event.KindRenewed:
+		return apply(e.Data, w.renewed)
+	case event.KindLapsed:
+		return apply(e.Data, w.lapsed)
+	case event.KindCancelled:
+		return apply(e.Data, w.cancelled)
+	case event.KindRequeued:
+		return apply(e.Data, w.requeued)
+	}
+	return nil
+}
+
+func apply[E event.Event](data []byte, f func(E) error) error {
+	e, err := event.Decode[E](data)
+	if err != nil {
+		return err
+	}
+	return f(e)
+}
+
+// writer applies one event.
+type writer struct {
+	view
+	account streams.AccountID
+	seq     uint64
+	at      time.Time         // when the engine stored the event
+	oldest  streams.MessageID // messages before it are behind the horizon
+}
+
+// change lets f change a message's record, and keeps every index true to it; f
+// says whether it changed. A message behind the horizon is left alone.
+func (w *writer) change(m streams.MessageID, f func(*record) (bool, error)) error {
+	if m < w.oldest {
+		return nil
+	}
+	r, _, err := w.record(w.account, m)
+	if err != nil {
+		return err
+	}
+	old := r
+	if changed, err := f(&r); err != nil || !changed {
+		return err
+	}
+	if err := w.bucket(messagesBucket).Put(messageKey(w.account, m), r.encode()); err != nil {
+		return fmt.Errorf("write message %s: %w", m, err)
+	}
+	return w.reindex(m, &old, &r)
+}
+
+// step is change by an event of STATUS, which the record remembers.
+func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error {
+	return w.change(m, func(r *record) (bool, error) {
+		changed, err := f(r)
+		if changed {
+			r.steps = append(r.steps, w.seq)
+		}
+		return changed, err
+	})
+}
+
+func (w *writer) enqueued(lane streams.Lane, e event.Enqueued) error {
+	return w.change(e.ID, func(r *record) (bool, error) {
+		if r.seq != 0 {
+			return false, nil
+		}
+		r.seq, r.lane = w.seq, lane
+		return true, nil
+	})
+}
+
+func (w *writer) leased(e event.Leased) error {
+	l := lease{
+		device: e.Device, name: e.Name, start: e.At, until: e.Until, length: e.Until.Sub(e.At),
+		policy: e.Policy, attempts: e.Attempts,
+	}
+	if err := w.putLease(e.Lease, nil, &l); err != nil {
+		return err
+	}
+	for _, turn := range e.Messages {
+		err := w.step(turn.ID, func(r *record) (bool, error) {
+			if r.round != turn.Round {
+				return false, nil
+			}
+			switch r.state {
+			case streams.Pending:
+				r.tries++
+			case streams.Leased: // listed again to the device that holds it
+				if held, err := w.heldRecord(w.account, r); err != nil || !held {
+					return false, err
+				}
+			default:
+				return false, nil
+			}
+			r.state, r.lease, r.device, r.reason = streams.Leased, e.Lease, e.Device, ""
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return w.endIfEmpty(e.Lease)
+}
+
+func (w *writer) renewed(e event.Renewed) error {
+	for _, renewal := range e.Leases {
+		err := w.changeLease(renewal.Lease, func(l *lease) { l.until = renewal.Until })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) lapsed(e event.Lapsed) error {
+	for _, lapse := range e.Messages {
+		err := w.step(lapse.ID, func(r *record) (bool, error) {
+			if r.state != streams.Leased || r.lease != e.Lease || r.round != lapse.Round {
+				return false, nil
+			}
+			switch lapse.To {
+			case streams.Pending:
+				r.round++
+			case streams.Failed:
+				r.reason = reasonLapsed
+			}
+			r.state = lapse.To
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	// What is left under it is held.
+	return w.changeLease(e.Lease, func(l *lease) { l.held = true })
+}
+
+func (w *writer) cancelled(e event.Cancelled) error {
+	for _, turn := range e.Messages {
+		err := w.step(turn.ID, func(r *record) (bool, error) {
+			if r.round != turn.Round || r.state.Terminal() {
+				return false, nil
+			}
+			r.state, r.reason = streams.Cancelled, ""
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) requeued(e event.Requeued) error {
+	for _, turn := range e.Messages {
+		err := w.step(turn.ID, func(r *record) (bool, error) {
+			if r.round != turn.Round || r.state.Success() || r.state == streams.Pending {
+				return false, nil
+			}
+			r.state, r.reason, r.tries = streams.Pending, "", 0
+			r.round++
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reasonLapsed is why a message failed that no phone reported on.
+const reasonLapsed = "lease_lapsed"
+
+func (w *writer) reported(e event.Reported) error {
+	for _, report := range e.Messages {
+		err := w.step(report.ID, func(r *record) (bool, error) {
+			holder, err := w.holds(r, e.Device)
+			if err != nil {
+				return false, err
+			}
+			if holder {
+				err := w.changeLease(r.lease, func(l *lease) {
+					if w.at.After(l.reported) {
+						l.reported = w.at
+					}
+				})
+				if err != nil {
+					return false, err
+				}
+			}
+			switch {
+			case report.State.Success():
+				// The SMS went out, whatever was thought before.
+				if report.State <= r.state {
+					return false, nil
+				}
+				r.reason = ""
+			case report.State == streams.Failed && holder:
+				r.reason = report.Error
+			default:
+				return false, nil
+			}
+			r.state = report.State
+			return true, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holds says whether a message is under a lease of that device. They are
+// compared only when both lease and report name one.
+func (w *writer) holds(r *record, device streams.DeviceID) (bool, error) {
+	if r.state != streams.Leased {
+		return false, nil
+	}
+	l, ok, err := w.lease(w.account, r.lease)
+	if err != nil || !ok {
+		return false, err
+	}
+	return l.device == 0 || device == 0 || l.device == device, nil
+}
+
+// heldRecord says whether a leased message's lease lapsed and left it with its device.
+func (v view) heldRecord(a streams.AccountID, r *record) (bool, error) {
+	l, ok, err := v.lease(a, r.lease)
+	return ok && l.held, err
+}

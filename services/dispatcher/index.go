@@ -1,0 +1,203 @@
+package dispatcher
+
+import (
+	"fmt"
+
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+var present = []byte{} // the value of a key that says all
+
+// reindex moves a message's index entries from where old has them to where r
+// has them; r nil takes them away.
+func (w *writer) reindex(m streams.MessageID, old, r *record) error {
+	var from, to []byte
+	if old.waiting() {
+		from = waitingKey(w.account, old)
+	}
+	if r != nil && r.waiting() {
+		to = waitingKey(w.account, r)
+	}
+	if err := w.move(waitingBucket, from, to, key8(uint64(m))); err != nil {
+		return err
+	}
+	if err := w.addDepth(from, to); err != nil {
+		return err
+	}
+	from, to = nil, nil
+	if old.state == streams.Leased {
+		from = memberKey(w.account, old.lease, m)
+	}
+	if r != nil && r.state == streams.Leased {
+		to = memberKey(w.account, r.lease, m)
+	}
+	if err := w.move(membersBucket, from, to, present); err != nil {
+		return err
+	}
+	if from != nil && string(from) != string(to) {
+		return w.endIfEmpty(old.lease)
+	}
+	return nil
+}
+
+// move takes a key out of an index and puts another in; either may be nil.
+func (w *writer) move(bucket, from, to, value []byte) error {
+	if string(from) == string(to) {
+		return nil
+	}
+	b := w.bucket(bucket)
+	if from != nil {
+		if err := b.Delete(from); err != nil {
+			return fmt.Errorf("unindex in %s: %w", bucket, err)
+		}
+	}
+	if to != nil {
+		if err := b.Put(to, value); err != nil {
+			return fmt.Errorf("index in %s: %w", bucket, err)
+		}
+	}
+	return nil
+}
+
+func (w *writer) addDepth(from, to []byte) error {
+	depth := w.depth()
+	switch {
+	case from == nil && to != nil:
+		depth++
+	case from != nil && to == nil:
+		depth--
+	default:
+		return nil
+	}
+	var err error
+	if depth == 0 {
+		// As in a file that never had any.
+		err = w.bucket(metaBucket).Delete(depthKey)
+	} else {
+		err = w.bucket(metaBucket).Put(depthKey, key8(depth))
+	}
+	if err != nil {
+		return fmt.Errorf("write depth: %w", err)
+	}
+	return nil
+}
+
+func (w *writer) changeLease(l streams.LeaseID, f func(*lease)) error {
+	stored, ok, err := w.lease(w.account, l)
+	if err != nil || !ok {
+		return err
+	}
+	old := stored
+	f(&stored)
+	return w.putLease(l, &old, &stored)
+}
+
+// endIfEmpty forgets a lease that holds nothing any more.
+func (w *writer) endIfEmpty(l streams.LeaseID) error {
+	prefix := leaseKey(w.account, l)
+	if key, _ := w.bucket(membersBucket).Cursor().Seek(prefix); len(key) > len(prefix) && string(key[:len(prefix)]) == string(prefix) {
+		return nil
+	}
+	stored, ok, err := w.lease(w.account, l)
+	if err != nil || !ok {
+		return err
+	}
+	return w.putLease(l, &stored, nil)
+}
+
+// putLease writes a lease and its index entries; old nil is a new one, l nil
+// takes it away.
+func (w *writer) putLease(leaseID streams.LeaseID, old, l *lease) error {
+	key := leaseKey(w.account, leaseID)
+	b := w.bucket(leasesBucket)
+	var err error
+	if l == nil {
+		err = b.Delete(key)
+	} else {
+		err = b.Put(key, l.encode())
+	}
+	if err != nil {
+		return fmt.Errorf("write lease %s: %w", leaseID, err)
+	}
+	due := func(l *lease) []byte {
+		if l == nil || l.held {
+			return nil
+		}
+		return dueKey(l.until, w.account, leaseID)
+	}
+	device := func(l *lease) []byte {
+		switch {
+		case l == nil:
+			return nil
+		case l.held:
+			return deviceKey(w.account, l.device, held, leaseID)
+		}
+		return deviceKey(w.account, l.device, running, leaseID)
+	}
+	if err := w.move(dueBucket, due(old), due(l), present); err != nil {
+		return err
+	}
+	return w.move(devicesBucket, device(old), device(l), present)
+}
+
+// moveHorizon drops what was made before it: messages by the time in their
+// ids, fences by the time they were stored.
+func (w *writer) moveHorizon(e event.Horizon) error {
+	if horizon, _ := w.horizon(); !e.Before.After(horizon) {
+		return nil
+	}
+	if err := w.bucket(metaBucket).Put(horizonKey, key8(millis(e.Before), w.seq)); err != nil {
+		return fmt.Errorf("write horizon: %w", err)
+	}
+	oldest := streams.FirstIDAt(e.Before)
+	var accounts []streams.AccountID
+	eachAccount(w.bucket(messagesBucket), func(a streams.AccountID) bool {
+		accounts = append(accounts, a)
+		return true
+	})
+	for _, w.account = range accounts {
+		if err := w.dropBefore(oldest); err != nil {
+			return err
+		}
+	}
+	b := w.bucket(decisionsBucket)
+	var stale [][]byte
+	eachKey(b, nil, func(key, value []byte) bool {
+		if id(value, 1) < millis(e.Before) {
+			stale = append(stale, append([]byte(nil), key...))
+		}
+		return true
+	})
+	for _, key := range stale {
+		if err := b.Delete(key); err != nil {
+			return fmt.Errorf("drop decision: %w", err)
+		}
+	}
+	return nil
+}
+
+// dropBefore drops the account's messages older than that.
+func (w *writer) dropBefore(oldest streams.MessageID) error {
+	var old []streams.MessageID
+	eachKey(w.bucket(messagesBucket), key8(uint64(w.account)), func(key, _ []byte) bool {
+		m := streams.MessageID(id(key, 1))
+		if m < oldest {
+			old = append(old, m)
+		}
+		return m < oldest
+	})
+	for _, m := range old {
+		r, _, err := w.record(w.account, m)
+		if err != nil {
+			return err
+		}
+		if err := w.bucket(messagesBucket).Delete(messageKey(w.account, m)); err != nil {
+			return fmt.Errorf("drop message %s: %w", m, err)
+		}
+		if err := w.reindex(m, &r, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,311 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// fetchesPerLane bounds how long a pull reads past what is done already.
+	fetchesPerLane = 10
+	// readers is how many messages are read by sequence at a time.
+	readers = 8
+)
+
+// candidate is a message that may go out. Body is its enqueued event.
+type candidate struct {
+	id      streams.MessageID
+	seq     uint64
+	body    []byte
+	fetched jetstream.Msg // from the lane's consumer; nil: from the projection's lists
+}
+
+// page is what a pull gathers.
+type page struct {
+	lease      streams.LeaseID
+	candidates []candidate
+}
+
+// laneWork is what the projection knows of a lane's work.
+type laneWork struct {
+	lane     streams.Lane
+	returned []candidate // handed out before, without their bodies
+	lowest   uint64      // of what was never handed out; 0: there is none
+}
+
+// collect gathers up to q.Limit candidates, the most urgent lane first, in each
+// lane what was handed out before first.
+func (s *shard) collect(ctx context.Context, q request.Pull) (*page, error) {
+	p := &page{}
+	var kept []candidate
+	var lanes []laneWork
+	err := s.view(func(v view) (err error) {
+		if kept, err = v.heldBy(q.Account, q.Device, q.Limit); err != nil {
+			return err
+		}
+		lanes = v.work(q, q.Limit)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addRead(ctx, p, kept); err != nil {
+		return nil, err
+	}
+	for _, work := range lanes {
+		room := q.Limit - len(p.candidates)
+		if err := s.addRead(ctx, p, work.returned[:min(room, len(work.returned))]); err != nil {
+			p.putBack()
+			return nil, err
+		}
+		if work.lowest == 0 {
+			continue
+		}
+		if err := s.addFetched(ctx, p, q, work); err != nil {
+			p.putBack()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// heldBy lists what a device keeps after its leases lapsed.
+func (v view) heldBy(a streams.AccountID, d streams.DeviceID, most int) ([]candidate, error) {
+	var all []candidate
+	for _, l := range v.deviceLeases(a, d, held) {
+		for _, m := range v.members(a, l) {
+			r, ok, err := v.record(a, m)
+			if err != nil {
+				return nil, err
+			}
+			if ok && r.seq != 0 && len(all) < most {
+				all = append(all, candidate{id: m, seq: r.seq})
+			}
+		}
+	}
+	return all, nil
+}
+
+// work lists the lanes with work that a phone can carry, the most urgent first.
+func (v view) work(q request.Pull, most int) []laneWork {
+	targets := []streams.DeviceID{0}
+	if q.Device != 0 {
+		targets = []streams.DeviceID{q.Device, 0}
+	}
+	classes := []streams.Class{streams.Text}
+	if q.Other {
+		classes = append(classes, streams.Other)
+	}
+	var all []laneWork
+	for _, priority := range []streams.Priority{streams.High, streams.Normal, streams.Low} {
+		for _, target := range targets {
+			for _, class := range classes {
+				work := laneWork{lane: streams.Lane{Target: target, Priority: priority, Class: class}}
+				prefix := lanePrefix(q.Account, handedOut, work.lane)
+				eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
+					work.returned = append(work.returned, candidate{
+						id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0),
+					})
+					return len(work.returned) < most
+				})
+				prefix = lanePrefix(q.Account, neverOut, work.lane)
+				eachKey(v.bucket(waitingBucket), prefix, func(key, _ []byte) bool {
+					work.lowest = id(key[len(prefix):], 0)
+					return false
+				})
+				if len(work.returned) > 0 || work.lowest != 0 {
+					all = append(all, work)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// addRead adds messages whose bodies are read from ENQUEUE by sequence. What
+// has aged out of the stream cannot be sent any more and is left.
+func (s *shard) addRead(ctx context.Context, p *page, wanted []candidate) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for i := range wanted {
+		group.Go(func() error {
+			m, err := s.deps.Bus.Get(ctx, s.enqueue, wanted[i].seq)
+			if err != nil && !errors.Is(err, bus.ErrNoMessage) {
+				return err
+			}
+			if err == nil {
+				wanted[i].body = m.Data
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, c := range wanted {
+		if c.body != nil {
+			p.candidates = append(p.candidates, c)
+		}
+	}
+	return nil
+}
+
+// addFetched adds what was never handed out of a lane.
+func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work laneWork) error {
+	found := false
+	for range fetchesPerLane {
+		room := q.Limit - len(p.candidates)
+		if room == 0 {
+			return nil
+		}
+		got, err := s.fetch(ctx, q.Account, work.lane, work.lowest, room)
+		if err != nil {
+			return err
+		}
+		found = found || len(got) > 0
+		if err := s.sort(p, q.Account, got); err != nil {
+			return err
+		}
+		if len(got) < room {
+			break
+		}
+	}
+	if !found {
+		s.mend(ctx, q.Account, work.lane)
+	}
+	return nil
+}
+
+// sort keeps of what a consumer gave what was never handed out, and acks what
+// is done.
+func (s *shard) sort(p *page, a streams.AccountID, got []jetstream.Msg) error {
+	first := len(p.candidates)
+	for _, m := range got {
+		e, err := event.Decode[event.Enqueued](m.Data())
+		if err != nil {
+			return fmt.Errorf("read fetched message: %w", err)
+		}
+		p.candidates = append(p.candidates, candidate{id: e.ID, body: m.Data(), fetched: m})
+	}
+	return s.view(func(v view) error {
+		kept := p.candidates[:first]
+		for _, c := range p.candidates[first:] {
+			r, _, err := v.record(a, c.id)
+			if err != nil {
+				return err
+			}
+			if !r.fresh() {
+				_ = c.fetched.Ack()
+				continue
+			}
+			kept = append(kept, c)
+		}
+		p.candidates = kept
+		return nil
+	})
+}
+
+// turns names the candidates that may still go out, as the projection has them
+// now.
+func (p *page) turns(v view, q request.Pull) ([]event.Turn, error) {
+	all := make([]event.Turn, 0, len(p.candidates))
+	for _, c := range p.candidates {
+		r, _, err := v.record(q.Account, c.id)
+		if err != nil {
+			return nil, err
+		}
+		switch r.state {
+		case streams.Pending:
+			all = append(all, event.Turn{ID: c.id, Round: r.round})
+		case streams.Leased:
+			l, ok, err := v.lease(q.Account, r.lease)
+			if err != nil {
+				return nil, err
+			}
+			if ok && l.held && l.device == q.Device {
+				all = append(all, event.Turn{ID: c.id, Round: r.round})
+			}
+		}
+	}
+	return all, nil
+}
+
+// keepLeased drops the candidates that are not under the page's lease: another
+// dispatcher took them, or a report ended them. The consumer forgets what is
+// done.
+func (p *page) keepLeased(v view, a streams.AccountID) error {
+	kept := p.candidates[:0]
+	for _, c := range p.candidates {
+		r, _, err := v.record(a, c.id)
+		if err != nil {
+			return err
+		}
+		if c.fetched != nil && !r.fresh() {
+			_ = c.fetched.Ack()
+		}
+		if r.state == streams.Leased && r.lease == p.lease {
+			kept = append(kept, c)
+		}
+	}
+	p.candidates = kept
+	return nil
+}
+
+// putBack lets the consumers give again what a failed pull took from them.
+func (p *page) putBack() {
+	for _, c := range p.candidates {
+		if c.fetched != nil {
+			_ = c.fetched.Nak()
+		}
+	}
+}
+
+func (p *page) answer() request.Pulled {
+	answer := request.Pulled{Lease: p.lease, Messages: make([]request.Outgoing, len(p.candidates))}
+	for i, c := range p.candidates {
+		answer.Messages[i] = request.Outgoing{ID: c.id, Body: c.body}
+	}
+	return answer
+}
+
+// catchUp looks for a message of the account's that ENQUEUE holds behind what
+// was folded, waits until it is folded too, and says whether there was one. The
+// caller took folded before it read the projection.
+func (s *shard) catchUp(ctx context.Context, a streams.AccountID, folded uint64) (bool, error) {
+	stream, err := s.stream(ctx)
+	if err != nil {
+		return false, err
+	}
+	m, err := stream.GetMsg(ctx, folded+1, jetstream.WithGetMsgSubject(streams.AccountSubjects(s.number, a)))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for unfolded messages: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return true, s.file.Wait(ctx, s.enqueue, m.Sequence)
+}
+
+func (s *shard) stream(ctx context.Context) (jetstream.Stream, error) {
+	if got := s.handle.Load(); got != nil {
+		return *got, nil
+	}
+	got, err := s.deps.Bus.JS.Stream(ctx, s.enqueue)
+	if err != nil {
+		return nil, fmt.Errorf("look up stream %s: %w", s.enqueue, err)
+	}
+	s.handle.Store(&got)
+	return got, nil
+}

@@ -1,0 +1,213 @@
+package dispatcher_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+var shop = streams.AccountIDOf("shop")
+
+func TestPullGivesEachMessageOnceInOrder(t *testing.T) {
+	for _, shards := range []streams.Shards{1, 4} {
+		h := newHarness(t, shards)
+		want := h.enqueue(shop, normal, 25)
+		var got []streams.MessageID
+		for range 4 {
+			got = append(got, h.pull(phone(shop, "", 10))...)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%d shards: %s", shards, diff)
+		}
+	}
+}
+
+func TestPullSeesWhatWasJustStored(t *testing.T) {
+	h := newHarness(t, 1)
+	for range 200 {
+		want := h.enqueue(shop, normal, 1)
+		if diff := cmp.Diff(want, h.pull(phone(shop, "", 10))); diff != "" {
+			t.Fatal(diff)
+		}
+	}
+}
+
+func TestUrgentLanesGoFirst(t *testing.T) {
+	h := newHarness(t, 1)
+	device := streams.DeviceIDOf(shop, "Pixel")
+	lane := func(d streams.DeviceID, p streams.Priority, c streams.Class) streams.Lane {
+		return streams.Lane{Target: d, Priority: p, Class: c}
+	}
+	low := h.enqueue(shop, lane(0, streams.Low, streams.Text), 2)
+	anyNormal := h.enqueue(shop, lane(0, streams.Normal, streams.Text), 2)
+	own := h.enqueue(shop, lane(device, streams.Normal, streams.Text), 2)
+	high := h.enqueue(shop, lane(0, streams.High, streams.Text), 2)
+	data := h.enqueue(shop, lane(0, streams.High, streams.Other), 1)
+	others := h.enqueue(shop, lane(streams.DeviceIDOf(shop, "Nokia"), streams.High, streams.Text), 1)
+
+	if diff := cmp.Diff(sequence(high, own, anyNormal, low), h.pull(phone(shop, "Pixel", 20))); diff != "" {
+		t.Error(diff)
+	}
+	able := phone(shop, "Nokia", 20)
+	able.Other = true
+	if diff := cmp.Diff(sequence(others, data), h.pull(able)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestManyPhonesNeverShareAMessage(t *testing.T) {
+	h := newHarness(t, 1)
+	stopSecond := h.run(t.TempDir(), 1) // the second dispatcher answers every other pull
+	defer stopSecond()
+	const messages, phones = 600, 12
+	want := h.enqueue(shop, normal, messages)
+	var mu sync.Mutex
+	seen := map[streams.MessageID]int{}
+	var wg sync.WaitGroup
+	for range phones {
+		wg.Go(func() {
+			for {
+				q := phone(shop, "", 7)
+				q.Wait = 3 * time.Second
+				got := h.pull(q)
+				mu.Lock()
+				for _, id := range got {
+					seen[id]++
+				}
+				done := len(seen) == messages
+				mu.Unlock()
+				if done || len(got) == 0 {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, id := range want {
+		if seen[id] != 1 {
+			t.Errorf("message %s was handed out %d times", id, seen[id])
+		}
+	}
+}
+
+func TestLostConsumerNeverSendsTwice(t *testing.T) {
+	h := newHarness(t, 1)
+	want := h.enqueue(shop, normal, 30)
+	got := h.pull(phone(shop, "", 10))
+	name := streams.ConsumerName(shop, normal)
+	if err := h.bus.JS.DeleteConsumer(t.Context(), streams.EnqueueStream(0), name); err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, h.pull(phone(shop, "", 10))...)
+	h.restart()
+	if err := h.bus.JS.DeleteConsumer(t.Context(), streams.EnqueueStream(0), name); err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, h.pull(phone(shop, "", 20))...)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConsumerThatForgotIsMended(t *testing.T) {
+	h := newHarness(t, 1)
+	first := h.enqueue(shop, normal, 1)
+	if diff := cmp.Diff(first, h.pull(phone(shop, "", 10))); diff != "" {
+		t.Fatal(diff)
+	}
+	// Somebody else's hand takes the next one out of the consumer for ever.
+	lost := h.enqueue(shop, normal, 1)
+	consumer, err := h.bus.JS.Consumer(t.Context(), streams.EnqueueStream(0), streams.ConsumerName(shop, normal))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := consumer.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var got []streams.MessageID
+	for range 3 {
+		got = append(got, h.pull(phone(shop, "", 10))...)
+	}
+	if diff := cmp.Diff(lost, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPullWaitsForWork(t *testing.T) {
+	h := newHarness(t, 1)
+	got := make(chan []streams.MessageID)
+	for range 3 {
+		go func() {
+			q := phone(shop, "", 1)
+			q.Wait = 20 * time.Second
+			got <- h.pull(q)
+		}()
+	}
+	want := h.enqueue(shop, normal, 3)
+	seen := map[streams.MessageID]bool{}
+	for range 3 {
+		for _, id := range <-got {
+			seen[id] = true
+		}
+	}
+	for _, id := range want {
+		if !seen[id] {
+			t.Errorf("message %s woke nobody", id)
+		}
+	}
+}
+
+func TestPhoneThatHungUpTakesNothing(t *testing.T) {
+	h := newHarness(t, 1)
+	if got := h.pull(phone(shop, "", 1)); len(got) != 0 {
+		t.Fatalf("got %v", got)
+	}
+	q := phone(shop, "", 1)
+	q.Wait, q.Poll = 30*time.Second, "poll-1"
+	got := make(chan []streams.MessageID)
+	go func() { got <- h.pull(q) }()
+	for gone := false; !gone; { // a hang-up before the wait began is not heard
+		_, _ = bus.Call[struct{}](t.Context(), h.bus, request.DispatcherHangup(0), request.Hangup{Poll: "poll-1"})
+		select {
+		case page := <-got:
+			if len(page) != 0 {
+				t.Errorf("a phone that had gone got %v", page)
+			}
+			gone = true
+		default:
+		}
+	}
+	want := h.enqueue(shop, normal, 1)
+	if diff := cmp.Diff(want, h.pull(phone(shop, "", 1))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLeasesAreCapped(t *testing.T) {
+	h := newHarness(t, 1)
+	h.stop()
+	h.cfg.MaxLeases = 2
+	h.start()
+	ids := h.enqueue(shop, normal, 3)
+	h.pull(phone(shop, "", 1))
+	h.pull(phone(shop, "", 1))
+	_, err := bus.Call[request.Pulled](context.Background(), h.bus, request.DispatcherPull(0), phone(shop, "", 1))
+	if err == nil {
+		t.Fatal("a pull beyond the cap gave no error")
+	}
+	h.report(shop, "", streams.Delivered, ids[0])
+	if diff := cmp.Diff(ids[2:], h.pull(phone(shop, "", 1))); diff != "" {
+		t.Error(diff)
+	}
+}

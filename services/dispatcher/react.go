@@ -1,0 +1,244 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+const (
+	// kept is how long a message and its events are known.
+	kept = 30 * 24 * time.Hour
+	// horizonEvery is how often the horizon moves.
+	horizonEvery = 24 * time.Hour
+	// retryAfter follows a decision that could not be stored.
+	retryAfter = time.Second
+	// patience bounds one decision.
+	patience = 30 * time.Second
+	// contactReach is how many lease times a device's contacts alone can keep
+	// a lease: its answer may have been lost.
+	contactReach = 3
+)
+
+// react decides what time brings: the horizon and the ends of leases. What is
+// due stands in the projection, so that a rebuild is silent and a dispatcher
+// that was away misses nothing.
+func (s *shard) react(ctx context.Context) error {
+	if err := s.file.Ready(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	for {
+		next, err := s.decideDue(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			s.deps.Log.Warn("could not store a decision, trying again", zap.Error(err), zap.Int("shard", int(s.number)))
+			next = s.deps.Now().Add(retryAfter)
+		}
+		timer := time.NewTimer(next.Sub(s.deps.Now()))
+		select {
+		case <-timer.C:
+		case <-s.due:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// lookAgain makes react look for the next thing due.
+func (s *shard) lookAgain() {
+	select {
+	case s.due <- struct{}{}:
+	default:
+	}
+}
+
+// decideDue decides everything that is due, and says when to look again.
+func (s *shard) decideDue(ctx context.Context) (time.Time, error) {
+	next, err := s.moveHorizon(ctx)
+	if err != nil {
+		return next, err
+	}
+	for {
+		now := s.deps.Now()
+		var account streams.AccountID
+		var leaseID streams.LeaseID
+		found := false
+		err := s.view(func(v view) error {
+			key, _ := v.bucket(dueBucket).Cursor().First()
+			if key == nil {
+				return nil
+			}
+			at := fromMillis(id(key, 0))
+			if at.After(now) {
+				next = earlier(next, at)
+				return nil
+			}
+			found, account, leaseID = true, streams.AccountID(id(key, 1)), streams.LeaseID(id(key, 2))
+			return nil
+		})
+		if err != nil || !found {
+			return next, err
+		}
+		if err := s.endLease(ctx, account, leaseID); err != nil {
+			return next, err
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// endLease renews a lease whose phone reported within the lease time, and lets
+// any other lapse.
+func (s *shard) endLease(ctx context.Context, a streams.AccountID, leaseID streams.LeaseID) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	giveBack, err := s.turns.take(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer giveBack()
+	err = s.decide(ctx, a, func(v view) (event.Event, error) {
+		l, ok, err := v.lease(a, leaseID)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return ending(v, a, leaseID, l, s.now())
+	})
+	if err != nil {
+		return fmt.Errorf("end lease %s: %w", leaseID, err)
+	}
+	return nil
+}
+
+// ending decides about one lease: nothing before its end.
+func ending(v view, a streams.AccountID, leaseID streams.LeaseID, l lease, now time.Time) (event.Event, error) {
+	if l.held || now.Before(l.until) {
+		return nil, nil
+	}
+	if until := l.reported.Add(l.length); !l.reported.IsZero() && until.After(now) {
+		return event.Renewed{At: now, Leases: []event.Renewal{{Lease: leaseID, Until: until}}}, nil
+	}
+	e := event.Lapsed{At: now, Lease: leaseID}
+	for _, m := range v.members(a, leaseID) {
+		r, _, err := v.record(a, m)
+		if err != nil {
+			return nil, err
+		}
+		e.Messages = append(e.Messages, event.Lapse{ID: m, Round: r.round, To: fate(l, r)})
+	}
+	return e, nil
+}
+
+// fate is what becomes of a message whose lease lapses.
+func fate(l lease, r record) streams.State {
+	switch {
+	case l.policy == streams.Hold:
+		return streams.Leased
+	case l.policy == streams.Fail || r.tries >= l.attempts:
+		return streams.Failed
+	default:
+		return streams.Pending
+	}
+}
+
+// contact renews the leases of a device that has shown itself, where less than
+// half of one is left. The caller has the account's turn.
+func (s *shard) contact(ctx context.Context, a streams.AccountID, d streams.DeviceID) error {
+	if d == 0 {
+		return nil
+	}
+	return s.decide(ctx, a, func(v view) (event.Event, error) {
+		now := s.now()
+		e := event.Renewed{At: now}
+		for _, leaseID := range v.deviceLeases(a, d, running) {
+			l, ok, err := v.lease(a, leaseID)
+			if err != nil {
+				return nil, err
+			}
+			if until, renew := l.renewal(now); ok && renew && len(e.Leases) < event.MaxItems {
+				e.Leases = append(e.Leases, event.Renewal{Lease: leaseID, Until: until})
+			}
+		}
+		if len(e.Leases) == 0 {
+			return nil, nil
+		}
+		return e, nil
+	})
+}
+
+// renewal is until when a contact now makes the lease last, if it does.
+func (l *lease) renewal(now time.Time) (time.Time, bool) {
+	if l.until.Sub(now) >= l.length/2 {
+		return l.until, false
+	}
+	reach := l.start
+	if l.reported.After(reach) {
+		reach = l.reported
+	}
+	until := earlier(now.Add(l.length), reach.Add(contactReach*l.length))
+	return until, until.After(l.until) && until.After(now)
+}
+
+// moveHorizon moves the horizon if a day has passed, and says when it is due
+// next.
+func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	aged := false
+	for {
+		now := s.now()
+		var before time.Time
+		var last uint64
+		err := s.view(func(v view) error {
+			before, last = v.horizon()
+			return nil
+		})
+		if err != nil {
+			return now, err
+		}
+		if due := before.Add(kept + horizonEvery); due.After(now) {
+			return due, nil
+		}
+		if aged {
+			last = 0
+		}
+		m, err := event.Message(streams.HorizonSubject(s.number), event.Horizon{Before: now.Add(-kept)})
+		if err != nil {
+			return now, err
+		}
+		seq, err := s.deps.Bus.PublishFenced(ctx, m, last)
+		var wrong *bus.WrongLast
+		switch {
+		case errors.As(err, &wrong) && wrong.Last == 0:
+			aged = true
+			continue
+		case errors.As(err, &wrong): // another dispatcher moved it
+			seq = wrong.Last
+		case err != nil:
+			return now, fmt.Errorf("move horizon: %w", err)
+		}
+		if err := s.file.Wait(ctx, s.status, seq); err != nil {
+			return now, fmt.Errorf("fold horizon: %w", err)
+		}
+	}
+}

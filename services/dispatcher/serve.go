@@ -1,0 +1,137 @@
+package dispatcher
+
+import (
+	"context"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// endpoints is what a shard answers to.
+func (s *shard) endpoints() []bus.Endpoint {
+	return []bus.Endpoint{
+		{Subject: request.DispatcherPull(s.number), Handler: bus.Handle(s.pull)},
+		{Subject: request.DispatcherHangup(s.number), Handler: bus.Handle(s.hangUp), Broadcast: true},
+		{Subject: request.DispatcherChanged(s.number), Handler: bus.Handle(s.changed)},
+		{Subject: request.DispatcherShow(s.number), Handler: bus.Handle(s.show)},
+		{Subject: request.DispatcherList(s.number), Handler: bus.Handle(s.list)},
+		{Subject: request.DispatcherCancel(s.number), Handler: bus.Handle(s.cancel)},
+		{Subject: request.DispatcherRequeue(s.number), Handler: bus.Handle(s.requeue)},
+	}
+}
+
+func (s *shard) hangUp(_ context.Context, q request.Hangup) (struct{}, error) {
+	s.polls.hangUp(q.Poll)
+	return struct{}{}, nil
+}
+
+// changed says what a stored report did. A message whose enqueue is not folded
+// yet is known all the same.
+func (s *shard) changed(ctx context.Context, q request.ChangedBy) (request.Changed, error) {
+	if err := s.file.Wait(ctx, s.status, q.Seq); err != nil {
+		return request.Changed{}, fault.New(fault.Unavailable, "catching_up", "The queue is catching up").With(err)
+	}
+	folded := s.file.Cursor(s.enqueue)
+	answer, known, err := s.changes(q)
+	if err != nil {
+		return answer, err
+	}
+	if !known {
+		// A stub is an unknown message only if ENQUEUE holds none that is not
+		// folded.
+		if more, err := s.catchUp(ctx, q.Account, folded); err != nil {
+			return answer, err
+		} else if more {
+			if answer, _, err = s.changes(q); err != nil {
+				return answer, err
+			}
+		}
+	}
+	giveBack, err := s.turns.take(ctx, q.Account)
+	if err != nil {
+		return answer, err
+	}
+	defer giveBack()
+	return answer, s.contact(ctx, q.Account, q.Device)
+}
+
+func (s *shard) changes(q request.ChangedBy) (answer request.Changed, allKnown bool, err error) {
+	answer.Messages = make([]request.Change, len(q.Messages))
+	allKnown = true
+	err = s.view(func(v view) error {
+		for i, m := range q.Messages {
+			r, _, err := v.record(q.Account, m)
+			if err != nil {
+				return err
+			}
+			known := r.seq != 0
+			answer.Messages[i] = request.Change{Known: known, Changed: known && r.changedBy(q.Seq), State: r.state}
+			allKnown = allKnown && known
+		}
+		return nil
+	})
+	return answer, allKnown, err
+}
+
+// cancel takes messages back that have not ended. A phone that holds one may
+// send it all the same, and its report then counts.
+func (s *shard) cancel(ctx context.Context, q request.Decide) (request.Decided, error) {
+	return s.decideAll(ctx, q, func(r record, _ bool) bool { return !r.state.Terminal() },
+		func(turns []event.Turn) event.Event { return event.Cancelled{At: s.now(), Messages: turns} })
+}
+
+// requeue offers messages again that ended without success, or that a device
+// holds after its lease lapsed.
+func (s *shard) requeue(ctx context.Context, q request.Decide) (request.Decided, error) {
+	return s.decideAll(ctx, q, func(r record, held bool) bool {
+		return r.state.Terminal() && !r.state.Success() || r.state == streams.Leased && held
+	}, func(turns []event.Turn) event.Event { return event.Requeued{At: s.now(), Messages: turns} })
+}
+
+func (s *shard) now() time.Time { return s.deps.Now().UTC().Truncate(time.Millisecond) }
+
+// decideAll decides about those of the messages that fit.
+func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r record, held bool) bool, decision func([]event.Turn) event.Event) (request.Decided, error) {
+	answer := request.Decided{Changed: []streams.MessageID{}}
+	if len(q.Messages) > event.MaxItems {
+		return answer, fault.New(fault.Invalid, "too_many", "At most 1000 messages at a time")
+	}
+	if err := s.file.Ready(ctx); err != nil {
+		return answer, fault.New(fault.Unavailable, "catching_up", "The queue is catching up").With(err)
+	}
+	giveBack, err := s.turns.take(ctx, q.Account)
+	if err != nil {
+		return answer, err
+	}
+	defer giveBack()
+	if _, err := s.catchUp(ctx, q.Account, s.file.Cursor(s.enqueue)); err != nil {
+		return answer, err
+	}
+	err = s.decide(ctx, q.Account, func(v view) (event.Event, error) {
+		var turns []event.Turn
+		answer.Changed = answer.Changed[:0]
+		for _, m := range q.Messages {
+			r, _, err := v.record(q.Account, m)
+			if err != nil {
+				return nil, err
+			}
+			held, err := v.heldRecord(q.Account, &r)
+			if err != nil {
+				return nil, err
+			}
+			if r.seq != 0 && fits(r, held) {
+				turns = append(turns, event.Turn{ID: m, Round: r.round})
+				answer.Changed = append(answer.Changed, m)
+			}
+		}
+		if len(turns) == 0 {
+			return nil, nil
+		}
+		return decision(turns), nil
+	})
+	return answer, err
+}
