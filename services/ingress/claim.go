@@ -1,0 +1,230 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	renewEvery = streams.ClaimTTL / 4
+	// A claim is used for less than it lasts: an id that was given must be on
+	// its way before another ingress can hold the number.
+	useFor     = streams.ClaimTTL * 3 / 4
+	claimPause = 100 * time.Millisecond
+)
+
+// claim holds a number in the claims bucket, under which this ingress gives
+// ids and answers requests.
+type claim struct {
+	bus    *bus.Bus
+	shards streams.Shards
+	log    *zap.Logger
+	now    func() time.Time
+	serve  func(ctx context.Context, number int) error // answers requests under the number
+	idle   func() bool                                 // whether nothing of ours is under way
+	owner  []byte                                      // the claim's value
+
+	mu     sync.Mutex
+	ids    *streams.IDs // the last ones, nil before the first
+	number int
+	until  time.Time // when the ids may no longer be given
+}
+
+func newClaim(d Deps, serve func(context.Context, int) error, idle func() bool) *claim {
+	return &claim{bus: d.Bus, shards: d.Shards, log: d.Log, now: d.Now, serve: serve, idle: idle, owner: []byte(nuid.Next())}
+}
+
+var errNoNumber = &fault.Error{
+	Kind: fault.Unavailable, Code: "no_number", Text: "This server may not accept messages now, try again", RetryAfter: time.Second,
+}
+
+// IDs gives the ids of the number that is held now.
+func (c *claim) IDs() (*streams.IDs, int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.now().Before(c.until) {
+		return nil, 0, errNoNumber
+	}
+	return c.ids, c.number, nil
+}
+
+// run claims a number, keeps it, and claims another when it is lost. When ctx
+// is done it gives the number back.
+func (c *claim) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		h, err := c.take(ctx)
+		if err == nil {
+			err = c.hold(ctx, h)
+		}
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("no ingress number", zap.Error(err))
+			pause(ctx, claimPause)
+		}
+	}
+	return nil
+}
+
+// held is a number that was claimed.
+type held struct {
+	bucket   jetstream.KeyValue
+	number   int
+	key      string
+	revision uint64
+	until    time.Time
+}
+
+// take claims the lowest number that is free.
+func (c *claim) take(ctx context.Context) (*held, error) {
+	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	bucket, err := c.bus.JS.KeyValue(ctx, streams.ClaimsBucket)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", streams.ClaimsBucket, err)
+	}
+	for number := range streams.MaxInstance + 1 {
+		h := &held{bucket: bucket, number: number, key: streams.IngressClaim(number), until: c.now().Add(useFor)}
+		h.revision, err = bucket.Create(ctx, h.key, c.owner)
+		if err == nil {
+			return h, nil
+		}
+		if !errors.Is(err, jetstream.ErrKeyExists) {
+			return nil, fmt.Errorf("claim %s: %w", h.key, err)
+		}
+	}
+	return nil, errors.New("claim an ingress number: all are taken")
+}
+
+// hold answers requests and gives ids under the number until it is lost or ctx
+// is done.
+func (c *claim) hold(running context.Context, h *held) error {
+	ctx, lose := context.WithCancelCause(running)
+	defer lose(nil)
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer lose(nil)
+	serving.Go(func() { lose(c.serve(ctx, h.number)) })
+	defer func() { c.giveUp(running.Err() != nil, h) }()
+
+	if err := c.begin(ctx, h); err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	c.log.Info("ingress number claimed", zap.Int("instance", h.number))
+	renew := time.NewTicker(renewEvery)
+	defer renew.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-renew.C:
+			if err := c.renew(ctx, h); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// begin waits until the number answers requests, and starts its ids after
+// everything that was given before.
+func (c *claim) begin(ctx context.Context, h *held) error {
+	for {
+		_, err := bus.Call[request.Saw](ctx, c.bus, request.IngressSeen(h.number), request.Seen{})
+		if err == nil {
+			break
+		}
+		if !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, claimPause/10)
+	}
+	var floor time.Time
+	for _, shard := range c.shards.All() {
+		stream, err := c.bus.JS.Stream(ctx, streams.EnqueueStream(shard))
+		if err != nil {
+			return fmt.Errorf("read newest event: %w", err)
+		}
+		if newest := stream.CachedInfo().State.LastTime; newest.After(floor) {
+			floor = newest
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ids != nil {
+		if last := c.ids.Message().Time(); last.After(floor) {
+			floor = last
+		}
+	}
+	c.ids = streams.NewIDs(c.now, h.number, floor.Add(time.Millisecond))
+	c.number, c.until = h.number, h.until
+	return nil
+}
+
+// renew keeps the claim. An error says that it is lost; one renewal that fails
+// is no loss.
+func (c *claim) renew(ctx context.Context, h *held) error {
+	limit, cancel := context.WithTimeout(ctx, renewEvery/2)
+	defer cancel()
+	sent := c.now()
+	revision, err := h.bucket.Update(limit, h.key, c.owner, h.revision)
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		// Ours, if the answer to the last renewal got lost.
+		entry, lookErr := h.bucket.Get(limit, h.key)
+		switch {
+		case errors.Is(lookErr, jetstream.ErrKeyNotFound), lookErr == nil && string(entry.Value()) != string(c.owner):
+			return fmt.Errorf("renew %s: lost to another", h.key)
+		case lookErr == nil:
+			h.revision = entry.Revision()
+			revision, err = h.bucket.Update(limit, h.key, c.owner, h.revision)
+		}
+	}
+	if err == nil {
+		h.revision, h.until = revision, sent.Add(useFor)
+		c.mu.Lock()
+		c.until = h.until
+		c.mu.Unlock()
+		return nil
+	}
+	if ctx.Err() == nil {
+		c.log.Warn("ingress number not renewed", zap.Int("instance", h.number), zap.Error(err))
+	}
+	if c.now().Before(h.until) {
+		return nil
+	}
+	return fmt.Errorf("renew %s: %w", h.key, err)
+}
+
+// giveUp ends the ids at once and deletes the claim, if it is still ours. A
+// claim that is deleted tells quota that this ingress stores nothing any more;
+// where that is not sure, it is left to run out.
+func (c *claim) giveUp(stopping bool, h *held) {
+	c.mu.Lock()
+	c.until = time.Time{}
+	c.mu.Unlock()
+	if !stopping || !c.idle() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	// Who cannot delete it leaves it to run out.
+	_ = h.bucket.Delete(ctx, h.key, jetstream.LastRevision(h.revision))
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,159 @@
+package core
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// tokenHash is a token's SHA-256: comparing hashes leaks nothing about tokens.
+type tokenHash [sha256.Size]byte
+
+// accounts is the accounts bucket in memory, by token.
+type accounts struct {
+	log    *zap.Logger
+	loaded chan struct{} // closed once the bucket has been read
+
+	mu       sync.RWMutex
+	accounts map[string]*streams.Account // by key in the bucket
+	tokens   map[tokenHash]owner
+	seen     uint64        // revision
+	moved    chan struct{} // closed when seen rises
+}
+
+type owner struct {
+	account *streams.Account
+	expires time.Time
+}
+
+func newAccounts(log *zap.Logger) *accounts {
+	return &accounts{
+		log:      log,
+		loaded:   make(chan struct{}),
+		accounts: map[string]*streams.Account{},
+		tokens:   map[tokenHash]owner{},
+		moved:    make(chan struct{}),
+	}
+}
+
+// find gives the account of a token that is valid at now, or nil.
+func (a *accounts) find(token string, now time.Time) (tokenHash, *streams.Account) {
+	hash := tokenHash(sha256.Sum256([]byte(token)))
+	a.mu.RLock()
+	owner, ok := a.tokens[hash]
+	a.mu.RUnlock()
+	if !ok || !owner.expires.IsZero() && !now.Before(owner.expires) {
+		return hash, nil
+	}
+	return hash, owner.account
+}
+
+// wait returns once the bucket has been read as of a revision.
+func (a *accounts) wait(ctx context.Context, revision uint64) error {
+	for {
+		a.mu.RLock()
+		seen, moved := a.seen, a.moved
+		a.mu.RUnlock()
+		if seen >= revision {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fault.New(fault.Unavailable, "not_seen", "This revision of the accounts has not been seen").With(ctx.Err())
+		}
+	}
+}
+
+// follow reads the bucket and keeps up with it until ctx is done. All keys are followed, also those of logins: the
+// revision that somebody waits for may be one of theirs.
+func (a *accounts) follow(ctx context.Context, bucket jetstream.KeyValue) error {
+	watcher, err := bucket.WatchAll(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("watch accounts: %w", err)
+	}
+	defer func() { _ = watcher.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, ok := <-watcher.Updates():
+			switch {
+			case !ok && ctx.Err() != nil:
+				return nil
+			case !ok:
+				return errors.New("watch accounts: the connection was closed")
+			case entry == nil:
+				close(a.loaded)
+			default:
+				a.apply(entry)
+			}
+		}
+	}
+}
+
+func (a *accounts) apply(entry jetstream.KeyValueEntry) {
+	var account *streams.Account
+	isAccount := strings.HasPrefix(entry.Key(), "account.")
+	if isAccount && entry.Operation() == jetstream.KeyValuePut {
+		account = new(streams.Account)
+		if err := json.Unmarshal(entry.Value(), account); err != nil {
+			// Its tokens cease to work: better than to act on what it was before.
+			a.log.Error("account unreadable", zap.String("key", entry.Key()), zap.Error(err))
+			account = nil
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if isAccount {
+		a.replace(entry.Key(), account)
+	}
+	if entry.Revision() > a.seen {
+		a.seen = entry.Revision()
+		close(a.moved)
+		a.moved = make(chan struct{})
+	}
+}
+
+func (a *accounts) replace(key string, account *streams.Account) {
+	if old := a.accounts[key]; old != nil {
+		for _, token := range old.Tokens {
+			if hash, ok := parseHash(token.Hash); ok && a.tokens[hash].account == old {
+				delete(a.tokens, hash)
+			}
+		}
+	}
+	if account == nil {
+		delete(a.accounts, key)
+		return
+	}
+	a.accounts[key] = account
+	for _, token := range account.Tokens {
+		if hash, ok := parseHash(token.Hash); ok {
+			a.tokens[hash] = owner{account, token.Expires}
+		}
+	}
+}
+
+func parseHash(text streams.TokenHash) (hash tokenHash, ok bool) {
+	if hex.DecodedLen(len(text)) != len(hash) {
+		return hash, false
+	}
+	_, err := hex.Decode(hash[:], []byte(text))
+	return hash, err == nil
+}

@@ -1,0 +1,180 @@
+// Package core is what every wire dialect speaks to: it admits callers, accepts messages, hands them to phones and
+// takes their reports. It knows no HTTP framework and keeps no state that a restart would lose.
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// Committer stores messages in one stream, whole or not at all.
+type Committer interface {
+	Commit(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error)
+}
+
+// Identity is under which number this ingress gives ids.
+type Identity interface {
+	// IDs gives the ids and their number, or a fault while the number may be another's.
+	IDs() (ids *streams.IDs, instance int, err error)
+}
+
+// Options are what a core is made of.
+type Options struct {
+	Bus      *bus.Bus
+	Shards   streams.Shards
+	Enqueue  []Committer // of the ENQUEUE stream of each shard
+	Status   []Committer // of the STATUS stream of each shard
+	Identity Identity
+	Log      *zap.Logger
+	Metrics  prometheus.Registerer
+	Now      func() time.Time
+}
+
+// Core does what the dialects ask for.
+type Core struct {
+	bus      *bus.Bus
+	shards   streams.Shards
+	enqueue  []Committer
+	status   []Committer
+	identity Identity
+	now      func() time.Time
+
+	accounts *accounts
+	rates    *rates
+	devices  *devices
+	grants   *grants
+	metrics  *metrics
+}
+
+// New makes a core that admits nobody before Run has read the accounts.
+func New(o Options) *Core {
+	return &Core{
+		bus:      o.Bus,
+		shards:   o.Shards,
+		enqueue:  o.Enqueue,
+		status:   o.Status,
+		identity: o.Identity,
+		now:      o.Now,
+		accounts: newAccounts(o.Log),
+		rates:    newRates(),
+		devices:  newDevices(o.Bus, o.Log, o.Now),
+		grants:   newGrants(),
+		metrics:  newMetrics(o.Metrics),
+	}
+}
+
+// Run follows the accounts until ctx is done.
+func (c *Core) Run(ctx context.Context) error {
+	bucket, err := c.bus.JS.KeyValue(ctx, streams.AccountsBucket)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("open bucket %s: %w", streams.AccountsBucket, err)
+	}
+	return c.accounts.follow(ctx, bucket)
+}
+
+// Loaded says whether the accounts have been read.
+func (c *Core) Loaded() bool {
+	select {
+	case <-c.accounts.loaded:
+		return true
+	default:
+		return false
+	}
+}
+
+// Seen returns once this core acts on the accounts bucket as of a revision.
+func (c *Core) Seen(ctx context.Context, q request.Seen) (request.Saw, error) {
+	return request.Saw{}, c.accounts.wait(ctx, q.Revision)
+}
+
+// OpenGrants lists the grants whose messages may still be stored, and refuses from now on the grants of leaders
+// before the one that asks.
+func (c *Core) OpenGrants(_ context.Context, q request.OpenGrants) (request.Grants, error) {
+	return request.Grants{Grants: c.grants.answer(q.Leader, c.now())}, nil
+}
+
+// Idle says that no grant is open: this core will store nothing for which one was given.
+func (c *Core) Idle() bool { return len(c.grants.answer(0, c.now())) == 0 }
+
+// Caller is who a token belongs to.
+type Caller struct {
+	Account    *streams.Account // shared: nobody changes it
+	Subscribed bool             // whether the subscription allows enqueueing
+}
+
+// Faults of callers.
+var (
+	errToken        = fault.New(fault.Unauthenticated, "invalid_token", "Invalid API token")
+	errSuspended    = fault.New(fault.Forbidden, "account_suspended", "The account is suspended")
+	errSubscription = fault.New(fault.Forbidden, "subscription_required", "No active subscription")
+)
+
+// Admit tells whose a token is, and counts the request against the token's rate. The rate stands also beside the
+// fault RateLimited.
+func (c *Core) Admit(token string) (Caller, Rate, error) {
+	now := c.now()
+	hash, account := c.accounts.find(token, now)
+	switch {
+	case account == nil:
+		return Caller{}, Rate{}, c.refuse(errToken)
+	case account.Suspended:
+		return Caller{}, Rate{}, c.refuse(errSuspended)
+	}
+	rate, err := c.rates.take(hash, account.Plan.Rate, now)
+	if err != nil {
+		return Caller{}, rate, c.refuse(err)
+	}
+	return Caller{Account: account, Subscribed: account.Subscription.Active(now)}, rate, nil
+}
+
+// MayEnqueue is the fault for a caller without a subscription.
+func (c Caller) MayEnqueue() error {
+	if !c.Subscribed {
+		return errSubscription
+	}
+	return nil
+}
+
+// refuse counts a refusal by its reason and returns it.
+func (c *Core) refuse(err error) error {
+	if err != nil {
+		c.metrics.refused.WithLabelValues(fault.As(err).Code).Inc()
+	}
+	return err
+}
+
+// retrySoon is when to come again after something that mends itself.
+const retrySoon = time.Second
+
+// storeFault tells a caller that a commit failed.
+func storeFault(err error) error {
+	var f *fault.Error
+	switch {
+	case errors.Is(err, bus.ErrFull):
+		f = fault.New(fault.Full, "queue_full", "The queue is full")
+		f.RetryAfter = 30 * time.Second
+	case errors.Is(err, bus.ErrUnknownOutcome):
+		f = fault.New(fault.UnknownOutcome, "outcome_unknown", "It is not known whether this was stored")
+		f.RetryAfter = retrySoon
+	case errors.Is(err, bus.ErrNotStored):
+		f = fault.New(fault.Unavailable, "not_stored", "Nothing was stored, try again")
+		f.RetryAfter = retrySoon
+	default:
+		return err
+	}
+	return f.With(err)
+}

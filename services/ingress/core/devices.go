@@ -1,0 +1,172 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+const (
+	// seenEvery is how often a device's last-seen time is written.
+	seenEvery = 5 * time.Minute
+	// maxKnown bounds the devices in memory. One that fell out costs a read
+	// when it comes again.
+	maxKnown = 1 << 16
+	// bucketWithin is how long the devices bucket may take.
+	bucketWithin = 2 * time.Second
+)
+
+// devices writes the devices bucket: which names an account's phones have and
+// when each was last seen. A phone that is known costs nothing but a look into
+// memory.
+type devices struct {
+	bus *bus.Bus
+	log *zap.Logger
+	now func() time.Time
+
+	mu    sync.Mutex
+	known map[streams.DeviceID]known
+
+	// One name of an account is looked up at a time: two must not both become
+	// the last that fits.
+	turns [64]sync.Mutex
+}
+
+type known struct {
+	revision uint64
+	seen     time.Time // as written
+}
+
+func newDevices(b *bus.Bus, log *zap.Logger, now func() time.Time) *devices {
+	return &devices{bus: b, log: log, now: now, known: map[streams.DeviceID]known{}}
+}
+
+var errDevices = fault.New(fault.Conflict, "too_many_devices", "The account has too many device names")
+
+// contact notes that a phone called, and gives its id. A phone without a name
+// has none. It is a fault if the name is new and the account has
+// streams.MaxDevices already.
+func (d *devices) contact(ctx context.Context, account streams.AccountID, name string) (streams.DeviceID, error) {
+	if name == "" {
+		return 0, nil
+	}
+	id, now := streams.DeviceIDOf(account, name), d.now()
+	if d.fresh(id, now) {
+		return id, nil
+	}
+	turn := &d.turns[uint64(account)%uint64(len(d.turns))]
+	turn.Lock()
+	defer turn.Unlock()
+	if d.fresh(id, now) {
+		return id, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
+	defer cancel()
+	err := d.write(ctx, account, streams.Device{ID: id, Name: name, LastSeen: now.UTC()})
+	if err == nil || errors.Is(err, errDevices) {
+		return id, err
+	}
+	f := fault.New(fault.Unavailable, "devices_unavailable", "The devices cannot be looked up now, try again")
+	f.RetryAfter = retrySoon
+	return id, f.With(err)
+}
+
+// fresh says whether nothing is to be written.
+func (d *devices) fresh(id streams.DeviceID, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, ok := d.known[id]
+	return ok && now.Sub(k.seen) < seenEvery
+}
+
+// write brings the bucket up to date with a contact, unless another ingress
+// just did.
+func (d *devices) write(ctx context.Context, account streams.AccountID, device streams.Device) error {
+	bucket, err := d.bus.JS.KeyValue(ctx, streams.DevicesBucket)
+	if err != nil {
+		return err
+	}
+	key := streams.DeviceKey(account, device.ID)
+	value, err := json.Marshal(device)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	k, ok := d.known[device.ID]
+	d.mu.Unlock()
+	if ok {
+		revision, err := bucket.Update(ctx, key, value, k.revision)
+		if err == nil {
+			d.remember(device.ID, known{revision, device.LastSeen})
+			return nil
+		}
+		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+			// When a phone was last seen is not worth refusing it.
+			d.log.Warn("last-seen time not written", zap.Stringer("device", device.ID), zap.Error(err))
+			return nil
+		}
+	}
+	entry, err := bucket.Get(ctx, key)
+	switch {
+	case err == nil:
+		var stored streams.Device
+		if err := json.Unmarshal(entry.Value(), &stored); err != nil {
+			return err
+		}
+		d.remember(device.ID, known{entry.Revision(), stored.LastSeen})
+		if ok || device.LastSeen.Sub(stored.LastSeen) < seenEvery {
+			return nil
+		}
+		return d.write(ctx, account, device) // known now
+	case errors.Is(err, jetstream.ErrKeyNotFound):
+		return d.create(ctx, bucket, account, device, key, value)
+	default:
+		return err
+	}
+}
+
+func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account streams.AccountID, device streams.Device, key string, value []byte) error {
+	names, err := bucket.ListKeysFiltered(ctx, account.String()+".*")
+	if err != nil {
+		return err
+	}
+	count := 0
+	for range names.Keys() {
+		count++
+	}
+	if err := ctx.Err(); err != nil { // the list may be short
+		return err
+	}
+	if count >= streams.MaxDevices {
+		return errDevices
+	}
+	revision, err := bucket.Create(ctx, key, value)
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return nil // another ingress made it: the next contact learns the revision
+	}
+	if err == nil {
+		d.remember(device.ID, known{revision, device.LastSeen})
+	}
+	return err
+}
+
+func (d *devices) remember(id streams.DeviceID, k known) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.known[id]; !ok && len(d.known) >= maxKnown {
+		for other := range d.known { // any one
+			delete(d.known, other)
+			break
+		}
+	}
+	d.known[id] = k
+}

@@ -1,0 +1,261 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// MaxDrafts is the most messages that one Enqueue stores.
+const MaxDrafts = 1000
+
+// Draft is a message that has been validated.
+type Draft struct {
+	Phone event.Private
+	Text  event.Private
+	Lane  streams.Lane
+}
+
+// Enqueue stores messages: all of them or none.
+type Enqueue struct {
+	Caller Caller
+	Drafts []Draft // 1 to MaxDrafts
+	Key    *Key    // nil: the request is not idempotent
+}
+
+// Key makes a request idempotent for streams.KeyTTL: repeats of it get the
+// first one's answer.
+type Key struct {
+	ID   string // unique in the account, also among what other dialects use as keys
+	Hash string // SHA-256 of the request, hex: another one under the same ID is refused
+	// Render makes the answer, as JSON, from the messages' ids. The answer is
+	// stored with the messages, so it is decided before.
+	Render func(ids []streams.MessageID) ([]byte, error)
+}
+
+// Accepted says what was stored.
+type Accepted struct {
+	IDs      []streams.MessageID // in the order of the drafts
+	Answer   []byte              // with a Key: what repeats get too
+	Replayed bool                // this is a repeat, and nothing new was stored
+}
+
+// Faults of Enqueue, beside those of quota and of a failed commit.
+var (
+	errMismatch   = fault.New(fault.Mismatch, "idempotency_mismatch", "The same idempotency key was used with another request")
+	errKeyBusy    = &fault.Error{Kind: fault.Unavailable, Code: "idempotency_key_busy", Text: "The idempotency key is just running out, try again", RetryAfter: retrySoon}
+	errKeyUnread  = &fault.Error{Kind: fault.Unavailable, Code: "idempotency_unavailable", Text: "The idempotency key cannot be looked up now, try again", RetryAfter: retrySoon}
+	errCollisions = errors.New("store messages: every id that was tried is taken")
+)
+
+// tries bounds how often messages whose ids were taken get new ones.
+const tries = 4
+
+// Enqueue stores the messages of one request. An error that is neither
+// UnknownOutcome nor Internal says that surely nothing was stored.
+func (c *Core) Enqueue(ctx context.Context, cmd Enqueue) (Accepted, error) {
+	accepted, err := c.accept(ctx, cmd)
+	switch {
+	case err != nil:
+		return Accepted{}, c.refuse(err)
+	case accepted.Replayed:
+		c.metrics.replayed.Inc()
+	default:
+		c.metrics.accepted.Add(float64(len(accepted.IDs)))
+	}
+	return accepted, nil
+}
+
+func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
+	if n := len(cmd.Drafts); n == 0 || n > MaxDrafts {
+		return Accepted{}, fmt.Errorf("enqueue %d messages: want 1 to %d", n, MaxDrafts)
+	}
+	if err := cmd.Caller.MayEnqueue(); err != nil {
+		return Accepted{}, err
+	}
+	s := store{
+		Core:    c,
+		cmd:     cmd,
+		account: cmd.Caller.Account.ID,
+		shard:   c.shards.Of(cmd.Caller.Account.ID),
+	}
+	if cmd.Key != nil {
+		s.keySubject = streams.KeySubject(s.shard, s.account, cmd.Key.ID)
+		switch answer, found, err := s.answered(ctx); {
+		case err != nil:
+			return Accepted{}, err
+		case found:
+			return answer, nil
+		}
+	}
+	// From here on a caller that hangs up changes nothing: what quota granted
+	// must be stored or given back.
+	ctx = context.WithoutCancel(ctx)
+	before := c.now().Add(publishWithin)
+	grant, err := c.reserve(ctx, cmd.Caller.Account, len(cmd.Drafts))
+	if err != nil {
+		return Accepted{}, err
+	}
+	s.grant = grant
+	ctx, cancel := context.WithDeadline(ctx, before)
+	defer cancel()
+	return s.run(ctx)
+}
+
+// store is one Enqueue on its way into the stream.
+type store struct {
+	*Core
+	cmd        Enqueue
+	account    streams.AccountID
+	shard      streams.Shard
+	grant      request.Grant
+	keySubject string
+}
+
+// run publishes until the messages are stored, surely not stored, or their
+// outcome stays unknown, and settles the grant accordingly. No publish begins
+// after ctx has ended.
+func (s *store) run(ctx context.Context) (Accepted, error) {
+	for range tries {
+		made, msgs, err := s.make()
+		if err != nil {
+			s.release(context.WithoutCancel(ctx), s.grant)
+			return Accepted{}, err
+		}
+		_, err = s.enqueue[s.shard].Commit(ctx, msgs)
+		var taken *bus.WrongLast
+		switch {
+		case err == nil:
+			s.grants.end(s.grant)
+			return made, nil
+		case errors.Is(err, bus.ErrDuplicate):
+			continue // somebody has one of these ids
+		case s.cmd.Key != nil && errors.As(err, &taken):
+			// Another request with this key was first, or this very one in an
+			// attempt whose answer got lost.
+			return s.settle(context.WithoutCancel(ctx), made, errKeyBusy)
+		case s.cmd.Key != nil && errors.Is(err, bus.ErrUnknownOutcome):
+			return s.settle(context.WithoutCancel(ctx), made, storeFault(err))
+		case errors.Is(err, bus.ErrNotStored):
+			s.release(context.WithoutCancel(ctx), s.grant)
+			return Accepted{}, storeFault(err)
+		default:
+			return Accepted{}, storeFault(err) // the grant ends by itself
+		}
+	}
+	s.release(context.WithoutCancel(ctx), s.grant)
+	return Accepted{}, errCollisions
+}
+
+// settle learns from the marker what became of the messages made. If there is
+// none, the outcome is otherwise.
+func (s *store) settle(ctx context.Context, made Accepted, otherwise error) (Accepted, error) {
+	marker, found, err := s.marker(ctx)
+	switch {
+	case err != nil || !found && fault.Is(otherwise, fault.UnknownOutcome):
+		return Accepted{}, storeFault(fmt.Errorf("%w: %w", bus.ErrUnknownOutcome, errors.Join(otherwise, err)))
+	case found && len(marker.Messages) > 0 && marker.Messages[0] == made.IDs[0]:
+		s.grants.end(s.grant)
+		return made, nil
+	}
+	s.release(ctx, s.grant)
+	if !found {
+		return Accepted{}, otherwise
+	}
+	return s.answer(marker)
+}
+
+// make gives the messages ids and writes them as events.
+func (s *store) make() (Accepted, []*nats.Msg, error) {
+	source, _, err := s.identity.IDs()
+	if err != nil {
+		return Accepted{}, nil, err
+	}
+	made := Accepted{IDs: make([]streams.MessageID, len(s.cmd.Drafts))}
+	for i := range made.IDs {
+		made.IDs[i] = source.Message()
+	}
+	msgs := make([]*nats.Msg, 0, len(s.cmd.Drafts)+1)
+	if s.cmd.Key != nil {
+		if made.Answer, err = s.cmd.Key.Render(made.IDs); err != nil {
+			return Accepted{}, nil, fmt.Errorf("render answer: %w", err)
+		}
+		marker, err := s.mark(made)
+		if err != nil {
+			return Accepted{}, nil, err
+		}
+		msgs = append(msgs, marker)
+	}
+	var subject string
+	var lane streams.Lane
+	for i, draft := range s.cmd.Drafts {
+		if i == 0 || draft.Lane != lane {
+			lane, subject = draft.Lane, streams.EnqueueSubject(s.shard, s.account, draft.Lane)
+		}
+		msg, err := event.Message(subject, event.Enqueued{
+			ID: made.IDs[i], Phone: draft.Phone, Text: draft.Text, Month: s.grant.Month, Grant: s.grant.ID,
+		})
+		if err != nil {
+			return Accepted{}, nil, err
+		}
+		msg.Header[jetstream.MsgIDHeader] = []string{s.account.String() + "/" + made.IDs[i].String()}
+		msgs = append(msgs, msg)
+	}
+	return made, msgs, nil
+}
+
+var keyTTL = strconv.Itoa(int(streams.KeyTTL.Seconds())) + "s"
+
+// mark writes the marker that goes before the messages.
+func (s *store) mark(made Accepted) (*nats.Msg, error) {
+	msg, err := event.Message(s.keySubject, event.Keyed{Request: s.cmd.Key.Hash, Messages: made.IDs, Answer: made.Answer})
+	if err != nil {
+		return nil, err
+	}
+	msg.Header[jetstream.MsgIDHeader] = []string{s.account.String() + "/" + made.IDs[0].String() + "/key"}
+	msg.Header[jetstream.MsgTTLHeader] = []string{keyTTL}
+	msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
+	return msg, nil
+}
+
+// answered looks for the answer that an earlier request with this key got.
+func (s *store) answered(ctx context.Context) (Accepted, bool, error) {
+	marker, found, err := s.marker(ctx)
+	if err != nil || !found {
+		return Accepted{}, false, err
+	}
+	answer, err := s.answer(marker)
+	return answer, true, err
+}
+
+// marker reads the key's marker from the stream's leader: a replica may not
+// have it yet.
+func (s *store) marker(ctx context.Context) (event.Keyed, bool, error) {
+	msg, err := s.bus.LastForSubject(ctx, streams.EnqueueStream(s.shard), s.keySubject)
+	if errors.Is(err, bus.ErrNoMessage) {
+		return event.Keyed{}, false, nil
+	}
+	if err != nil {
+		return event.Keyed{}, false, errKeyUnread.With(err)
+	}
+	marker, err := event.Decode[event.Keyed](msg.Data)
+	return marker, err == nil, err
+}
+
+// answer gives what the marked request got, if this is the same one.
+func (s *store) answer(marker event.Keyed) (Accepted, error) {
+	if marker.Request != s.cmd.Key.Hash {
+		return Accepted{}, errMismatch
+	}
+	return Accepted{IDs: marker.Messages, Answer: marker.Answer, Replayed: true}, nil
+}

@@ -1,0 +1,149 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/nats-io/nuid"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// MaxWait is the longest that a pull waits for work.
+	MaxWait = 30 * time.Second
+	// pullWithin is how long a dispatcher may take beside the wait.
+	pullWithin = 5 * time.Second
+	// hangupWithin is how long a wait may take to end once it was told to.
+	hangupWithin = time.Second
+)
+
+// Pull asks for messages to send.
+type Pull struct {
+	Caller Caller
+	Device string // the phone's name, empty if it gave none
+	Limit  int
+	Wait   time.Duration       // for work, if there is none: at most MaxWait
+	Policy streams.LapsePolicy // the dialect's, for accounts that set none
+	Stop   <-chan struct{}     // ends the wait when it is closed
+}
+
+// Outgoing is a message for a phone to send. It is leased to the phone.
+type Outgoing struct {
+	ID    streams.MessageID
+	Phone event.Private
+	Text  event.Private
+}
+
+// Pull leases messages to a phone, the oldest first. There may be none.
+func (c *Core) Pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
+	messages, err := c.pull(ctx, cmd)
+	if err != nil {
+		return nil, c.refuse(err)
+	}
+	c.metrics.pulled.Add(float64(len(messages)))
+	return messages, nil
+}
+
+func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
+	account := cmd.Caller.Account
+	device, err := c.devices.contact(ctx, account.ID, cmd.Device)
+	if err != nil {
+		return nil, err
+	}
+	shard := c.shards.Of(account.ID)
+	q := request.Pull{
+		Account:  account.ID,
+		Device:   device,
+		Name:     cmd.Device,
+		Limit:    cmd.Limit,
+		Wait:     min(cmd.Wait, MaxWait),
+		Lease:    or(account.Plan.Lease, streams.DefaultLease),
+		Attempts: or(account.Plan.Attempts, streams.DefaultAttempts),
+		Policy:   or(account.Plan.AfterLapse, cmd.Policy),
+	}
+	ask := c.ask
+	if q.Wait > 0 {
+		ask = c.poll
+	}
+	pulled, err := ask(ctx, shard, q, cmd.Stop)
+	if err != nil {
+		return nil, err
+	}
+	messages := make([]Outgoing, len(pulled.Messages))
+	for i, m := range pulled.Messages {
+		e, err := event.Decode[event.Enqueued](m.Body)
+		if err != nil {
+			return nil, err
+		}
+		messages[i] = Outgoing{ID: m.ID, Phone: e.Phone, Text: e.Text}
+	}
+	return messages, nil
+}
+
+func (c *Core) ask(ctx context.Context, shard streams.Shard, q request.Pull, _ <-chan struct{}) (request.Pulled, error) {
+	ctx, cancel := context.WithTimeout(ctx, q.Wait+pullWithin)
+	defer cancel()
+	pulled, err := bus.Call[request.Pulled](ctx, c.bus, request.DispatcherPull(shard), q)
+	if fault.Is(err, fault.Unavailable) {
+		f := fault.New(fault.Unavailable, "dispatcher_unavailable", "Messages cannot be handed out now, try again")
+		f.RetryAfter = retrySoon
+		return pulled, f.With(err)
+	}
+	return pulled, err
+}
+
+// poll asks and waits. The dispatcher must not lease messages to a phone that
+// has gone, so it is told when the phone hangs up or we stop.
+func (c *Core) poll(ctx context.Context, shard streams.Shard, q request.Pull, stop <-chan struct{}) (request.Pulled, error) {
+	q.Poll = nuid.Next()
+	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-asking.Done():
+			return
+		case <-ctx.Done():
+		case <-stop:
+		}
+		c.hangUp(shard, q.Poll)
+		// What was leased before that still arrives.
+		over := time.NewTimer(hangupWithin)
+		defer over.Stop()
+		select {
+		case <-asking.Done():
+		case <-over.C:
+			cancel()
+		}
+	}()
+	pulled, err := c.ask(asking, shard, q, nil)
+	ended := err != nil && asking.Err() != nil
+	cancel()
+	<-watched
+	if ended {
+		return request.Pulled{}, nil // told to end, and not answered
+	}
+	return pulled, err
+}
+
+// hangUp is heard or not: nobody answers.
+func (c *Core) hangUp(shard streams.Shard, poll string) {
+	data, err := json.Marshal(request.Hangup{Poll: poll})
+	if err == nil {
+		_ = c.bus.Conn.Publish(request.DispatcherHangup(shard), data)
+	}
+}
+
+func or[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}

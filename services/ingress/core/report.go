@@ -1,0 +1,220 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// horizon is how long a message is known.
+	horizon = 30 * 24 * time.Hour
+	// maxSkew is how far clocks may differ.
+	maxSkew = 5 * time.Second
+	// changedWithin is how long a dispatcher may take to say what a report changed.
+	changedWithin = 2 * time.Second
+)
+
+// Report is what a phone says happened to messages.
+type Report struct {
+	Caller Caller
+	Device string // the phone's name, empty if it gave none
+	Items  []Item // at most event.MaxItems
+}
+
+// Item is what happened to one message.
+type Item struct {
+	ID    string
+	State streams.State // sent, delivered or failed
+	Error string
+}
+
+// Reported says what a report did. The report is stored whatever the problems.
+type Reported struct {
+	Updated  int // messages it changed
+	Problems []Problem
+}
+
+// Problem says why an item changed nothing. An item that repeats what is known
+// already is none.
+type Problem struct {
+	Index int // of the item
+	Why   Why
+}
+
+// Why is the reason of a Problem.
+type Why int
+
+// The reasons.
+const (
+	Unknown   Why = iota // the account has no such message
+	Succeeded            // the message was sent already
+	Over                 // the message has been cancelled or has expired
+	NotHeld              // the message is not with this phone
+)
+
+// Report stores what a phone says and tells what it changed.
+func (c *Core) Report(ctx context.Context, cmd Report) (Reported, error) {
+	reported, err := c.report(ctx, cmd)
+	return reported, c.refuse(err)
+}
+
+func (c *Core) report(ctx context.Context, cmd Report) (Reported, error) {
+	account := cmd.Caller.Account.ID
+	device, err := c.devices.contact(ctx, account, cmd.Device)
+	if err != nil {
+		return Reported{}, err
+	}
+	said, reported := c.read(cmd.Items)
+	if len(said) == 0 {
+		return reported, nil
+	}
+	e := event.Reported{Device: device, Name: cmd.Device, Messages: make([]event.Report, len(said))}
+	for i, one := range said {
+		e.Messages[i] = one.Report
+	}
+	seq, err := c.storeReport(ctx, account, e)
+	if err != nil {
+		return Reported{}, storeFault(err)
+	}
+	c.metrics.reported.Add(float64(len(said)))
+
+	changes, ok := c.changed(ctx, account, device, seq, e.Messages)
+	if !ok {
+		reported.Updated = len(said)
+		return reported, nil
+	}
+	for i, change := range changes {
+		switch why, problem := judge(change, said[i].State); {
+		case change.Known && change.Changed:
+			reported.Updated++
+		case problem:
+			reported.Problems = append(reported.Problems, Problem{said[i].index, why})
+		}
+	}
+	slices.SortFunc(reported.Problems, func(a, b Problem) int { return a.Index - b.Index })
+	return reported, nil
+}
+
+// said is an item with its place in the request.
+type said struct {
+	event.Report
+	index int
+}
+
+// read makes of the items one word for each message. Where the request speaks
+// of one more than once, the furthest state counts, and a failure after a
+// success is the same problem as in a later request.
+func (c *Core) read(items []Item) ([]said, Reported) {
+	var reported Reported
+	problem := func(index int, why Why) {
+		reported.Problems = append(reported.Problems, Problem{index, why})
+	}
+	oldest, newest := c.now().Add(-horizon), c.now().Add(maxSkew)
+	all := make([]said, 0, len(items))
+	places := make(map[streams.MessageID]int, len(items))
+	for i, item := range items {
+		id, err := streams.ParseMessageID(item.ID)
+		if made := id.Time(); err != nil || made.Before(oldest) || made.After(newest) {
+			problem(i, Unknown)
+			continue
+		}
+		one := said{event.Report{ID: id, State: item.State, Error: errorText(item.Error)}, i}
+		place, again := places[id]
+		switch {
+		case !again:
+			places[id] = len(all)
+			all = append(all, one)
+		case all[place].State.Success() && !one.State.Success():
+			problem(i, Succeeded)
+		case one.State >= all[place].State:
+			all[place] = one
+		}
+	}
+	return all, reported
+}
+
+// errorText is a phone's error text as it is kept: without control characters,
+// and short.
+func errorText(text string) string {
+	text = strings.Map(func(char rune) rune {
+		if char < ' ' {
+			return ' '
+		}
+		return char
+	}, text)
+	if len(text) <= event.MaxError {
+		return text
+	}
+	end := event.MaxError
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end]
+}
+
+// storeReport gives the report's sequence, 0 if only that it is stored is known.
+func (c *Core) storeReport(ctx context.Context, account streams.AccountID, e event.Reported) (uint64, error) {
+	shard := c.shards.Of(account)
+	msg, err := event.Message(streams.ReportSubject(shard, account), e)
+	if err != nil {
+		return 0, err
+	}
+	// By its id a repeat after an unknown outcome is known as one.
+	msg.Header[jetstream.MsgIDHeader] = []string{nuid.Next()}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishWithin)
+	defer cancel()
+	stored, err := c.status[shard].Commit(ctx, []*nats.Msg{msg})
+	if errors.Is(err, bus.ErrDuplicate) {
+		msg.Header[jetstream.MsgIDHeader] = []string{nuid.Next()}
+		stored, err = c.status[shard].Commit(ctx, []*nats.Msg{msg})
+	}
+	return stored.First, err
+}
+
+// changed asks a dispatcher what the report did. It is stored whether one
+// answers or not.
+func (c *Core) changed(ctx context.Context, account streams.AccountID, device streams.DeviceID, seq uint64, said []event.Report) ([]request.Change, bool) {
+	if seq == 0 {
+		return nil, false
+	}
+	q := request.ChangedBy{Account: account, Device: device, Seq: seq, Messages: make([]streams.MessageID, len(said))}
+	for i, one := range said {
+		q.Messages[i] = one.ID
+	}
+	ctx, cancel := context.WithTimeout(ctx, changedWithin)
+	defer cancel()
+	changed, err := bus.Call[request.Changed](ctx, c.bus, request.DispatcherChanged(c.shards.Of(account)), q)
+	return changed.Messages, err == nil && len(changed.Messages) == len(said)
+}
+
+// judge says why a report of a state did not change its message, if that is a
+// problem.
+func judge(change request.Change, state streams.State) (Why, bool) {
+	switch {
+	case !change.Known:
+		return Unknown, true
+	case change.Changed, change.State == state:
+		return 0, false
+	case state.Success():
+		return 0, false // it is at least that far
+	case change.State.Success():
+		return Succeeded, true
+	case change.State.Terminal():
+		return Over, true
+	default:
+		return NotHeld, true
+	}
+}

@@ -1,0 +1,55 @@
+package ingress
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/services/ingress/queueapi"
+)
+
+// handler is the whole HTTP side: every dialect mounts its own routes.
+func (i *Ingress) handler() http.Handler {
+	gin.SetMode(gin.ReleaseMode)
+	r := gin.New()
+	r.RedirectTrailingSlash = false
+	r.HandleMethodNotAllowed = true
+	r.Use(
+		httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}),
+		countAnswers(i.deps.Metrics),
+		httpx.Recover(i.deps.Log, answer(http.StatusInternalServerError, "internal", "Internal error")),
+	)
+	r.NoRoute(answer(http.StatusNotFound, "not_found", "Not found"))
+	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
+
+	i.health().Mount(r)
+	if i.deps.Gatherer != nil {
+		r.GET("/metrics", gin.WrapH(promhttp.HandlerFor(i.deps.Gatherer, promhttp.HandlerOpts{})))
+	}
+	queueapi.Mount(r, i.core)
+	return r
+}
+
+// answer refuses what no dialect knows.
+func answer(status int, code, text string) gin.HandlerFunc {
+	body := []byte(`{"error":"` + text + `","code":"` + code + `"}`)
+	return func(c *gin.Context) { c.Data(status, "application/json; charset=utf-8", body) }
+}
+
+// countAnswers counts by route and status; paths without a route are one.
+func countAnswers(to prometheus.Registerer) gin.HandlerFunc {
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "trunkline", Subsystem: "ingress", Name: "http_answers_total", Help: "HTTP requests answered, by route and status.",
+	}, []string{"route", "status"})
+	if to != nil {
+		to.MustRegister(answers)
+	}
+	return func(c *gin.Context) {
+		c.Next()
+		answers.WithLabelValues(c.FullPath(), strconv.Itoa(c.Writer.Status())).Inc()
+	}
+}

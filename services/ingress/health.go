@@ -1,0 +1,96 @@
+package ingress
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// releaseID numbers the HTTP side's contract.
+const releaseID = 1
+
+// fullAt is how full a stream may be before health warns, in percent.
+const fullAt = 70
+
+// health is ready when senders and phones can be served.
+func (i *Ingress) health() *httpx.Health {
+	h := httpx.NewHealth(i.deps.Version, releaseID)
+	h.Register("nats:connection", func(context.Context) httpx.Check {
+		return judged("Connected to the engine", i.deps.Bus.Conn.Status() == nats.CONNECTED)
+	})
+	h.Register("accounts:loaded", func(context.Context) httpx.Check {
+		return judged("The accounts have been read", i.core.Loaded())
+	})
+	h.Register("instance:claimed", func(context.Context) httpx.Check {
+		_, _, err := i.claim.IDs()
+		return judged("An instance number is held", err == nil)
+	})
+	h.Register("quota:answer", i.asks("Quota answers", func(ctx context.Context) error {
+		_, err := bus.Call[request.Usage](ctx, i.deps.Bus, request.QuotaUsage, request.UsageOf{})
+		return err
+	}))
+	for _, shard := range i.deps.Shards.All() {
+		h.Register("dispatcher-"+shard.String()+":answer", i.asks("A dispatcher of the shard answers", func(ctx context.Context) error {
+			_, err := bus.Call[request.Shown](ctx, i.deps.Bus, request.DispatcherShow(shard), request.Show{})
+			return err
+		}))
+		for family, stream := range map[string]string{"enqueue": streams.EnqueueStream(shard), "status": streams.StatusStream(shard)} {
+			h.Register(family+"-"+shard.String()+":full", func(ctx context.Context) httpx.Check { return i.fullness(ctx, stream) })
+		}
+	}
+	return h
+}
+
+// asks checks another part by a cheap request. Until it has answered once, the system is starting and not ready;
+// afterwards its absence is a warning, since what does not need it goes on.
+func (i *Ingress) asks(description string, ask func(context.Context) error) func(context.Context) httpx.Check {
+	var answered atomic.Bool
+	return func(ctx context.Context) httpx.Check {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		// Any answer will do, also that there is no such thing.
+		alive := !fault.Is(ask(ctx), fault.Unavailable)
+		if alive {
+			answered.Store(true)
+		}
+		check := judged(description, alive)
+		if !alive && answered.Load() {
+			check.Status = httpx.Warn
+		}
+		return check
+	}
+}
+
+func (i *Ingress) fullness(ctx context.Context, stream string) httpx.Check {
+	check := httpx.Check{Description: "Of the stream's size limit", ObservedUnit: "percent", Status: httpx.Pass}
+	s, err := i.deps.Bus.JS.Stream(ctx, stream)
+	if err != nil {
+		check.Status = httpx.Fail
+		return check
+	}
+	info := s.CachedInfo()
+	if limit := info.Config.MaxBytes; limit > 0 {
+		check.ObservedValue = int(info.State.Bytes * 100 / uint64(limit))
+	}
+	if check.ObservedValue >= fullAt {
+		check.Status = httpx.Warn
+	}
+	return check
+}
+
+// judged is a check that is either so or not.
+func judged(description string, ok bool) httpx.Check {
+	check := httpx.Check{Description: description, ObservedUnit: "boolean", Status: httpx.Fail}
+	if ok {
+		check.ObservedValue, check.Status = 1, httpx.Pass
+	}
+	return check
+}

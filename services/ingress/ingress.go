@@ -1,0 +1,125 @@
+// Package ingress is the HTTP side: it admits senders and phones, stores what they send, and asks the other parts
+// for the rest. It keeps no state, and any number of it may run.
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/pkg/service"
+	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// Deps is what ingress is made of.
+type Deps struct {
+	service.Deps
+	Shards   streams.Shards
+	Listener net.Listener        // where HTTP is served; Run closes it
+	Version  string              // of the program, semantic
+	Gatherer prometheus.Gatherer // what /metrics shows
+}
+
+// Ingress is the service.
+type Ingress struct {
+	cfg        Config
+	deps       Deps
+	claim      *claim
+	core       *core.Core
+	committers []*bus.Committer
+}
+
+// New makes an ingress that runs once.
+func New(cfg Config, d Deps) *Ingress {
+	i := &Ingress{cfg: cfg, deps: d}
+	i.claim = newClaim(d, i.serveRequests, func() bool { return i.core.Idle() })
+	o := core.Options{Bus: d.Bus, Shards: d.Shards, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now}
+	commits := newCommitMetrics(d.Metrics)
+	for _, shard := range d.Shards.All() {
+		o.Enqueue = append(o.Enqueue, i.committer(streams.EnqueueStream(shard), commits.of("enqueue")))
+		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), commits.of("status")))
+	}
+	i.core = core.New(o)
+	return i
+}
+
+func (i *Ingress) committer(stream string, observe observer) *bus.Committer {
+	c := bus.NewCommitter(i.deps.Bus, stream, bus.CommitterOptions{
+		Threshold: i.cfg.BatchThreshold, Observe: observe, Now: i.deps.Now,
+	})
+	i.committers = append(i.committers, c)
+	return c
+}
+
+// Name is "ingress".
+func (i *Ingress) Name() string { return "ingress" }
+
+// Run serves until ctx is done. Then it takes no more requests, finishes those in flight, commits what they wait
+// for, and gives its number back, in this order.
+func (i *Ingress) Run(ctx context.Context) error {
+	return nest(ctx, i.core.Run, i.claim.run, i.runCommitters, i.serveHTTP)
+}
+
+func (i *Ingress) runCommitters(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, c := range i.committers {
+		g.Go(func() error { return c.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+func (i *Ingress) serveHTTP(ctx context.Context) error {
+	return httpx.Serve(ctx, httpx.ServerOptions{
+		Listener: i.deps.Listener, Handler: i.handler(), Log: i.deps.Log, Grace: i.cfg.StopGrace,
+	})
+}
+
+// serveRequests answers the other parts under an instance number.
+func (i *Ingress) serveRequests(ctx context.Context, number int) error {
+	err := i.deps.Bus.Serve(ctx, bus.ServeOptions{
+		Name:        "ingress",
+		Version:     i.deps.Version,
+		Description: "HTTP for senders and phones",
+		Log:         i.deps.Log,
+		Endpoints: []bus.Endpoint{
+			{Subject: request.IngressSeen(number), Handler: bus.Handle(i.core.Seen)},
+			{Subject: request.IngressGrants(number), Handler: bus.Handle(i.core.OpenGrants)},
+		},
+	})
+	if err == nil && ctx.Err() == nil {
+		err = errors.New("requests are no longer answered")
+	}
+	return err
+}
+
+// nest runs parts at the same time, and ends each only after those behind it have returned. A part that returns
+// early ends the others.
+func nest(ctx context.Context, parts ...func(context.Context) error) error {
+	if len(parts) == 1 {
+		return parts[0](ctx)
+	}
+	inner, stopInner := context.WithCancel(ctx)
+	defer stopInner()
+	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopOuter()
+	failed := make(chan error, 1)
+	go func() {
+		err := parts[0](outer)
+		if err == nil && outer.Err() == nil {
+			err = fmt.Errorf("a part returned although nobody stopped it")
+		}
+		stopInner()
+		failed <- err
+	}()
+	err := nest(inner, parts[1:]...)
+	stopOuter()
+	return errors.Join(<-failed, err)
+}
