@@ -25,16 +25,17 @@ func bootID() string {
 
 func markPath(path string) string { return path + ".open" }
 
-// fromOtherBoot says whether the file was open when the machine went down.
-func fromOtherBoot(path, boot string) (bool, error) {
-	marked, err := os.ReadFile(markPath(path))
+// readMark gives the boot under which the file was open and not closed; empty
+// if it was closed.
+func readMark(path string) (string, error) {
+	mark, err := os.ReadFile(markPath(path))
 	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read mark of %s: %w", path, err)
+		return "", fmt.Errorf("read mark of %s: %w", path, err)
 	}
-	return strings.TrimSpace(string(marked)) != boot, nil
+	return strings.TrimSpace(string(mark)), nil
 }
 
 // markOpen leaves the mark.

@@ -84,41 +84,24 @@ func Open(path string, b *bus.Bus, p Projection, o Options) (*File, error) {
 }
 
 func (f *File) open() error {
-	stale := false
-	if f.boot != "" {
-		var err error
-		if stale, err = fromOtherBoot(f.path, f.boot); err != nil {
-			return err
-		}
-	}
-	s, err := openStore(f.path, f.durable())
-	reason := ""
-	switch {
-	case errors.Is(err, errDamaged):
-		reason = err.Error()
-	case err != nil:
+	mark, err := readMark(f.path)
+	if err != nil {
 		return err
-	case stale:
-		reason = "it was open when the machine went down"
-	default:
-		same, err := s.hasSchema(f.schema)
-		if err != nil {
-			s.retire()
-			return fmt.Errorf("read schema of %s: %w", f.path, err)
-		}
-		if !same {
-			reason = "its schema is another"
-		}
+	}
+	var s *store
+	reason := "it was open when the machine went down"
+	if mark == "" || mark == f.boot {
+		s, reason, err = f.openOld(mark == "")
+	}
+	if err != nil {
+		return err
 	}
 	if reason != "" {
 		f.o.Log.Warn("projection is folded anew", zap.String("file", f.path), zap.String("reason", reason))
-		if s != nil {
-			s.retire()
-		}
-		if err := os.Remove(f.path); err != nil {
+		if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if s, err = openStore(f.path, f.durable()); err != nil {
+		if s, err = openStore(f.path, f.durable(), true); err != nil {
 			return err
 		}
 	}
@@ -148,6 +131,28 @@ func (f *File) open() error {
 		}
 		return f.o.Replaced(tx)
 	})
+}
+
+// openOld opens the file as it is, or gives a reason not to use it.
+func (f *File) openOld(closed bool) (s *store, reason string, err error) {
+	s, err = openStore(f.path, f.durable(), closed)
+	if errors.Is(err, errDamaged) {
+		return nil, err.Error(), nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	same, err := s.hasSchema(f.schema)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("read schema of %s: %w", f.path, err)
+	case !same:
+		reason = "its schema is another"
+	default:
+		return s, "", nil
+	}
+	s.retire()
+	return nil, reason, err
 }
 
 func (f *File) newPath() string      { return f.path + ".new" }
@@ -218,7 +223,7 @@ func (f *File) openNew(path string) (*store, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	s, err := openStore(path, f.durable())
+	s, err := openStore(path, f.durable(), true)
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +244,7 @@ func (f *File) Close() error {
 	if s == nil {
 		return nil
 	}
-	err := s.db.Sync()
+	err := s.settle()
 	s.retire()
 	<-s.closed
 	if err == nil {

@@ -1,6 +1,7 @@
 package projection_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,6 +97,53 @@ func TestOpen(t *testing.T) {
 			if diff := cmp.Diff(want, namesBeside(t, path)); diff != "" {
 				t.Errorf("files after a clean close (-want +got):\n%s", diff)
 			}
+		})
+	}
+}
+
+// A killed process leaves the file as it was at the last commit, without the
+// list of free pages.
+func TestOpenAfterKill(t *testing.T) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Skip("the system names no boot")
+	}
+	b := bustest.New(t)
+	makeStreams(t, b)
+	publishMany(t, b, 300)
+	path := filepath.Join(t.TempDir(), "tally.db")
+	f := start(t, path, b, tally{}, projection.Options{})
+	f.catchUp(b)
+	left, err := os.ReadFile(path)
+	must(t, err)
+	f.stop()
+	page := os.Getpagesize()
+	for _, test := range []struct {
+		name   string
+		damage func(left []byte) []byte
+		anew   bool
+	}{
+		{"whole", func(left []byte) []byte { return left }, false},
+		{"cut", func(left []byte) []byte { return left[:len(left)-page] }, true},
+		{"cut to its first pages", func(left []byte) []byte { return left[:3*page] }, true},
+		{"pages overwritten", func(left []byte) []byte {
+			copy(left[2*page:], bytes.Repeat([]byte{0xff}, len(left)-2*page))
+			return left
+		}, true},
+		{"pages emptied", func(left []byte) []byte {
+			clear(left[2*page:])
+			return left
+		}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			must(t, os.WriteFile(path, test.damage(bytes.Clone(left)), 0o600))
+			must(t, os.WriteFile(path+".open", boot, 0o600))
+			f, err := projection.Open(path, b, tally{}, projection.Options{})
+			must(t, err)
+			if got, want := f.Cursor(orders), map[bool]uint64{true: 0, false: 300}[test.anew]; got != want {
+				t.Errorf("opened at %d, want %d", got, want)
+			}
+			must(t, f.Close())
 		})
 	}
 }

@@ -118,11 +118,11 @@ func (f *File) verify(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("copy live file: %w", err)
 	}
-	live, err := openStore(f.snapshotPath(), false)
+	live, err := openDB(f.snapshotPath(), bolt.Options{ReadOnly: true})
 	if err != nil {
 		return "", err
 	}
-	defer live.retire()
+	defer live.Close()
 	defer os.Remove(f.verifyPath())
 	anew, err := f.openNew(f.verifyPath())
 	if err != nil {
@@ -131,7 +131,7 @@ func (f *File) verify(ctx context.Context) (string, error) {
 	defer anew.retire()
 
 	var goal cursors
-	err = live.db.View(func(tx *bolt.Tx) error {
+	err = live.View(func(tx *bolt.Tx) error {
 		goal, err = readCursors(tx, f.sources)
 		return err
 	})
@@ -142,7 +142,7 @@ func (f *File) verify(ctx context.Context) (string, error) {
 		return "", err
 	}
 	difference := ""
-	err = live.db.View(func(a *bolt.Tx) error {
+	err = live.View(func(a *bolt.Tx) error {
 		return anew.db.View(func(b *bolt.Tx) error {
 			difference = compare(a, b, f.o.Render)
 			return nil

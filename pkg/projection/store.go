@@ -37,72 +37,102 @@ type store struct {
 
 var errDamaged = errors.New("file is damaged")
 
-// openStore opens a file and makes it if it is missing. With durable, every
-// commit is synced. errDamaged means that its content cannot be read, and not
-// that it cannot be reached.
-func openStore(path string, durable bool) (*store, error) {
-	db, err := openDB(path, durable, mapSize)
-	if errors.Is(err, syscall.ENOMEM) {
-		db, err = openDB(path, durable, 0)
+// openStore opens a file and makes it if it is missing. errDamaged means that
+// its content cannot be read, and not that it cannot be reached. A file that
+// was not closed is read as a whole first. With durable, every commit is
+// synced.
+func openStore(path string, durable, closed bool) (*store, error) {
+	if err := inspect(path, !closed); err != nil {
+		return nil, err
 	}
+	db, err := openDB(path, bolt.Options{
+		NoSync:     !durable,
+		NoGrowSync: !durable,
+		// The list of free pages is written when the file is closed. Written by
+		// every commit, it would cost more than the commit.
+		NoFreelistSync:  !durable,
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: mapSize,
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &store{db: db, closed: make(chan struct{})}, nil
 }
 
-func openDB(path string, durable bool, mapped int) (db *bolt.DB, err error) {
-	var file *os.File
-	// bbolt panics on damaged pages, and a page beyond the end of a file that
-	// was cut faults.
+// inspect looks for damage that bbolt would meet where its panic cannot be
+// caught.
+func inspect(path string, whole bool) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	db, err := openDB(path, bolt.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return guard(func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			if info.Size() < tx.Size() {
+				return fmt.Errorf("%w: %d of %d bytes", errDamaged, info.Size(), tx.Size())
+			}
+			tx.Bucket(booksName)
+			if whole {
+				for range entries(tx) {
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// guard makes errDamaged of what damaged pages cause: a panic in bbolt, or a
+// fault where the file ends too early.
+func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			if file != nil {
-				file.Close() // and with it its lock
-			}
-			db, err = nil, fmt.Errorf("%w: %v", errDamaged, r)
+			err = fmt.Errorf("%w: %v", errDamaged, r)
 		}
 	}()
-	if mapped > math.MaxInt32 && math.MaxInt == math.MaxInt32 {
-		mapped = 0
+	return f()
+}
+
+func openDB(path string, o bolt.Options) (db *bolt.DB, err error) {
+	var file *os.File
+	o.Timeout = lockTimeout
+	o.NoStatistics = true
+	o.OpenFile = func(name string, flag int, mode os.FileMode) (opened *os.File, err error) {
+		file, err = os.OpenFile(name, flag, mode)
+		return file, err
 	}
-	db, err = bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:         lockTimeout,
-		NoSync:          !durable,
-		NoGrowSync:      !durable,
-		FreelistType:    bolt.FreelistMapType,
-		InitialMmapSize: mapped,
-		NoStatistics:    true,
-		OpenFile: func(name string, flag int, mode os.FileMode) (opened *os.File, err error) {
-			file, err = os.OpenFile(name, flag, mode)
-			return file, err
-		},
+	if math.MaxInt == math.MaxInt32 {
+		o.InitialMmapSize = 0
+	}
+	err = guard(func() error {
+		db, err = bolt.Open(path, 0o600, &o)
+		return err
 	})
 	var errno syscall.Errno
 	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, errDamaged): // a panic, which leaves the file open
+		file.Close()
+		return nil, err
+	case errors.Is(err, syscall.ENOMEM) && o.InitialMmapSize > 0:
+		o.InitialMmapSize = 0
+		return openDB(path, o)
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fmt.Errorf("open %s: another process has it open", path)
 	case errors.As(err, &errno):
 		return nil, fmt.Errorf("open %s: %w", path, err)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %v", errDamaged, err)
 	}
-	err = db.View(func(tx *bolt.Tx) error {
-		info, err := os.Stat(path)
-		if err == nil && info.Size() < tx.Size() {
-			err = fmt.Errorf("%w: %d of %d bytes", errDamaged, info.Size(), tx.Size())
-		}
-		if err == nil {
-			tx.Bucket(booksName) // faults or panics if the root is damaged
-		}
-		return err
-	})
-	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	return db, nil
+	return nil, fmt.Errorf("%w: %w", errDamaged, err)
 }
 
 // hasSchema says whether the file was folded by schema. A file without
@@ -158,6 +188,16 @@ func (s *store) retire() {
 	if last {
 		s.close()
 	}
+}
+
+// settle writes all that is not on the disk yet, before a clean close.
+func (s *store) settle() error {
+	s.db.NoFreelistSync = false
+	err := s.db.Update(func(*bolt.Tx) error { return nil })
+	if err == nil {
+		err = s.db.Sync()
+	}
+	return err
 }
 
 func (s *store) close() {

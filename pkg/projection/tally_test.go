@@ -54,7 +54,7 @@ func (p tally) Apply(tx *bolt.Tx, e projection.Event) error {
 	if err != nil {
 		return err
 	}
-	key := binary.BigEndian.AppendUint64([]byte(e.Stream), e.Seq)
+	key := eventKey(e.Stream, e.Seq)
 	if events.Get(key) != nil {
 		return errors.New("came twice")
 	}
@@ -70,6 +70,10 @@ func (p tally) Apply(tx *bolt.Tx, e projection.Event) error {
 		n += binary.BigEndian.Uint64(b)
 	}
 	return counts.Put([]byte(e.Subject), binary.BigEndian.AppendUint64(nil, n))
+}
+
+func eventKey(stream string, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(stream), seq)
 }
 
 // counts reads what a tally counted.
