@@ -7,6 +7,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
@@ -59,6 +60,31 @@ func TestTakeoverAfterAStopIsQuick(t *testing.T) {
 		w.await("the next leader", w.granting)
 		if took := time.Since(stopped); took > time.Second {
 			t.Errorf("takeover took %v, want less than a second", took)
+		}
+	})
+}
+
+func TestLeaderFoldsPastABarrier(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		for _, name := range []string{"a", "b"} {
+			i := w.start(name)
+			w.await("a leader", w.granting)
+			leader := w.mustReserve(alice, 1, 100).Leader
+			for _, shard := range w.shards.All() {
+				msg, err := w.bus.LastForSubject(t.Context(), streams.EnqueueStream(shard), streams.BarrierSubject(shard))
+				if err != nil {
+					t.Fatal(err)
+				}
+				barrier, err := event.Decode[event.Barrier](msg.Data)
+				if err != nil || barrier.Claim != leader {
+					t.Errorf("barrier of shard %v: got claim %d, %v, want %d", shard, barrier.Claim, err, leader)
+				}
+				if got := i.quota.file.Cursor(streams.EnqueueStream(shard)); got < msg.Sequence {
+					t.Errorf("shard %v is granted when folded up to %d, want %d", shard, got, msg.Sequence)
+				}
+			}
+			i.stop()
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"flag"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -8,5 +9,7 @@ import (
 
 func TestMain(m *testing.M) {
 	holdEngineTime()
+	// Each history has an engine of its own. -rapid.checks asks for more.
+	_ = flag.Set("rapid.checks", "40")
 	goleak.VerifyTestMain(m)
 }

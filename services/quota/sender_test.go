@@ -111,14 +111,20 @@ func (s *sender) reserve(account streams.AccountID, count int, limit int64) (req
 
 // store stores the messages of an open grant, whole or not at all.
 func (s *sender) store(given request.Grant) error {
+	err := s.commit(given)
+	if err == nil {
+		s.forget(given)
+	}
+	return err
+}
+
+// commit is store, but the sender does not get the answer.
+func (s *sender) commit(given request.Grant) error {
 	var msgs []*nats.Msg
 	for range given.Count {
 		msgs = append(msgs, s.w.message(given.Account, given.Month, given.ID))
 	}
 	_, err := s.committers[s.w.shards.Of(given.Account)].Commit(context.Background(), msgs)
-	if err == nil {
-		s.forget(given)
-	}
 	return err
 }
 
