@@ -1,0 +1,80 @@
+package allinone
+
+import (
+	"fmt"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/trunkline-sms/trunkline/pkg/config"
+	"github.com/trunkline-sms/trunkline/services/dispatcher"
+	"github.com/trunkline-sms/trunkline/services/ingress"
+	"github.com/trunkline-sms/trunkline/services/quota"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// Config is every setting of a server. configs/trunkline.yaml lists them.
+type Config struct {
+	HTTP       string            `yaml:"http" doc:"Address that senders and phones reach the server at; :8080 listens on every network."`
+	Data       string            `yaml:"data" doc:"Data directory: streams, projections and keys; only one server may run on it."`
+	Engine     Engine            `yaml:"engine" doc:"The engine that keeps the streams."`
+	Log        Log               `yaml:"log" doc:"The log, on standard error: lines for people on a terminal, else JSON."`
+	Ingress    ingress.Config    `yaml:"ingress" doc:"The HTTP side."`
+	Quota      quota.Config      `yaml:"quota" doc:"Monthly limits."`
+	Dispatcher dispatcher.Config `yaml:"dispatcher" doc:"Leases and what becomes of them."`
+}
+
+// Engine is the settings of the embedded engine.
+type Engine struct {
+	Durability      string      `yaml:"durability" doc:"What an answer to a sender means: sync (it is on the disk) or process (a power cut may lose what came last)."`
+	MaxStore        config.Size `yaml:"max_store" doc:"Most bytes of all streams together; 0 leaves it to the streams' own limits."`
+	EnqueueMaxBytes config.Size `yaml:"enqueue_max_bytes" doc:"Most bytes of messages that a shard keeps, 300 or so a message for 35 days; beyond it senders get 503; fixed when the data directory is made."`
+	StatusMaxBytes  config.Size `yaml:"status_max_bytes" doc:"Most bytes of leases and reports that a shard keeps; fixed when the data directory is made."`
+	Shards          int         `yaml:"shards" doc:"Pairs of streams that accounts are spread over, 1 to 64; 1 is best on one disk; fixed when the data directory is made."`
+}
+
+// Log is the settings of the log.
+type Log struct {
+	Level zapcore.Level `yaml:"level" doc:"What is logged: debug, info, warn or error, each with all that is worse."`
+}
+
+// DefaultConfig is what holds where nothing is set.
+func DefaultConfig() Config {
+	return Config{
+		HTTP: "127.0.0.1:8080",
+		Data: "./data",
+		Engine: Engine{
+			Durability:      "sync",
+			EnqueueMaxBytes: 16 << 30,
+			StatusMaxBytes:  8 << 30,
+			Shards:          1,
+		},
+		Log:        Log{Level: zapcore.InfoLevel},
+		Ingress:    ingress.DefaultConfig(),
+		Quota:      quota.DefaultConfig(),
+		Dispatcher: dispatcher.DefaultConfig(),
+	}
+}
+
+const minMaxBytes = 1 << 20
+
+func (c Config) check() error {
+	e := c.Engine
+	switch {
+	case c.HTTP == "":
+		return fmt.Errorf("http: want an address, as in 127.0.0.1:8080")
+	case c.Data == "":
+		return fmt.Errorf("data: want a directory, as in ./data")
+	case e.Durability != "sync" && e.Durability != "process":
+		return fmt.Errorf("engine.durability: want sync or process, not %q", e.Durability)
+	case e.Shards < 1 || e.Shards > streams.MaxShards:
+		return fmt.Errorf("engine.shards: want 1 to %d, not %d", streams.MaxShards, e.Shards)
+	case e.EnqueueMaxBytes < minMaxBytes || e.StatusMaxBytes < minMaxBytes:
+		return fmt.Errorf("engine.enqueue_max_bytes and engine.status_max_bytes: want %v or more", config.Size(minMaxBytes))
+	case e.MaxStore != 0 && e.MaxStore < config.Size(e.Shards)*(e.EnqueueMaxBytes+e.StatusMaxBytes):
+		return fmt.Errorf("engine.max_store: want 0, or at least what the limits of %d shards add up to", e.Shards)
+	}
+	if err := c.Ingress.Check(); err != nil {
+		return fmt.Errorf("ingress.%w", err)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package allinone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/natsd"
+	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/services/operator/accounts"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// DefaultAccount is the account that a first start makes.
+const DefaultAccount = "default"
+
+// createdFile says that a data directory has had all its streams. Streams that
+// are missing later were lost, or cannot be read with the key that is there;
+// to make them anew would destroy what is left of them.
+const createdFile = "created"
+
+// prepare makes the engine hold what the services expect. On the first start it
+// gives the token of the account it made.
+func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (secret.String, error) {
+	b, err := dial(engine, "start")
+	if err != nil {
+		return "", err
+	}
+	defer b.Conn.Close()
+
+	created := filepath.Join(cfg.Data, "engine", createdFile)
+	_, err = os.Stat(created)
+	first := errors.Is(err, os.ErrNotExist)
+	if err != nil && !first {
+		return "", fmt.Errorf("look for %s: %w", created, err)
+	}
+	if err := ensure(ctx, cfg, d.Log, b, first); err != nil {
+		return "", err
+	}
+	if err := dropClaims(ctx, b); err != nil {
+		return "", err
+	}
+	if !first {
+		return "", nil
+	}
+	token, err := makeDefault(ctx, b, d)
+	if err != nil {
+		return "", err
+	}
+	return token, writeSynced(created, []byte("The streams of this directory were made once and are never made anew.\n"))
+}
+
+// ensure makes the streams in a fresh directory. Elsewhere it tells what differs
+// from the definitions, which is no reason not to serve.
+func ensure(ctx context.Context, cfg Config, log *zap.Logger, b *bus.Bus, create bool) error {
+	err := streams.Ensure(ctx, b.JS, streams.Deployment{
+		Shards:          streams.Shards(cfg.Engine.Shards),
+		Replicas:        1,
+		EnqueueMaxBytes: int64(cfg.Engine.EnqueueMaxBytes),
+		StatusMaxBytes:  int64(cfg.Engine.StatusMaxBytes),
+	}, create)
+	problems := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		problems = joined.Unwrap()
+	}
+	var fatal []error
+	for _, problem := range problems {
+		var difference *streams.Difference
+		if errors.As(problem, &difference) {
+			log.Warn("stream differs from its definition and is left as it is",
+				zap.String("stream", difference.Stream), zap.Strings("fields", difference.Fields))
+			continue
+		}
+		fatal = append(fatal, problem)
+	}
+	return errors.Join(fatal...)
+}
+
+// dropClaims removes the claims of processes before this one: whoever holds the
+// lock of the data directory knows that they are gone.
+func dropClaims(ctx context.Context, b *bus.Bus) error {
+	claims, err := b.JS.Stream(ctx, "KV_"+streams.ClaimsBucket)
+	if err == nil {
+		err = claims.Purge(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("drop old claims: %w", err)
+	}
+	return nil
+}
+
+// makeDefault makes the account to begin with, and gives its token unless an
+// earlier first start that broke off has made it.
+func makeDefault(ctx context.Context, b *bus.Bus, d Deps) (secret.String, error) {
+	book, err := accounts.Open(ctx, b, d.Now)
+	if err != nil {
+		return "", err
+	}
+	plan := accounts.DefaultPlan()
+	plan.Rate = 0
+	made, err := book.Create(ctx, accounts.Spec{Name: DefaultAccount, Plan: plan})
+	if errors.Is(err, accounts.ErrTaken) {
+		return "", nil
+	}
+	return made.Token, err
+}
+
+// writeSynced writes a file that is there after a power cut.
+func writeSynced(path string, content []byte) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = file.Write(content)
+	err = errors.Join(err, file.Sync(), file.Close(), syncDir(filepath.Dir(path)))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
