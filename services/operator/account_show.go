@@ -84,16 +84,16 @@ func (c *accountList) Run(ctx context.Context, t *Terminal) error {
 		fmt.Fprintln(w, "NAME\tID\tSTATUS\tLIMIT\tRATE\tLEASE\tTOKENS\tCREATED")
 		for _, v := range views {
 			fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%s\t%d\t%s\n", v.Name, v.ID, v.status(),
-				orNone(v.Limit), orNone(int64(v.Rate)), v.Lease, len(v.Tokens), formatTime(v.Created))
+				orNone(v.Limit, ""), orNone(int64(v.Rate), ""), v.Lease, len(v.Tokens), formatTime(v.Created))
 		}
 	})
 }
 
-func orNone(n int64) string {
+func orNone(n int64, unit string) string {
 	if n == 0 {
 		return "none"
 	}
-	return fmt.Sprint(n)
+	return fmt.Sprint(n) + unit
 }
 
 type accountShow struct {
@@ -143,7 +143,7 @@ func (d accountDetail) print(out io.Writer) error {
 	err := table(out, func(w io.Writer) {
 		fmt.Fprintf(w, "name\t%s\nid\t%v\ncreated\t%s\n", d.Name, d.ID, formatTime(d.Created))
 		fmt.Fprintf(w, "suspended\t%v\nsubscription\t%s\n", d.Suspended, d.Subscription)
-		fmt.Fprintf(w, "limit\t%s a month\nrate\t%s a minute and token\n", orNone(d.Limit), orNone(int64(d.Rate)))
+		fmt.Fprintf(w, "limit\t%s\nrate\t%s\n", orNone(d.Limit, " a month"), orNone(int64(d.Rate), " a minute and token"))
 		fmt.Fprintf(w, "lease\t%s\nattempts\t%d\nafter lapse\t%s\n", d.Lease, d.Attempts, d.AfterLapse)
 		if d.Login != "" {
 			fmt.Fprintf(w, "login\t%s\n", d.Login)

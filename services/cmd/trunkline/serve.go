@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/trunkline-sms/trunkline/pkg/config"
+	"github.com/trunkline-sms/trunkline/services/allinone"
+	"github.com/trunkline-sms/trunkline/services/operator"
+)
+
+type serveCommand struct {
+	Data     string `placeholder:"DIR" help:"Data directory (default ./data)."`
+	HTTP     string `name:"http" placeholder:"ADDRESS" help:"Address for senders and phones (default 127.0.0.1:8080)."`
+	Config   string `placeholder:"FILE" env:"TRUNKLINE_CONFIG" help:"Settings; configs/trunkline.yaml has them all."`
+	LogLevel string `placeholder:"LEVEL" help:"debug, info, warn or error (default info)."`
+}
+
+func (serveCommand) Help() string {
+	return `Settings come from --config FILE, then from variables such as TRUNKLINE_HTTP, then from the flags.
+The first start makes an account and prints its token. SIGTERM and SIGINT stop the server; requests in flight are
+answered, and a second signal ends it at once.
+
+Example:
+
+    trunkline serve --data ./data --http 127.0.0.1:8080`
+}
+
+// others are the variables that are no settings but belong to a flag.
+var others = []string{"TRUNKLINE_CONFIG", "TRUNKLINE_URL", "TRUNKLINE_TOKEN"}
+
+func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
+	cfg, err := c.settings(os.Environ())
+	if err != nil {
+		return err
+	}
+	log := allinone.NewLog(os.Stderr, cfg.Log.Level)
+	defer endInTime(ctx, cfg.Ingress.StopGrace+stopMargin, log)()
+	return allinone.Run(ctx, cfg, allinone.Deps{
+		Log:     log,
+		Version: semantic(),
+		Ready: func(s allinone.Started) {
+			if err := allinone.Banner(t.Out, s); err != nil {
+				log.Warn("not printed how to go on", zap.Error(err))
+			}
+		},
+	})
+}
+
+// settings gives the defaults, changed by the file, the environment and the
+// flags.
+func (c *serveCommand) settings(env []string) (allinone.Config, error) {
+	cfg := allinone.DefaultConfig()
+	err := config.Load(&cfg, config.Options{File: c.Config, Explicit: true, Env: env, Others: others})
+	if err != nil {
+		return cfg, err
+	}
+	if c.Data != "" {
+		cfg.Data = c.Data
+	}
+	if c.HTTP != "" {
+		cfg.HTTP = c.HTTP
+	}
+	if c.LogLevel != "" {
+		level, err := zapcore.ParseLevel(c.LogLevel)
+		if err != nil {
+			return cfg, errors.New("log-level: want debug, info, warn or error")
+		}
+		cfg.Log.Level = level
+	}
+	return cfg, nil
+}
+
+// stopMargin is what the engine may take to stop after the last request.
+const stopMargin = time.Second
+
+// endInTime ends the process when it has not ended by itself for so long after
+// ctx. Whoever is left then loses nothing that was answered.
+func endInTime(ctx context.Context, limit time.Duration, log *zap.Logger) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		time.Sleep(limit)
+		log.Error("did not stop in time", zap.Duration("after", limit))
+		fmt.Fprintln(os.Stderr, "trunkline: the server did not stop in time and was ended; nothing that was answered is lost")
+		os.Exit(1)
+	})
+}
