@@ -1,0 +1,113 @@
+package core
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+func TestDevices(t *testing.T) {
+	c := newCore(t)
+	now := time.Now()
+	c.devices.now = func() time.Time { return now }
+	elsewhere := newDevices(c.bus, zap.NewNop(), func() time.Time { return now })
+	bucket, err := c.bus.JS.KeyValue(t.Context(), streams.DevicesBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := streams.DeviceIDOf(account.ID, "Phone")
+	// contact expects a name's contact at one ingress to leave a revision.
+	contact := func(d *devices, wantRevision uint64) {
+		t.Helper()
+		if got, err := d.contact(t.Context(), account.ID, "Phone"); err != nil || got != id {
+			t.Fatalf("contact: got %v, %v", got, err)
+		}
+		entry, err := bucket.Get(t.Context(), streams.DeviceKey(account.ID, id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entry.Revision() != wantRevision {
+			t.Errorf("got revision %d, want %d", entry.Revision(), wantRevision)
+		}
+	}
+	contact(c.devices, 1)
+	now = now.Add(4 * time.Minute)
+	contact(c.devices, 1)
+	contact(elsewhere, 1) // another ingress finds it fresh
+	now = now.Add(time.Minute)
+	contact(c.devices, 2)
+	now = now.Add(time.Minute)
+	contact(elsewhere, 2) // learns that somebody wrote
+	now = now.Add(5 * time.Minute)
+	contact(elsewhere, 3)
+	contact(c.devices, 3)
+	contact(newDevices(c.bus, zap.NewNop(), c.devices.now), 3)
+
+	entry, err := bucket.Get(t.Context(), streams.DeviceKey(account.ID, id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got streams.Device
+	if err := json.Unmarshal(entry.Value(), &got); err != nil || got.Name != "Phone" || got.ID != id || !got.LastSeen.Equal(now) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if got, err := c.devices.contact(t.Context(), account.ID, ""); got != 0 || err != nil {
+		t.Errorf("no name: got %v, %v", got, err)
+	}
+}
+
+// An account has at most so many names; those that it has go on working.
+func TestDevices_TooMany(t *testing.T) {
+	c := newCore(t)
+	bucket, err := c.bus.JS.KeyValue(t.Context(), streams.DevicesBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range streams.MaxDevices - 1 {
+		name := fmt.Sprint("phone ", i)
+		device := streams.Device{ID: streams.DeviceIDOf(account.ID, name), Name: name, LastSeen: time.Now()}
+		data, err := json.Marshal(device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.bus.JS.PublishAsync("$KV."+bucket.Bucket()+"."+streams.DeviceKey(account.ID, device.ID), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-c.bus.JS.PublishAsyncComplete()
+	for _, step := range []struct {
+		account streams.AccountID
+		name    string
+		want    error
+	}{
+		{account.ID, "the last", nil},
+		{account.ID, "one more", errDevices},
+		{account.ID, "phone 7", nil},
+		{account.ID, "the last", nil},
+		{account.ID + 1, "one more", nil},
+	} {
+		if _, err := c.devices.contact(t.Context(), step.account, step.name); !errors.Is(err, step.want) {
+			t.Errorf("%s: got %v, want %v", step.name, err, step.want)
+		}
+	}
+	status, err := bucket.Status(t.Context())
+	if got := status.Values(); err != nil || got != streams.MaxDevices+1 {
+		t.Errorf("got %d devices, %v", got, err)
+	}
+}
+
+func TestDevices_Bounded(t *testing.T) {
+	d := newDevices(nil, zap.NewNop(), time.Now)
+	for i := range maxKnown + 100 {
+		d.remember(streams.DeviceID(i), known{})
+	}
+	if got := len(d.known); got != maxKnown {
+		t.Errorf("got %d in memory, want %d", got, maxKnown)
+	}
+}

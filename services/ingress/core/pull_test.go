@@ -1,0 +1,109 @@
+package core
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+func full(context.Context, []*nats.Msg) (bus.Stored, error) { return bus.Stored{}, bus.ErrFull }
+
+func TestCore_Pull(t *testing.T) {
+	c := newCore(t)
+	asked := make(chan request.Pull, 1)
+	body, err := event.Encode(event.Enqueued{ID: 7, Phone: "+1234567890", Text: "<text>"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, c.bus, request.DispatcherPull(0), func(_ context.Context, q request.Pull) (request.Pulled, error) {
+		asked <- q
+		return request.Pulled{Lease: 1, Messages: []request.Outgoing{{ID: 7, Body: body}}}, nil
+	})
+	planned := *account
+	planned.Plan = streams.Plan{Lease: time.Minute, Attempts: 9, AfterLapse: streams.Fail}
+	phone := streams.DeviceIDOf(account.ID, "Phone")
+	tests := []struct {
+		name string
+		cmd  Pull
+		want request.Pull
+	}{
+		{"defaults", Pull{Caller: Caller{Account: account}, Limit: 5, Policy: streams.Retry},
+			request.Pull{Account: account.ID, Limit: 5, Lease: streams.DefaultLease, Attempts: streams.DefaultAttempts, Policy: streams.Retry}},
+		{"the plan's", Pull{Caller: Caller{Account: &planned}, Limit: 5, Policy: streams.Retry, Device: "Phone"},
+			request.Pull{Account: account.ID, Device: phone, Name: "Phone", Limit: 5, Lease: time.Minute, Attempts: 9, Policy: streams.Fail}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := c.Pull(t.Context(), test.cmd)
+			if err != nil || len(got) != 1 || got[0].ID != 7 || got[0].Phone.Reveal() != "+1234567890" || got[0].Text.Reveal() != "<text>" {
+				t.Errorf("got %v, %v", got, err)
+			}
+			if diff := cmp.Diff(test.want, <-asked); diff != "" {
+				t.Errorf("asked (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestCore_Pull_NoDispatcher(t *testing.T) {
+	c := newCore(t)
+	_, err := c.Pull(t.Context(), Pull{Caller: Caller{Account: account}, Limit: 5, Wait: time.Second})
+	if f := fault.As(err); f.Kind != fault.Unavailable || f.Code != "dispatcher_unavailable" || f.RetryAfter == 0 {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A wait ends when the phone goes or the server stops; the dispatcher is told, and what it answers then still counts.
+func TestCore_Pull_HangUp(t *testing.T) {
+	body, err := event.Encode(event.Enqueued{ID: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stops := range []bool{true, false} {
+		c := newCore(t)
+		polls, hung := make(chan string, 1), make(chan string, 1)
+		serve(t, c.bus, request.DispatcherPull(0), func(_ context.Context, q request.Pull) (request.Pulled, error) {
+			polls <- q.Poll
+			hung <- <-hung // until it is hung up
+			return request.Pulled{Lease: 1, Messages: []request.Outgoing{{ID: 7, Body: body}}}, nil
+		})
+		sub, err := c.bus.Conn.Subscribe(request.DispatcherHangup(0), func(m *nats.Msg) { hung <- string(m.Data) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		stop, pulled := make(chan struct{}), make(chan []Outgoing, 1)
+		go func() {
+			got, err := c.Pull(ctx, Pull{Caller: Caller{Account: account}, Limit: 5, Wait: MaxWait, Stop: stop})
+			if err != nil {
+				t.Error(err)
+			}
+			pulled <- got
+		}()
+		poll := <-polls
+		if stops {
+			close(stop)
+		} else {
+			leave()
+		}
+		if got := <-pulled; len(got) != 1 {
+			t.Errorf("got %v", got)
+		}
+		if got, want := <-hung, `{"poll":"`+poll+`"}`; got != want || poll == "" {
+			t.Errorf("hung up %s, want %s", got, want)
+		}
+		leave()
+		if err := sub.Unsubscribe(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package core
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+)
+
+func TestRates(t *testing.T) {
+	r, start := newRates(), time.Unix(1_800_000_000, 0)
+	token, other := tokenHash{1}, tokenHash{2}
+	steps := []struct {
+		name  string
+		at    time.Duration
+		token tokenHash
+		limit int
+		want  Rate
+		retry time.Duration // 0: taken
+	}{
+		{"first", 0, token, 3, Rate{3, 2, 20 * time.Second}, 0},
+		{"second", 0, token, 3, Rate{3, 1, 40 * time.Second}, 0},
+		{"third", 0, token, 3, Rate{3, 0, time.Minute}, 0},
+		{"one too many", 0, token, 3, Rate{3, 0, time.Minute}, 20 * time.Second},
+		{"another token", 0, other, 3, Rate{3, 2, 20 * time.Second}, 0},
+		{"still too early", 15 * time.Second, token, 3, Rate{3, 0, 45 * time.Second}, 5 * time.Second},
+		{"in time", 20 * time.Second, token, 3, Rate{3, 0, time.Minute}, 0},
+		{"no rate", 20 * time.Second, token, 0, Rate{}, 0},
+		{"rested", 80 * time.Second, token, 3, Rate{3, 2, 20 * time.Second}, 0},
+		{"the clock goes back", 70 * time.Second, token, 3, Rate{3, 1, 40 * time.Second}, 0},
+		{"a smaller plan", 80 * time.Second, token, 1, Rate{1, 0, time.Minute}, 0},
+		{"a larger plan", 80 * time.Second, token, 60, Rate{60, 0, time.Minute}, time.Second},
+	}
+	for _, s := range steps {
+		got, err := r.take(s.token, s.limit, start.Add(s.at))
+		got.Reset = got.Reset.Round(time.Millisecond)
+		if diff := cmp.Diff(s.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", s.name, diff)
+		}
+		if (err != nil) != (s.retry > 0) {
+			t.Errorf("%s: got %v", s.name, err)
+		} else if err != nil {
+			if f := fault.As(err); f.Kind != fault.RateLimited || f.RetryAfter.Round(time.Millisecond) != s.retry {
+				t.Errorf("%s: got %v, retry after %v, want %v", s.name, f, f.RetryAfter, s.retry)
+			}
+		}
+	}
+}
+
+// Tokens that rest are forgotten, so that those in memory are those of the last minutes.
+func TestRates_Sweep(t *testing.T) {
+	r, now := newRates(), time.Unix(1_800_000_000, 0)
+	for minute := range 100 {
+		for i := range 100 {
+			if _, err := r.take(tokenHash{byte(minute), byte(i)}, 60, now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		now = now.Add(per)
+	}
+	if got := len(r.buckets); got != 100 {
+		t.Errorf("got %d buckets, want 100", got)
+	}
+}

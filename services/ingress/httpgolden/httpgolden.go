@@ -1,0 +1,175 @@
+// Package httpgolden replays requests from files against a server and compares the answers, byte for byte but for
+// what the files mask.
+//
+// A file holds exchanges, each under a line "### title": the request as on the wire, an empty line, its body; then the
+// answer from a line "HTTP/1.1 200 OK" on, the headers that matter, an empty line, the body. Neither body ends in a
+// newline of the file's. In all of it {{name}} stands for a value: one that the caller gave; else, in an answer, 16
+// hex digits that the name stands for from there on. {{number}} stands for any digits, {{any}} for anything.
+package httpgolden
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Replay runs every exchange of a file, in order, as subtests. Values are added to while it goes on.
+func Replay(t *testing.T, client *http.Client, url, file string, values map[string]string) {
+	t.Helper()
+	exchanges, err := read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range exchanges {
+		t.Run(e.title, func(t *testing.T) { e.replay(t, client, url, values) })
+	}
+}
+
+// Variables lists the names that a file uses before any answer gave them a value: what Replay must be given.
+func Variables(file string) ([]string, error) {
+	exchanges, err := read(file)
+	var names []string
+	known := map[string]bool{"number": true, "any": true}
+	for _, e := range exchanges {
+		for i, text := range []string{e.request, e.answer} {
+			for _, match := range variable.FindAllStringSubmatch(text, -1) {
+				if name := match[1]; !known[name] {
+					known[name] = true
+					if i == 0 {
+						names = append(names, name)
+					}
+				}
+			}
+		}
+	}
+	return names, err
+}
+
+type exchange struct{ title, request, answer string }
+
+var answerLine = regexp.MustCompile(`(?m)^HTTP/1\.1 `)
+
+func read(file string) ([]exchange, error) {
+	content, err := os.ReadFile(filepath.Clean(file))
+	if err != nil {
+		return nil, err
+	}
+	var all []exchange
+	for _, part := range strings.Split("\n"+string(content), "\n### ")[1:] {
+		title, rest, _ := strings.Cut(part, "\n")
+		at := answerLine.FindStringIndex(rest)
+		if at == nil {
+			return nil, fmt.Errorf("read %s: %q has no answer", file, title)
+		}
+		all = append(all, exchange{title, strings.TrimSpace(rest[:at[0]]), strings.TrimSpace(rest[at[0]:])})
+	}
+	return all, nil
+}
+
+func (e exchange) replay(t *testing.T, client *http.Client, url string, values map[string]string) {
+	r, err := request(fill(e.request, values), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, wantBody := split(e.answer)
+	lines := strings.Split(head, "\n")
+	got := []string{"HTTP/1.1 " + answer.Status}
+	for _, line := range lines[1:] {
+		// A header without a value is one that must not be there.
+		name, _, _ := strings.Cut(line, ":")
+		got = append(got, strings.TrimSuffix(name+": "+strings.Join(answer.Header.Values(name), ", "), " "))
+	}
+	if want, got := strings.Join(lines, "\n"), strings.Join(got, "\n"); !match(want, got, values) {
+		t.Errorf("head: got\n%s\nwant\n%s", got, fill(want, values))
+	}
+	if !match(wantBody, string(body), values) {
+		t.Errorf("body: got\n%s\nwant\n%s", body, fill(wantBody, values))
+	}
+}
+
+// request reads a request that was filled in.
+func request(text, url string) (*http.Request, error) {
+	head, body := split(text)
+	line, headers, _ := strings.Cut(head, "\n")
+	method, path, ok := strings.Cut(strings.TrimSuffix(line, " HTTP/1.1"), " ")
+	if !ok {
+		return nil, fmt.Errorf("read request line %q", line)
+	}
+	r, err := http.NewRequest(method, url+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for lines := bufio.NewScanner(strings.NewReader(headers)); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		r.Header.Add(name, strings.TrimSpace(value))
+	}
+	return r, nil
+}
+
+func split(text string) (head, body string) {
+	head, body, _ = strings.Cut(text, "\n\n")
+	return head, body
+}
+
+var variable = regexp.MustCompile(`\{\{(\w+)\}\}`)
+
+func fill(text string, values map[string]string) string {
+	return variable.ReplaceAllStringFunc(text, func(name string) string {
+		if value, ok := values[strings.Trim(name, "{}")]; ok {
+			return value
+		}
+		return name
+	})
+}
+
+// match compares got with a text that masks something, and takes the values of names that have none.
+func match(want, got string, values map[string]string) bool {
+	want = fill(want, values)
+	var pattern strings.Builder
+	var names []string
+	rest := want
+	for {
+		at := variable.FindStringSubmatchIndex(rest)
+		if at == nil {
+			break
+		}
+		pattern.WriteString(regexp.QuoteMeta(rest[:at[0]]))
+		switch name := rest[at[2]:at[3]]; name {
+		case "number":
+			pattern.WriteString(`\d+`)
+		case "any":
+			pattern.WriteString(`.*`)
+		default:
+			names = append(names, name)
+			pattern.WriteString(`([0-9a-f]{16})`)
+		}
+		rest = rest[at[1]:]
+	}
+	pattern.WriteString(regexp.QuoteMeta(rest))
+	found := regexp.MustCompile(`^(?s:` + pattern.String() + `)$`).FindStringSubmatch(got)
+	if found == nil {
+		return false
+	}
+	for i, name := range names {
+		if before, ok := values[name]; ok && before != found[i+1] {
+			return false
+		}
+		values[name] = found[i+1]
+	}
+	return true
+}
