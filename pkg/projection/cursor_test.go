@@ -94,6 +94,18 @@ func TestCursorHeldToStream(t *testing.T) {
 			},
 			want: map[string]int{"ORDERS.c": 20},
 		},
+		{
+			name: "made anew, as if all had aged out",
+			change: func(t *testing.T, b *bus.Bus, _ jetstream.Stream) {
+				must(t, b.JS.DeleteStream(t.Context(), orders))
+				_, err := b.JS.CreateStream(t.Context(), jetstream.StreamConfig{
+					Name: orders, Subjects: []string{"ORDERS.>"}, FirstSeq: 11,
+				})
+				must(t, err)
+				publish(t, b, "ORDERS.c", "other")
+			},
+			want: map[string]int{"ORDERS.c": 1},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

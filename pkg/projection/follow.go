@@ -13,7 +13,8 @@ import (
 
 // Run folds the streams into the file until ctx is done, which is no error. It
 // holds the cursors to the streams at the start and after every break of the
-// connection, and folds everything anew when they lie. Run once.
+// connection, and folds everything anew when they lie. A stream that is not
+// there is waited for. Run once.
 func (f *File) Run(ctx context.Context) error {
 	f.mu.Lock()
 	begun := f.begun

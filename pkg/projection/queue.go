@@ -33,12 +33,16 @@ func (q *queue) put(items []item) {
 	}
 }
 
-// take gives all that has arrived and keeps spare's memory for what comes.
+// take gives all that has arrived and keeps spare's memory for what comes, but
+// not the memory of a burst.
 func (q *queue) take(spare []item) []item {
 	clear(spare)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	items := q.items
+	if cap(spare) > 64 && cap(spare) > 8*len(items) {
+		spare = nil
+	}
 	q.items = spare[:0]
 	return items
 }

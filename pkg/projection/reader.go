@@ -116,7 +116,7 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 		err = s.run(ctx)
 		s.end()
 	}
-	if err != nil && context.Cause(ctx) == errCut {
+	if err != nil && errors.Is(context.Cause(ctx), errCut) {
 		err = errCut
 	}
 	return err
@@ -129,7 +129,10 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
 	inbox := r.bus.Conn.NewInbox()
-	s := &session{reader: r, inbox: inbox, messages: make(chan *nats.Msg, 2*r.batch+64)}
+	s := &session{
+		reader: r, inbox: inbox, pace: paceOf(r.bus.Conn),
+		messages: make(chan *nats.Msg, 2*r.batch+64),
+	}
 	var err error
 	s.sub, err = r.bus.Conn.ChanSubscribe(inbox+".*", s.messages)
 	if err != nil {

@@ -30,7 +30,7 @@ func (f *File) rebuild(ctx context.Context) error {
 	}
 	defer done()
 	f.mu.Lock()
-	running, before := f.follow != nil, f.live
+	running, before := f.begun, f.live
 	f.mu.Unlock()
 	if !running {
 		return errEnded

@@ -239,12 +239,14 @@ func TestLongView(t *testing.T) {
 	f := start(t, filepath.Join(t.TempDir(), "tally.db"), b, tally{}, projection.Options{})
 	f.await(orders, publish(t, b, "ORDERS.a", "first"))
 	viewing, end, saw := make(chan struct{}), make(chan struct{}), make(chan int)
-	go f.View(func(tx *bolt.Tx) error {
-		close(viewing)
-		<-end
-		saw <- tx.Bucket([]byte("events")).Stats().KeyN
-		return nil
-	})
+	go func() {
+		_ = f.View(func(tx *bolt.Tx) error {
+			close(viewing)
+			<-end
+			saw <- tx.Bucket([]byte("events")).Stats().KeyN
+			return nil
+		})
+	}()
 	<-viewing
 	for range 20 {
 		publish(t, b, "ORDERS.b", strings.Repeat("x", 256<<10))

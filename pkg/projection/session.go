@@ -14,13 +14,28 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-const (
-	// The server ends a pull after pullTime, and says every heartbeat that it
-	// still knows of it. Two missed heartbeats end the session.
-	pullTime  = 30 * time.Second
-	heartbeat = 5 * time.Second
-	pullBytes = 8 << 20
-)
+// pullBytes bounds the events of one pull.
+const pullBytes = 8 << 20
+
+// pace is how often a quiet server is heard of. It ends a pull after a time
+// and, over a network, says every heartbeat that it still knows of it: a node
+// of a cluster, or the way to it, can go without a word.
+type pace struct{ pull, heartbeat time.Duration }
+
+func paceOf(conn *nats.Conn) pace {
+	if conn.Opts.InProcessServer != nil {
+		return pace{pull: 2 * time.Minute}
+	}
+	return pace{pull: 30 * time.Second, heartbeat: 5 * time.Second}
+}
+
+// silence is how long nothing may come while a pull is open.
+func (p pace) silence() time.Duration {
+	if p.heartbeat == 0 {
+		return p.pull + 10*time.Second
+	}
+	return 2 * p.heartbeat
+}
 
 // session is the reading of one stream through one consumer and connection. At
 // most one pull is open at a time: its events go into the queue while those of
@@ -31,6 +46,7 @@ type session struct {
 	sub      *nats.Subscription
 	inbox    string
 	messages chan *nats.Msg
+	pace     pace
 
 	pulls    int // made so far; the last one's number ends its reply subject
 	reply    string
@@ -39,7 +55,7 @@ type session struct {
 	bytes    int  // and bytes
 	came     int  // events it brought
 	heard    bool // anything since the last look
-	suspect  bool // a pull ended with events pending and none delivered
+	suspect  bool // a pull ended although events wait
 	done     bool // the last wanted event is queued
 	items    []item
 	received atomic.Uint64 // the consumer's number of the last event
@@ -49,7 +65,7 @@ var errSilent = errors.New("server is silent")
 
 func (s *session) run(ctx context.Context) error {
 	r := s.reader
-	watch := time.NewTicker(2 * heartbeat)
+	watch := time.NewTicker(s.pace.silence())
 	defer watch.Stop()
 	for !s.done {
 		if !s.open && r.hasRoom() {
@@ -108,7 +124,7 @@ func (s *session) pull() error {
 	s.open, s.heard = true, true
 	s.left, s.came, s.bytes = s.reader.batch, 0, pullBytes
 	request := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d,"idle_heartbeat":%d}`,
-		s.left, s.bytes, pullTime, heartbeat)
+		s.left, s.bytes, s.pace.pull, s.pace.heartbeat)
 	info := s.consumer.CachedInfo()
 	subject := jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name
 	if err := s.reader.bus.Conn.PublishRequest(subject, s.reply, request); err != nil {
@@ -181,10 +197,7 @@ func (s *session) takeStatus(ctx context.Context, m *nats.Msg) error {
 		return nil
 	case code == "404" || code == "408":
 		s.open = false
-		if s.came == 0 {
-			return s.look(ctx)
-		}
-		return nil
+		return s.look(ctx)
 	case code == "409" && (text == "Batch Completed" || text == "Message Size Exceeds MaxBytes" && s.came > 0):
 		s.open = false
 		return nil
@@ -192,8 +205,8 @@ func (s *session) takeStatus(ctx context.Context, m *nats.Msg) error {
 	return fmt.Errorf("pull ended: %s %s", code, text)
 }
 
-// look asks whether events wait although a whole pull brought none. Twice in a
-// row means that the consumer is stuck, and another one is made.
+// look asks whether events wait although a pull ended without them. Twice, with
+// none in between, means that the consumer is stuck, and another one is made.
 func (s *session) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()

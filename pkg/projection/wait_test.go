@@ -55,8 +55,12 @@ func TestReadYourWrites(t *testing.T) {
 				if got := f.Cursor(stream); got < ack.Sequence {
 					return fmt.Errorf("cursor is %d, want at least %d", got, ack.Sequence)
 				}
-				if got, err := eventData(f, stream, ack.Sequence); got != data || err != nil {
-					return fmt.Errorf("got %q (%v), want %q", got, err, data)
+				got, err := eventData(f, stream, ack.Sequence)
+				if err == nil && got != data {
+					err = fmt.Errorf("got %q, want %q", got, data)
+				}
+				if err != nil {
+					return err
 				}
 			}
 			return nil
