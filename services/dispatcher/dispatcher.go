@@ -51,6 +51,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 		shards = append(shards, s)
 		endpoints = append(endpoints, s.endpoints()...)
+		endpoints = append(endpoints, s.file.Endpoints(s.name())...)
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range shards {
@@ -94,19 +95,22 @@ func (d *Dispatcher) open(number streams.Shard) (*shard, error) {
 		status:     streams.StatusStream(number),
 		due:        make(chan struct{}, 1),
 	}
-	name := "dispatcher-" + number.String()
-	file, err := projection.Open(filepath.Join(d.deps.Dir, name+".db"), d.deps.Bus, fold{number}, projection.Options{
+	file, err := projection.Open(filepath.Join(d.deps.Dir, s.name()+".db"), d.deps.Bus, fold{number}, projection.Options{
 		Committed: s.committed,
-		Log:       d.deps.Log.Named(name),
+		Render:    render,
+		Log:       d.deps.Log.Named(s.name()),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open projection %s: %w", name, err)
+		return nil, fmt.Errorf("open projection %s: %w", s.name(), err)
 	}
 	s.file = file
 	s.ids = streams.NewIDs(d.deps.Now, d.deps.Instance, streams.Epoch)
 	d.metrics.watch(s)
 	return s, nil
 }
+
+// name names the shard's projection.
+func (s *shard) name() string { return "dispatcher-" + s.number.String() }
 
 func (s *shard) close() {
 	s.metrics.forget(s)

@@ -139,6 +139,9 @@ func (w *writer) enqueued(lane streams.Lane, e event.Enqueued) error {
 }
 
 func (w *writer) leased(e event.Leased) error {
+	if _, taken, err := w.lease(w.account, e.Lease); err != nil || taken {
+		return err // the id is another lease's
+	}
 	l := lease{
 		device: e.Device, name: e.Name, start: e.At, until: e.Until, length: e.Until.Sub(e.At),
 		policy: e.Policy, attempts: e.Attempts,

@@ -1,0 +1,302 @@
+package dispatcher
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nats.go"
+	bolt "go.etcd.io/bbolt"
+	"pgregory.net/rapid"
+
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+// history is what two streams may hold: any events, also such as no dispatcher
+// would decide.
+type history struct {
+	enqueue, status []projection.Event
+}
+
+var began = streams.Epoch.Add(100 * 24 * time.Hour)
+
+func drawHistory(t *rapid.T) history {
+	accounts := []streams.AccountID{streams.AccountIDOf("a"), streams.AccountIDOf("b")}
+	var h history
+	var ids []streams.MessageID
+	now := began
+	for i := range rapid.IntRange(1, 12).Draw(t, "messages") {
+		now = now.Add(time.Duration(rapid.IntRange(0, 48).Draw(t, "hours")) * time.Hour)
+		m := streams.FirstIDAt(now) + streams.MessageID(i)
+		ids = append(ids, m)
+		lane := streams.Lane{Priority: streams.Priority(rapid.IntRange(0, 2).Draw(t, "priority"))}
+		h.enqueue = append(h.enqueue, stored(t, uint64(i+1), now,
+			streams.EnqueueSubject(0, rapid.SampledFrom(accounts).Draw(t, "account"), lane), event.Enqueued{ID: m}))
+	}
+	devices := []streams.DeviceID{0, 1, 2}
+	leases := []streams.LeaseID{10, 11, 12}
+	states := []streams.State{streams.Sent, streams.Delivered, streams.Failed}
+	round := rapid.IntRange(0, 2)
+	for i := range rapid.IntRange(0, 40).Draw(t, "events") {
+		now = now.Add(time.Duration(rapid.IntRange(0, 24).Draw(t, "hours")) * time.Hour)
+		a := rapid.SampledFrom(accounts).Draw(t, "account")
+		device := rapid.SampledFrom(devices).Draw(t, "device")
+		lease := rapid.SampledFrom(leases).Draw(t, "lease")
+		some := rapid.SliceOfNDistinct(rapid.SampledFrom(ids), 1, len(ids), rapid.ID).Draw(t, "ids")
+		turns := make([]event.Turn, len(some))
+		for i, m := range some {
+			turns[i] = event.Turn{ID: m, Round: round.Draw(t, "round")}
+		}
+		subject := streams.DecisionSubject(0, a)
+		var e event.Event
+		switch rapid.IntRange(0, 7).Draw(t, "kind") {
+		case 0, 1:
+			e = event.Leased{
+				Lease: lease, Device: device, At: now, Until: now.Add(time.Hour), Attempts: 2,
+				Policy: rapid.SampledFrom([]streams.LapsePolicy{streams.Retry, streams.Hold, streams.Fail}).Draw(t, "policy"), Messages: turns,
+			}
+		case 2:
+			e = event.Renewed{At: now, Leases: []event.Renewal{{Lease: lease, Until: now.Add(time.Hour)}}}
+		case 3:
+			lapsed := event.Lapsed{At: now, Lease: lease}
+			for _, turn := range turns {
+				to := rapid.SampledFrom([]streams.State{streams.Pending, streams.Leased, streams.Failed}).Draw(t, "to")
+				lapsed.Messages = append(lapsed.Messages, event.Lapse{ID: turn.ID, Round: turn.Round, To: to})
+			}
+			e = lapsed
+		case 4:
+			e = event.Cancelled{At: now, Messages: turns}
+		case 5:
+			e = event.Requeued{At: now, Messages: turns}
+		case 6:
+			reported := event.Reported{Device: device}
+			for _, m := range some {
+				reported.Messages = append(reported.Messages, event.Report{ID: m, State: rapid.SampledFrom(states).Draw(t, "state")})
+			}
+			subject, e = streams.ReportSubject(0, a), reported
+		case 7:
+			subject, e = streams.HorizonSubject(0), event.Horizon{Before: now.Add(-time.Duration(rapid.IntRange(0, 400).Draw(t, "kept")) * time.Hour)}
+		}
+		h.status = append(h.status, stored(t, uint64(i+1), now, subject, e))
+	}
+	return h
+}
+
+func stored(t *rapid.T, seq uint64, at time.Time, subject string, e event.Event) projection.Event {
+	data, err := event.Encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return projection.Event{Subject: subject, Kind: string(e.Kind()), Seq: seq, Time: at, Header: nats.Header{}, Data: data}
+}
+
+// interleave merges the streams, each in its order.
+func (h history) interleave(t *rapid.T) []projection.Event {
+	var all []projection.Event
+	e, s := h.enqueue, h.status
+	for len(e)+len(s) > 0 {
+		if len(s) == 0 || len(e) > 0 && rapid.Bool().Draw(t, "enqueue first") {
+			all, e = append(all, e[0]), e[1:]
+		} else {
+			all, s = append(all, s[0]), s[1:]
+		}
+	}
+	return all
+}
+
+func openFile(t *rapid.T, path string) *bolt.DB {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// folded gives the dump of a file with these events folded.
+func folded(t *rapid.T, dir string, events []projection.Event) string {
+	path := filepath.Join(dir, "fold.db")
+	db := openFile(t, path)
+	defer db.Close()
+	err := db.Update(func(tx *bolt.Tx) error {
+		for _, name := range buckets {
+			if tx.Bucket(name) != nil {
+				if err := tx.DeleteBucket(name); err != nil {
+					return err
+				}
+			}
+		}
+		for _, e := range events {
+			if err := (fold{}).Apply(tx, e); err != nil {
+				return err
+			}
+		}
+		return checkIndexes(view{tx})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := DumpFile(&out, path); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// checkIndexes holds every index to the records and leases.
+func checkIndexes(v view) error {
+	var waiting, members, leases int
+	err := v.bucket(messagesBucket).ForEach(func(key, value []byte) error {
+		a, m := streams.AccountID(id(key, 0)), streams.MessageID(id(key, 1))
+		r, err := decodeRecord(value)
+		if err != nil {
+			return err
+		}
+		if r.waiting() {
+			waiting++
+			if got := v.bucket(waitingBucket).Get(waitingKey(a, &r)); got == nil || streams.MessageID(id(got, 0)) != m {
+				return fmt.Errorf("waiting message %s is not in its lane", m)
+			}
+		}
+		if r.state == streams.Leased {
+			members++
+			if v.bucket(membersBucket).Get(memberKey(a, r.lease, m)) == nil {
+				return fmt.Errorf("leased message %s is not under its lease", m)
+			}
+			if _, ok, err := v.lease(a, r.lease); err != nil || !ok {
+				return fmt.Errorf("leased message %s has no lease: %v", m, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = v.bucket(leasesBucket).ForEach(func(key, value []byte) error {
+		leases++
+		a, leaseID := streams.AccountID(id(key, 0)), streams.LeaseID(id(key, 1))
+		l, err := decodeLease(value)
+		if err != nil {
+			return err
+		}
+		if len(v.members(a, leaseID)) == 0 {
+			return fmt.Errorf("lease %s holds nothing", leaseID)
+		}
+		if due := v.bucket(dueBucket).Get(dueKey(l.until, a, leaseID)) != nil; due == l.held {
+			return fmt.Errorf("lease %s: held is %v, due is %v", leaseID, l.held, due)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, want := range []struct {
+		bucket []byte
+		keys   int
+	}{{waitingBucket, waiting}, {membersBucket, members}, {devicesBucket, leases}} {
+		got := 0
+		eachKey(v.bucket(want.bucket), nil, func(_, _ []byte) bool { got++; return true })
+		if got != want.keys {
+			return fmt.Errorf("bucket %s has %d keys, want %d", want.bucket, got, want.keys)
+		}
+	}
+	if got := v.depth(); got != uint64(waiting) {
+		return fmt.Errorf("depth is %d, want %d", got, waiting)
+	}
+	return nil
+}
+
+func TestEveryInterleavingFoldsToTheSame(t *testing.T) {
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		h := drawHistory(t)
+		want := folded(t, dir, append(append([]projection.Event(nil), h.enqueue...), h.status...))
+		for range 2 {
+			if diff := cmp.Diff(want, folded(t, dir, h.interleave(t))); diff != "" {
+				t.Fatalf("another interleaving gives another file:\n%s", diff)
+			}
+		}
+	})
+}
+
+func TestSuccessIsNeverTakenBack(t *testing.T) {
+	dir := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		h := drawHistory(t)
+		db := openFile(t, filepath.Join(dir, "success.db"))
+		defer db.Close()
+		tx, err := db.Begin(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		succeeded := map[string]streams.State{}
+		for _, e := range h.interleave(t) {
+			if err := (fold{}).Apply(tx, e); err != nil {
+				t.Fatal(err)
+			}
+			_ = tx.Bucket(messagesBucket).ForEach(func(key, value []byte) error {
+				r, err := decodeRecord(value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if before := succeeded[string(key)]; r.state < before {
+					t.Fatalf("message %x went from %s back to %s", key, before, r.state)
+				}
+				if r.state.Success() {
+					succeeded[string(key)] = r.state
+				}
+				return nil
+			})
+		}
+	})
+}
+
+func TestStoredRecordsRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := record{
+			seq: rapid.Uint64().Draw(t, "seq"), state: rapid.SampledFrom(streams.States()).Draw(t, "state"),
+			lane:  streams.Lane{Target: streams.DeviceID(rapid.Uint64().Draw(t, "target")), Priority: streams.Low, Class: streams.Other},
+			round: rapid.IntRange(0, 1<<20).Draw(t, "round"), tries: rapid.IntRange(0, 1<<20).Draw(t, "tries"),
+			lease: 7, device: 8, reason: rapid.String().Draw(t, "reason"),
+			steps: rapid.SliceOfN(rapid.Uint64(), 0, 5).Draw(t, "steps"),
+		}
+		got, err := decodeRecord(r.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(r, got, cmp.AllowUnexported(record{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatal(diff)
+		}
+		l := lease{
+			device: 3, name: rapid.String().Draw(t, "name"), start: began, until: began.Add(time.Hour), length: time.Hour,
+			policy: streams.Hold, attempts: 4, held: rapid.Bool().Draw(t, "held"),
+		}
+		gotLease, err := decodeLease(l.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(l, gotLease, cmp.AllowUnexported(lease{})); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func FuzzDecodeStored(f *testing.F) {
+	r, l := newRecord(), lease{name: "Pixel", length: time.Minute}
+	f.Add(r.encode())
+	f.Add(l.encode())
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		// Damaged bytes are an error, never a panic.
+		_, _ = decodeRecord(data)
+		_, _ = decodeLease(data)
+	})
+}

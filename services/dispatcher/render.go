@@ -1,0 +1,46 @@
+package dispatcher
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// render makes the stored records and leases readable; all else is ids, which
+// read well in hex.
+func render(bucket, key, value []byte) (k, v string) {
+	k, v = hexWords(key), hexWords(value)
+	switch {
+	case bytes.Equal(bucket, messagesBucket):
+		if r, err := decodeRecord(value); err == nil {
+			v = fmt.Sprintf("seq=%d lane=%s state=%s round=%d tries=%d lease=%s device=%s reason=%q steps=%v",
+				r.seq, r.lane, r.state, r.round, r.tries, r.lease, r.device, r.reason, r.steps)
+		}
+	case bytes.Equal(bucket, leasesBucket):
+		if l, err := decodeLease(value); err == nil {
+			v = fmt.Sprintf("device=%s name=%q start=%s until=%s length=%s reported=%s policy=%s attempts=%d held=%v",
+				l.device, l.name, stamp(l.start), stamp(l.until), l.length, stamp(l.reported), l.policy, l.attempts, l.held)
+		}
+	case bytes.Equal(bucket, metaBucket):
+		k = string(key)
+	}
+	return k, v
+}
+
+// hexWords writes bytes in hex, 8 by 8 as ids are.
+func hexWords(b []byte) string {
+	var words []string
+	for ; len(b) > 8; b = b[8:] {
+		words = append(words, hex.EncodeToString(b[:8]))
+	}
+	return strings.Join(append(words, hex.EncodeToString(b)), ".")
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Format("2006-01-02T15:04:05.000Z")
+}
