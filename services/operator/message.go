@@ -17,7 +17,7 @@ import (
 type Message struct {
 	List    messageList    `cmd:"" help:"List an account's messages, newest first."`
 	Show    messageShow    `cmd:"" help:"Show where a message stands and all that happened to it."`
-	Requeue messageRequeue `cmd:"" help:"Offer messages again that failed, expired, were cancelled or are out with a phone."`
+	Requeue messageRequeue `cmd:"" help:"Offer messages again that failed, expired or were cancelled, or that a phone keeps after its lease."`
 	Cancel  messageCancel  `cmd:"" help:"Take messages back that no phone has sent."`
 }
 

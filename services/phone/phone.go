@@ -122,7 +122,7 @@ func (p *Phone) Run(ctx context.Context) error {
 		case ctx.Err() != nil && err != nil:
 			return nil
 		case errors.Is(err, ErrUnauthorized):
-			return err
+			return ErrUnauthorized
 		case err != nil:
 			p.pause(ctx, err)
 			continue
@@ -202,7 +202,7 @@ func (p *Phone) report(stop context.Context, outcomes []Outcome) error {
 				hook(p.o.Device, outcomes, err)
 			}
 			if errors.Is(err, ErrUnauthorized) {
-				return err
+				return ErrUnauthorized
 			}
 			return nil
 		}

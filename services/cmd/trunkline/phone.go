@@ -90,19 +90,22 @@ func showProgress(ctx context.Context, out io.Writer, fleet *phone.Fleet) {
 	defer ticker.Stop()
 	var last phone.Stats
 	for {
-		rate := 0.0
-		stats := fleet.Stats()
-		rate = float64(stats.Sent+stats.Failed-last.Sent-last.Failed) / every.Seconds()
-		last = stats
-		fmt.Fprintf(out, "%s%7.1f/s  sent %d  failed %d  in hand %d  errors %d   %s",
-			before, rate, stats.Sent, stats.Failed, stats.InHand(), stats.Errors, after)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			stats := fleet.Stats()
-			fmt.Fprintf(out, "%sstopped: sent %d, failed %d, in hand %d, errors %d          \n",
-				before, stats.Sent, stats.Failed, stats.InHand(), stats.Errors)
+			fmt.Fprintf(out, "%sstopped: %s%s\n", before, sums(fleet.Stats()), padding)
 			return
 		}
+		now := fleet.Stats()
+		rate := float64(now.Sent+now.Failed-last.Sent-last.Failed) / every.Seconds()
+		fmt.Fprintf(out, "%s%.1f a second: %s%s%s", before, rate, sums(now), padding, after)
+		last = now
 	}
+}
+
+// padding covers what is left of a longer line.
+const padding = "        "
+
+func sums(s phone.Stats) string {
+	return fmt.Sprintf("sent %d, failed %d, in hand %d, errors %d", s.Sent, s.Failed, s.InHand(), s.Errors)
 }
