@@ -222,30 +222,35 @@ func TestServe_QueueGroupAndBroadcast(t *testing.T) {
 
 // When Serve ends, handlers are told, and waited for.
 func TestServe_StopWaitsForHandlers(t *testing.T) {
-	b := bustest.New(t)
-	began, ended := make(chan struct{}), false
-	stop := serve(t, b, endpoint("long", func(ctx context.Context, _ question) (answer, error) {
-		close(began)
-		<-ctx.Done()
-		ended = true
-		return answer{}, ctx.Err()
-	}))
-	failed := make(chan error, 1)
-	go func() {
-		_, err := bus.Call[answer](t.Context(), b, "long", question{})
-		failed <- err
-	}()
-	<-began
-	stop()
-	if !ended {
-		t.Error("Serve returned while a handler ran")
-	}
-	if err := <-failed; !fault.Is(err, fault.Unavailable) {
-		t.Errorf("got %v, want Unavailable", err)
-	}
-	if _, err := bus.Call[answer](t.Context(), b, "long", question{}); !fault.Is(err, fault.Unavailable) {
-		t.Errorf("after stop: got %v, want Unavailable", err)
-	}
+	dir := t.TempDir()
+	bustest.Simulate(t, func(t *testing.T) {
+		server, b := bustest.Start(t, dir)
+		defer server.Stop()
+		began := make(chan struct{})
+		stop := serve(t, b, endpoint("long", func(ctx context.Context, _ question) (answer, error) {
+			close(began)
+			<-ctx.Done()
+			time.Sleep(3 * time.Second) // of simulated time, to put things in order
+			return answer{}, ctx.Err()
+		}))
+		failed := make(chan error, 1)
+		go func() {
+			_, err := bus.Call[answer](context.Background(), b, "long", question{})
+			failed <- err
+		}()
+		<-began
+		begin := time.Now()
+		stop()
+		if got, want := time.Since(begin), 3*time.Second; got < want {
+			t.Errorf("Serve returned after %v, while a handler ran until %v", got, want)
+		}
+		if err := <-failed; !fault.Is(err, fault.Unavailable) {
+			t.Errorf("got %v, want Unavailable", err)
+		}
+		if _, err := bus.Call[answer](context.Background(), b, "long", question{}); fault.As(err).Code != "no_responder" {
+			t.Errorf("after stop: got %v, want no responder", err)
+		}
+	})
 }
 
 func TestServe_LeavesNoGoroutine(t *testing.T) {

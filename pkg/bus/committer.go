@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -168,6 +169,8 @@ func (c *Committer) Run(ctx context.Context) error {
 		case <-c.wake:
 		}
 		for ctx.Err() == nil {
+			// Those whom the last commit answered may want to join this one.
+			runtime.Gosched()
 			if taken = c.take(taken[:0]); len(taken) == 0 {
 				break
 			}

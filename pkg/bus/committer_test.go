@@ -220,6 +220,22 @@ func TestCommit_SameKeyTwiceInOneBatch(t *testing.T) {
 	}
 }
 
+// A message that expects what an earlier one of its own request makes untrue.
+func TestCommit_RequestAgainstItself(t *testing.T) {
+	b := bustest.New(t)
+	makeStream(t, b)
+	second := message("s.key", "", "2")
+	second.Header.Set(jetstream.ExpectedLastSubjSeqHeader, "0")
+	_, errs := together(t, b, bus.CommitterOptions{}, []*nats.Msg{message("s.key", "", "1"), second})
+	var wrong *bus.WrongLast
+	if !errors.As(errs[0], &wrong) || wrong.Last != 0 {
+		t.Errorf("got %v, want WrongLast 0", errs[0])
+	}
+	if got := bodies(t, b); len(got) != 0 {
+		t.Errorf("got %v stored, want nothing", got)
+	}
+}
+
 func TestCommit_Full(t *testing.T) {
 	for name, size := range map[string]int{"singles": 1, "batches": 30} {
 		t.Run(name, func(t *testing.T) {

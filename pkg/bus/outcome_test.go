@@ -114,6 +114,61 @@ func TestCommit_LostAnswer(t *testing.T) {
 	}
 }
 
+// The id that is found belongs to another's message, stored since the committer
+// last looked.
+func TestCommit_LostRefusal(t *testing.T) {
+	for _, n := range []int{1, 5} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			dir := t.TempDir()
+			bustest.Simulate(t, func(t *testing.T) {
+				l := startLossy(t, dir)
+				makeStream(t, l.Bus)
+				c := bus.NewCommitter(l.Bus, stream, bus.CommitterOptions{})
+				stop := start(t, c.Run)
+				defer stop()
+				if _, err := c.Commit(context.Background(), messages(1, "first")); err != nil {
+					t.Fatal(err)
+				}
+				mine := messages(n, "mine")
+				if _, err := l.JS.PublishMsg(context.Background(), message(mine[0].Subject, "mine-1", "another's")); err != nil {
+					t.Fatal(err)
+				}
+				l.loseAnswers(1)
+				if _, err := c.Commit(context.Background(), mine); !errors.Is(err, bus.ErrDuplicate) {
+					t.Errorf("got %v, want ErrDuplicate", err)
+				}
+			})
+		})
+	}
+}
+
+// Somebody else's open batches leave no room for ours until they lapse.
+func TestCommit_TooManyOpenBatches(t *testing.T) {
+	dir := t.TempDir()
+	bustest.Simulate(t, func(t *testing.T) {
+		server, b := bustest.Start(t, dir)
+		defer server.Stop()
+		makeStream(t, b)
+		for i := range 50 {
+			m := message("s.x", "", "")
+			m.Header.Set("Nats-Batch-Id", fmt.Sprint(i))
+			m.Header.Set("Nats-Batch-Sequence", "1")
+			if err := b.Conn.PublishMsg(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := time.Now()
+		stored, errs := together(t, b, bus.CommitterOptions{}, messages(2, "a"))
+		wantNoErrors(t, errs)
+		if diff := cmp.Diff([]bus.Stored{{First: 1, Count: 2}}, stored); diff != "" {
+			t.Error(diff)
+		}
+		if time.Since(begin) < time.Second {
+			t.Error("the open batches left room, so this tests nothing")
+		}
+	})
+}
+
 // Without a message id there is nothing to be found: the copy is whole.
 func TestCommit_LostAnswerWithoutID(t *testing.T) {
 	dir := t.TempDir()

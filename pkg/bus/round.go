@@ -234,7 +234,7 @@ func (r *round) judge(ctx context.Context, u *unit, floor uint64) (first uint64,
 
 // pause waits before a retry; false when there is none.
 func (r *round) pause(ctx context.Context, deadline time.Time) bool {
-	if ctx.Err() != nil || r.bus.Conn.IsClosed() || !r.now().Before(deadline) {
+	if !r.now().Before(deadline) {
 		return false
 	}
 	r.timer.Reset(retryPause)

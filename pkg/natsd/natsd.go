@@ -61,6 +61,8 @@ type Server struct {
 	lock   *lock
 	log    *zap.Logger
 
+	stop sync.Once
+
 	mu    sync.Mutex
 	conns []*nats.Conn
 }
@@ -187,13 +189,16 @@ func (s *Server) URL() string {
 }
 
 // Stop closes the connections, shuts the engine down and gives the data
-// directory free. Nothing of the engine runs afterwards.
+// directory free. Nothing of the engine runs afterwards. A second call does
+// nothing.
 func (s *Server) Stop() {
-	if err := os.Remove(filepath.Join(s.dir, addressFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.log.Warn("address file not removed", zap.Error(err))
-	}
-	s.shutdown()
-	s.lock.release()
+	s.stop.Do(func() {
+		if err := os.Remove(filepath.Join(s.dir, addressFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.log.Warn("address file not removed", zap.Error(err))
+		}
+		s.shutdown()
+		s.lock.release()
+	})
 }
 
 func (s *Server) shutdown() {

@@ -1,10 +1,12 @@
 package natsd
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,7 +22,13 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// holdVariable makes the test binary a process that holds a data directory.
+const holdVariable = "NATSD_TEST_HOLD"
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(holdVariable); dir != "" {
+		hold(dir)
+	}
 	ats.Register() // the engine's ticker must not be born inside a synctest bubble
 	code := m.Run()
 	ats.Unregister()
@@ -82,6 +90,88 @@ func TestStart_SecondOnSameDirectory(t *testing.T) {
 	}
 	s.Stop()
 	mustStart(t, Options{Dir: dir, InProcessOnly: true}).Stop()
+}
+
+// hold starts an engine, stores a message, says so, and waits to be killed.
+func hold(dir string) {
+	s, err := Start(Options{Dir: dir})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	conn, err := s.Connect("holder")
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	js, err := jetstream.New(conn)
+	if err == nil {
+		_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowAtomicPublish: true})
+	}
+	if err == nil {
+		_, err = js.Publish(context.Background(), "s.x", nil)
+	}
+	fmt.Println("holding", err)
+	select {}
+}
+
+// A directory that another process holds is refused, naming it; once it is
+// killed the directory is free, and holds what was acknowledged.
+func TestStart_AfterKilledProcess(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	other := exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), holdVariable+"="+dir)
+	out, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "holding <nil>\n" {
+		t.Fatalf("other process: %q, %v", line, err)
+	}
+	_, err = Start(Options{Dir: dir})
+	if want := fmt.Sprintf("pid %d", other.Process.Pid); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want it to name %s", err, want)
+	}
+	conn, err := Dial(dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if err := other.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	other.Wait()
+	if _, err := Dial(dir, "test"); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("got %v, want ErrNotRunning", err)
+	}
+	s := mustStart(t, Options{Dir: dir})
+	defer s.Stop()
+	conn, err = s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack, err := mustStream(t, conn).Publish(t.Context(), "s.x", nil)
+	if err != nil || ack.Sequence != 2 {
+		t.Errorf("got %v, %v, want the second message", ack, err)
+	}
+}
+
+func TestStop_Twice(t *testing.T) {
+	dir := t.TempDir()
+	s := mustStart(t, Options{Dir: dir})
+	s.Stop()
+	next := mustStart(t, Options{Dir: dir})
+	defer next.Stop()
+	s.Stop() // must not touch what is another's now
+	conn, err := Dial(dir, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
 }
 
 func TestStart_RefusesUnknownDurability(t *testing.T) {
