@@ -3,10 +3,8 @@ package projection
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	bolt "go.etcd.io/bbolt"
@@ -69,21 +67,18 @@ func writeCursor(tx *bolt.Tx, stream string, c cursor) error {
 var errLost = errors.New("stream is not what was folded")
 
 // checkCursor holds a cursor to its stream and gives the stream's creation
-// time. It asks the stream's leader: a replica that lags behind would make a
-// good cursor look bad.
+// time.
 func checkCursor(ctx context.Context, b *bus.Bus, stream string, at cursor) (int64, error) {
-	var stored time.Time
+	var last *jetstream.RawStreamMsg
 	var err error
 	if at.seq != 0 {
 		// The event before the stream's state: what ages out between the two
 		// answers is then seen in the state.
-		stored, err = storedAt(ctx, b, stream, at.seq)
-		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
+		last, err = b.Get(ctx, stream, at.seq)
+		if err != nil && !errors.Is(err, bus.ErrNoMessage) {
 			return 0, err
 		}
 	}
-	there := at.seq != 0 && err == nil
-
 	s, err := b.JS.Stream(ctx, stream)
 	if err != nil {
 		return 0, fmt.Errorf("read state of %s: %w", stream, err)
@@ -94,36 +89,11 @@ func checkCursor(ctx context.Context, b *bus.Bus, stream string, at cursor) (int
 	case at.created != 0 && at.created != created:
 		return 0, fmt.Errorf("%w: %s was made anew at %v", errLost, stream, info.Created)
 	case at.seq == 0:
-	case there && stored.UnixNano() != at.time:
+	case last != nil && last.Time.UnixNano() != at.time:
 		return 0, fmt.Errorf("%w: %s has another event at %d", errLost, stream, at.seq)
-	case there:
+	case last != nil:
 	case info.State.FirstSeq != at.seq+1:
 		return 0, fmt.Errorf("%w: %s has no event %d and begins at %d", errLost, stream, at.seq, info.State.FirstSeq)
 	}
 	return created, nil
-}
-
-// storedAt asks a stream's leader when it stored an event.
-func storedAt(ctx context.Context, b *bus.Bus, stream string, seq uint64) (time.Time, error) {
-	subject := jetstream.DefaultAPIPrefix + "STREAM.MSG.GET." + stream
-	answer, err := b.Conn.RequestWithContext(ctx, subject, fmt.Appendf(nil, `{"seq":%d}`, seq))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("read %s %d: %w", stream, seq, err)
-	}
-	var got struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Time time.Time `json:"time"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(answer.Data, &got); err != nil {
-		return time.Time{}, fmt.Errorf("read %s %d: %w", stream, seq, err)
-	}
-	if got.Error != nil {
-		if got.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound {
-			return time.Time{}, jetstream.ErrMsgNotFound
-		}
-		return time.Time{}, fmt.Errorf("read %s %d: %w", stream, seq, got.Error)
-	}
-	return got.Message.Time, nil
 }

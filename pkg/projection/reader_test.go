@@ -308,3 +308,38 @@ func (w *wire) carry(client net.Conn) {
 	server.Close()
 	<-back
 }
+
+// What no time will mend ends Run.
+func TestRunFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		p     tally
+		after func(*bus.Bus)
+	}{
+		"filters overlap":       {tally{subjects: []string{"a", "*"}}, func(*bus.Bus) {}},
+		"connection was closed": {tally{}, func(b *bus.Bus) { b.Conn.Close() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := bustest.New(t)
+			makeStreams(t, b)
+			f := start(t, filepath.Join(t.TempDir(), "tally.db"), b, test.p, projection.Options{})
+			test.after(b)
+			if err := f.fail(); err == nil {
+				t.Error("run ended without an error")
+			}
+		})
+	}
+}
+
+// A stream that is made late is waited for. The time is simulated.
+func TestStreamMadeLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bustest.New(t)
+		makeStream(t, b, payments)
+		f := start(t, filepath.Join(t.TempDir(), "tally.db"), b, tally{}, projection.Options{})
+		f.await(payments, publish(t, b, "PAYMENTS.a", "1"))
+		synctest.Wait() // until all that happens by itself has happened
+		makeStream(t, b, orders)
+		f.await(orders, publish(t, b, "ORDERS.a", "1"))
+		ready(t, f)
+	})
+}

@@ -165,6 +165,24 @@ func TestRebuildAfterAllAgedOut(t *testing.T) {
 	f.await(orders, publish(t, b, "ORDERS.a", "goes on"))
 }
 
+// Against streams that were made anew there is nothing to verify.
+func TestVerifyOtherStream(t *testing.T) {
+	b := bustest.New(t)
+	makeStreams(t, b)
+	publishMany(t, b, 10)
+	f := start(t, filepath.Join(t.TempDir(), "tally.db"), b, tally{}, projection.Options{})
+	f.catchUp(b)
+	f.cancel()
+	if err := f.Wait(context.Background(), orders, 1<<60); err == nil {
+		t.Error("waited for ever")
+	}
+	remake(t, b, orders)
+	publish(t, b, "ORDERS.a", "other")
+	if difference, err := f.Verify(t.Context()); err == nil {
+		t.Errorf("verified against another stream: %q", difference)
+	}
+}
+
 func TestVerifyFindsDifference(t *testing.T) {
 	tests := []struct {
 		name  string

@@ -189,6 +189,9 @@ func TestLag(t *testing.T) {
 	ready(t, f)
 	publish(t, b, "ORDERS.a", "hold")
 	<-held
+	if got := f.Cursor(orders); got != 0 {
+		t.Errorf("cursor is %d while Committed is still told of 1", got)
+	}
 	for range 5 {
 		publish(t, b, "ORDERS.a", "1")
 		publish(t, b, "ORDERS.z", "not read")
