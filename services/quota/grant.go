@@ -42,10 +42,10 @@ func newGrants() *grants {
 }
 
 // open adds a grant. It must not end before those that are there.
-func (g *grants) open(new request.Grant, ends time.Time) {
-	one := &grant{Grant: new, left: new.Count, ends: ends}
+func (g *grants) open(given request.Grant, ends time.Time) {
+	one := &grant{Grant: given, left: given.Count, ends: ends}
 	one.at = g.byEnd.PushBack(one)
-	g.byID[new.ID] = one
+	g.byID[given.ID] = one
 	g.reserved[one.key()] += int64(one.left)
 }
 

@@ -98,26 +98,26 @@ func TestGrantTakenOverIsNotCountedTwice(t *testing.T) {
 		s := w.startSender(1)
 		w.await("a leader", w.granting)
 		w.publish(alice, 7, time.Now().UTC().Format(monthLayout), "")
-		whole, err := s.reserve(alice, 30, 100)
+		whole, err := s.reserve(alice, 1000, 2000)
 		if err != nil {
 			t.Fatal(err)
 		}
-		part, err := s.reserve(alice, 20, 100)
+		part, err := s.reserve(alice, 20, 2000)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.publish(alice, 30, whole.Month, whole.ID)
+		w.publish(alice, 1000, whole.Month, whole.ID)
 		w.publish(alice, 5, part.Month, part.ID)
 		a.folded()
 		a.stop()
 		// The same file: what is folded is not folded again.
 		a = w.start("a")
 		w.await("a leader", w.granting)
-		w.mustUse(alice, 57)
+		w.mustUse(alice, 1027)
 		a.mustHaveOpen(1)
 		w.publish(alice, 15, part.Month, part.ID)
 		a.folded()
-		w.mustUse(alice, 57)
+		w.mustUse(alice, 1027)
 		a.mustHaveOpen(0)
 	})
 }
@@ -205,6 +205,24 @@ func TestSilentIngress(t *testing.T) {
 		w.await("a leader", w.granting)
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("served after %v although the silent ingress was removed", took)
+		}
+	})
+}
+
+func TestIngressThatStoppedIsNotWaitedFor(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		a := w.start("a")
+		s := w.startSender(1)
+		w.await("a leader", w.granting)
+		w.start("b")
+		time.Sleep(time.Second)
+		s.stop()
+		a.stop()
+		began := time.Now()
+		w.await("the next leader", w.granting)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("takeover took %v, want less than a second", took)
 		}
 	})
 }

@@ -15,25 +15,25 @@ type metrics struct {
 }
 
 func newMetrics(r prometheus.Registerer, l *ledger) *metrics {
-	make := promauto.With(r)
-	make.NewGaugeFunc(prometheus.GaugeOpts{
+	factory := promauto.With(r)
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "trunkline_quota_open_grants",
 		Help: "Grants whose messages have not all arrived.",
 	}, func() float64 { return float64(l.openGrants()) })
 	return &metrics{
-		grants: make.NewCounter(prometheus.CounterOpts{
+		grants: factory.NewCounter(prometheus.CounterOpts{
 			Name: "trunkline_quota_grants_total",
 			Help: "Reservations granted.",
 		}),
-		refusals: make.NewCounterVec(prometheus.CounterOpts{
+		refusals: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "trunkline_quota_refusals_total",
 			Help: "Reservations refused, by reason.",
 		}, []string{"reason"}),
-		leader: make.NewGauge(prometheus.GaugeOpts{
+		leader: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "trunkline_quota_leader",
 			Help: "1 while this instance leads.",
 		}),
-		lag: make.NewGauge(prometheus.GaugeOpts{
+		lag: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "trunkline_quota_lag_events",
 			Help: "Events stored and not folded yet.",
 		}),

@@ -247,7 +247,7 @@ func TestLimitHoldsAcrossTakeovers(t *testing.T) {
 		stop := make(chan struct{})
 		var pressing sync.WaitGroup
 		for _, s := range senders {
-			for range 4 {
+			for range 2 {
 				pressing.Go(func() {
 					for {
 						select {
@@ -264,7 +264,7 @@ func TestLimitHoldsAcrossTakeovers(t *testing.T) {
 				})
 			}
 		}
-		for range 3 {
+		for range 2 {
 			time.Sleep(3 * time.Second)
 			a.kill()
 			w.await("a leader", w.granting)

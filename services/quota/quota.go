@@ -64,8 +64,20 @@ func New(cfg Config, d Deps) *Quota {
 func (q *Quota) Name() string { return "quota" }
 
 // Run folds, stands by, and serves while it leads. The buckets and streams
-// must be there.
-func (q *Quota) Run(ctx context.Context) (err error) {
+// must be there. The end of ctx is no error.
+func (q *Quota) Run(ctx context.Context) error {
+	err := q.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil
+	}
+	if q.file != nil {
+		err = errors.Join(err, q.file.Close())
+	}
+	return err
+}
+
+func (q *Quota) run(ctx context.Context) error {
+	var err error
 	q.claims, err = q.bus.JS.KeyValue(ctx, streams.ClaimsBucket)
 	if err != nil {
 		return fmt.Errorf("open bucket %s: %w", streams.ClaimsBucket, err)
@@ -79,22 +91,18 @@ func (q *Quota) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("open projection %s: %w", Projection, err)
 	}
-	defer func() { err = errors.Join(err, q.file.Close()) }()
-	// Nothing is folded before Run, so what was loaded stands at these.
+	// Nothing is folded before its Run, so what was loaded stands at these.
 	for _, shard := range q.shards.All() {
 		stream := streams.EnqueueStream(shard)
 		q.ledger.startAt(stream, q.file.Cursor(stream))
 	}
 	q.roster = newRoster(q.now)
 
-	g, running := errgroup.WithContext(ctx)
-	g.Go(func() error { return q.file.Run(running) })
-	g.Go(func() error { return q.roster.watch(running, q.claims) })
-	g.Go(func() error { return q.serveProjection(running) })
-	g.Go(func() error { return q.measureLag(running) })
-	g.Go(func() error { return q.lead(running) })
-	if err := g.Wait(); err != nil && !errors.Is(err, ctx.Err()) {
-		return err
-	}
-	return nil
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return q.file.Run(ctx) })
+	g.Go(func() error { return q.roster.watch(ctx, q.claims) })
+	g.Go(func() error { return q.serveProjection(ctx) })
+	g.Go(func() error { return q.measureLag(ctx) })
+	g.Go(func() error { return q.lead(ctx) })
+	return g.Wait()
 }

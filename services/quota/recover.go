@@ -76,13 +76,17 @@ func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) erro
 			return nil
 		}
 		var given []request.Grant
-		for instance, grants := range q.ask(ctx, leader, silent) {
+		answers := q.ask(ctx, leader, silent)
+		for instance, grants := range answers {
 			answered[instance] = true
 			given = append(given, grants...)
 		}
 		taken, folded := q.ledger.takeOver(given)
 		if err := q.settle(ctx, taken, folded); err != nil {
 			return err
+		}
+		if len(answers) == len(silent) {
+			continue
 		}
 		if err := sleep(ctx, retryEvery); err != nil {
 			return err
@@ -210,10 +214,11 @@ func readLog(ctx context.Context, b *bus.Bus, stream string, subjects []string, 
 		_ = b.JS.DeleteConsumer(context.WithoutCancel(ctx), stream, info.Name)
 	}()
 	for left := info.NumPending; left > 0; {
-		batch, err := consumer.Fetch(int(min(left, 512)), jetstream.FetchContext(ctx))
+		batch, err := consumer.Fetch(int(min(left, 512)), jetstream.FetchMaxWait(foldTimeout))
 		if err != nil {
 			return fmt.Errorf("read %s: %w", stream, err)
 		}
+		before := left
 		for m := range batch.Messages() {
 			meta, err := m.Metadata()
 			if err != nil {
@@ -227,6 +232,12 @@ func readLog(ctx context.Context, b *bus.Bus, stream string, subjects []string, 
 		}
 		if err := batch.Error(); err != nil {
 			return fmt.Errorf("read %s: %w", stream, err)
+		}
+		if left == before {
+			return fmt.Errorf("read %s: %d messages did not come", stream, left)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("read %s: %w", stream, ctx.Err())
 		}
 	}
 	return nil

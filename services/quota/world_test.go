@@ -76,6 +76,7 @@ type instance struct {
 	name   string
 	bus    *bus.Bus
 	quota  *Quota
+	gauges *prometheus.Registry
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -88,13 +89,13 @@ func (w *world) start(name string) *instance {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	i := &instance{w: w, name: name, bus: b, cancel: cancel, done: make(chan error, 1)}
+	i := &instance{w: w, name: name, bus: b, cancel: cancel, done: make(chan error, 1), gauges: prometheus.NewRegistry()}
 	i.quota = New(DefaultConfig(), Deps{
 		Deps: service.Deps{
 			Bus:     b,
 			Dir:     w.projections(name),
 			Log:     zaptest.NewLogger(w.t),
-			Metrics: prometheus.NewRegistry(),
+			Metrics: i.gauges,
 			Now:     time.Now,
 		},
 		Shards: w.shards,
@@ -123,7 +124,9 @@ func (i *instance) stop() {
 func (i *instance) kill() {
 	i.bus.Conn.Close()
 	i.cancel()
-	<-i.done
+	if err := <-i.done; err != nil {
+		i.w.t.Logf("quota %s, cut off: %v", i.name, err)
+	}
 	i.done <- nil
 }
 
