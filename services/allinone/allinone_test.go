@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
@@ -209,6 +211,49 @@ func TestMissingStream(t *testing.T) {
 		err := Run(t.Context(), settings(dir), Deps{Log: testLog(t), Version: "0.0.0-test", Listener: listener, InProcessOnly: true})
 		if err == nil || !strings.Contains(err.Error(), "STATUS_0 is missing") {
 			t.Errorf("got error %v, want one that names the missing stream", err)
+		}
+	})
+}
+
+// A first start that broke off is made good by the next, whose account's token
+// nobody has seen.
+func TestFirstStartBrokenOff(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		dir := t.TempDir()
+		start(t, dir).stop()
+		if err := os.Remove(filepath.Join(dir, "engine", createdFile)); err != nil {
+			t.Fatal(err)
+		}
+		s := start(t, dir)
+		defer s.stop()
+		if s.Token != "" {
+			t.Error("got a token for an account that was there, want none")
+		}
+		if _, err := os.Stat(filepath.Join(dir, "engine", createdFile)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A stream that differs from the settings is left as it is, and serves.
+func TestStreamsThatDiffer(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		dir := t.TempDir()
+		start(t, dir).stop()
+		engine, b := bustest.Start(t, dir)
+		defer engine.Stop()
+		cfg := settings(dir)
+		cfg.Engine.EnqueueMaxBytes *= 2
+		core, logged := observer.New(zap.WarnLevel)
+		if err := ensure(t.Context(), cfg, zap.New(core), b, false); err != nil {
+			t.Fatal(err)
+		}
+		if got := logged.FilterField(zap.String("stream", "ENQUEUE_0")).Len(); got != 1 || logged.Len() != 1 {
+			t.Errorf("got warnings %v, want one about ENQUEUE_0", logged.All())
+		}
+		cfg.Engine.Shards = 2
+		if err := ensure(t.Context(), cfg, zap.NewNop(), b, false); err == nil || !strings.Contains(err.Error(), "began with 1 shards") {
+			t.Errorf("other shards: got error %v, want one that says what it began with", err)
 		}
 	})
 }

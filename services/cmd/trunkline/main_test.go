@@ -29,11 +29,13 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server": startServer, // starts one on ./data, sets URL and, on a first start, TOKEN
-			"stop":   stopServer,  // ends it as SIGTERM does
-			"kill":   killServer,  // ends it as SIGKILL does
-			"http":   callHTTP,    // METHOD PATH [BODY]: prints status and answer
-			"match":  match,       // NAME REGEXP: sets NAME to what the first group matches in stdout
+			"server":      startServer, // starts one on ./data, sets URL and, on a first start, TOKEN
+			"stop":        stopServer,  // ends it as SIGTERM does
+			"kill":        killServer,  // ends it as SIGKILL does
+			"stop-across": stopAcross,  // the same in the middle of a request: PATH BODY
+			"stop-twice":  stopTwice,   // twice, in the middle of a request: PATH
+			"http":        callHTTP,    // METHOD PATH [BODY]: prints status and answer
+			"match":       match,       // NAME REGEXP: sets NAME to what the first group matches in stdout
 		},
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -107,6 +109,74 @@ func (s *server) end(ts *testscript.TestScript, clean bool) {
 	}
 	s.cmd = nil
 	s.log.Reset()
+}
+
+// inFlight sends the head of a request, tells the server to stop, and calls the
+// rest once the server takes no more connections.
+func (s *server) inFlight(ts *testscript.TestScript, path string, length int, rest func(net.Conn)) {
+	address := ts.Getenv("ADDRESS")
+	conn, err := net.Dial("tcp", address)
+	ts.Check(err)
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", path, address, length)
+	ts.Check(err)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	ts.Check(err)
+	if !strings.HasPrefix(line, "HTTP/1.1 100 ") {
+		ts.Fatalf("got %q, want the server to ask for the body", line)
+	}
+	ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
+	for {
+		more, err := net.Dial("tcp", address)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			break
+		}
+		if err == nil {
+			_ = more.Close()
+		}
+	}
+	rest(conn)
+}
+
+// stopAcross stops the server in the middle of a request and prints its answer:
+// PATH BODY.
+func stopAcross(ts *testscript.TestScript, _ bool, args []string) {
+	s := serverOf(ts)
+	s.inFlight(ts, args[0], len(args[1]), func(conn net.Conn) {
+		_, err := io.WriteString(conn, args[1])
+		ts.Check(err)
+		answer, err := io.ReadAll(conn)
+		ts.Check(err)
+		_, err = ts.Stdout().Write(answer)
+		ts.Check(err)
+	})
+	s.end(ts, true)
+}
+
+// stopTwice tells the server twice to stop, in the middle of a request.
+func stopTwice(ts *testscript.TestScript, _ bool, args []string) {
+	s := serverOf(ts)
+	s.inFlight(ts, args[0], 1, func(net.Conn) {
+		ended := make(chan error)
+		go func() { ended <- s.cmd.Wait() }()
+		// One that comes together with the first is not a second one yet.
+		again := time.NewTicker(10 * time.Millisecond)
+		defer again.Stop()
+		var err error
+		for running := true; running; {
+			select {
+			case <-again.C:
+				_ = s.cmd.Process.Signal(syscall.SIGINT)
+			case err = <-ended:
+				running = false
+			}
+		}
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
+			ts.Fatalf("the server ended with %v, want the second signal to end it", err)
+		}
+		s.cmd = nil
+	})
 }
 
 func commandPath(ts *testscript.TestScript) string {
