@@ -17,13 +17,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-const (
-	renewEvery = streams.ClaimTTL / 4
-	// A claim is used for less than it lasts: an id that was given must be on
-	// its way before another ingress can hold the number.
-	useFor     = streams.ClaimTTL * 3 / 4
-	claimPause = 100 * time.Millisecond
-)
+// claimPause is between attempts to claim a number.
+const claimPause = 100 * time.Millisecond
 
 // claim holds a number in the claims bucket, under which this ingress gives
 // ids and answers requests.
@@ -32,6 +27,7 @@ type claim struct {
 	shards streams.Shards
 	log    *zap.Logger
 	now    func() time.Time
+	ttl    time.Duration                               // the bucket's
 	serve  func(ctx context.Context, number int) error // answers requests under the number
 	idle   func() bool                                 // whether nothing of ours is under way
 	owner  []byte                                      // the claim's value
@@ -43,12 +39,19 @@ type claim struct {
 }
 
 func newClaim(d Deps, serve func(context.Context, int) error, idle func() bool) *claim {
-	return &claim{bus: d.Bus, shards: d.Shards, log: d.Log, now: d.Now, serve: serve, idle: idle, owner: []byte(nuid.Next())}
+	return &claim{bus: d.Bus, shards: d.Shards, log: d.Log, now: d.Now, ttl: streams.ClaimTTL, serve: serve, idle: idle, owner: []byte(nuid.Next())}
 }
 
 var errNoNumber = &fault.Error{
 	Kind: fault.Unavailable, Code: "no_number", Text: "This server may not accept messages now, try again", RetryAfter: time.Second,
 }
+
+// renewEvery is when a claim is renewed.
+func (c *claim) renewEvery() time.Duration { return c.ttl / 4 }
+
+// useFor is how long a claim is used, which is less than it lasts: an id that
+// was given must be on its way before another ingress can hold the number.
+func (c *claim) useFor() time.Duration { return c.ttl * 3 / 4 }
 
 // IDs gives the ids of the number that is held now.
 func (c *claim) IDs() (*streams.IDs, int, error) {
@@ -87,14 +90,14 @@ type held struct {
 
 // take claims the lowest number that is free.
 func (c *claim) take(ctx context.Context) (*held, error) {
-	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	ctx, cancel := context.WithTimeout(ctx, c.renewEvery())
 	defer cancel()
 	bucket, err := c.bus.JS.KeyValue(ctx, streams.ClaimsBucket)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", streams.ClaimsBucket, err)
 	}
 	for number := range streams.MaxInstance + 1 {
-		h := &held{bucket: bucket, number: number, key: streams.IngressClaim(number), until: c.now().Add(useFor)}
+		h := &held{bucket: bucket, number: number, key: streams.IngressClaim(number), until: c.now().Add(c.useFor())}
 		h.revision, err = bucket.Create(ctx, h.key, c.owner)
 		if err == nil {
 			return h, nil
@@ -121,7 +124,7 @@ func (c *claim) hold(running context.Context, h *held) error {
 		return errors.Join(context.Cause(ctx), err)
 	}
 	c.log.Info("ingress number claimed", zap.Int("instance", h.number))
-	renew := time.NewTicker(renewEvery)
+	renew := time.NewTicker(c.renewEvery())
 	defer renew.Stop()
 	for {
 		select {
@@ -173,7 +176,7 @@ func (c *claim) begin(ctx context.Context, h *held) error {
 // renew keeps the claim. An error says that it is lost; one renewal that fails
 // is no loss.
 func (c *claim) renew(ctx context.Context, h *held) error {
-	limit, cancel := context.WithTimeout(ctx, renewEvery/2)
+	limit, cancel := context.WithTimeout(ctx, c.renewEvery()/2)
 	defer cancel()
 	sent := c.now()
 	revision, err := h.bucket.Update(limit, h.key, c.owner, h.revision)
@@ -189,7 +192,7 @@ func (c *claim) renew(ctx context.Context, h *held) error {
 		}
 	}
 	if err == nil {
-		h.revision, h.until = revision, sent.Add(useFor)
+		h.revision, h.until = revision, sent.Add(c.useFor())
 		c.mu.Lock()
 		c.until = h.until
 		c.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +19,6 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
-	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/services/ingress"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -43,6 +43,9 @@ type fixture struct {
 	Logs       *observer.ObservedLogs // everything logged, from debug on
 	Metrics    *prometheus.Registry
 	Deployment streams.Deployment
+
+	StopIngress    func()
+	StopDispatcher func()
 
 	t   testing.TB
 	dir string
@@ -85,18 +88,11 @@ func (f *fixture) Restart() {
 	f.run(false)
 }
 
-// Stop ends everything before the test does.
-func (f *fixture) Stop() {
-	f.end()
-	f.end = func() {}
-}
-
 func (f *fixture) run(fresh bool) {
 	f.t.Helper()
 	server, b := bustest.Start(f.t, f.dir)
 	f.end = server.Stop
-	ctx, cancel := context.WithCancel(context.Background())
-	if err := streams.Ensure(ctx, b.JS, f.Deployment, fresh); err != nil {
+	if err := streams.Ensure(context.Background(), b.JS, f.Deployment, fresh); err != nil {
 		f.t.Fatal(err)
 	}
 	if !fresh {
@@ -108,11 +104,30 @@ func (f *fixture) run(fresh bool) {
 	}
 	f.Bus, f.URL, f.Client = b, "http://"+listener.Addr().String(), &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	f.Quota, f.Dispatcher, f.Metrics = newQuota(b), newDispatcher(b, f.o.Shards), prometheus.NewRegistry()
-	main := ingress.New(ingress.DefaultConfig(), f.deps(b, listener))
+	stopQuota := f.service(f.Quota)
+	f.StopDispatcher = f.service(f.Dispatcher)
+	f.StopIngress = f.service(ingress.New(ingress.DefaultConfig(), f.deps(b, listener)))
+	f.end = func() {
+		f.Client.CloseIdleConnections()
+		f.StopIngress()
+		f.StopDispatcher()
+		stopQuota()
+		server.Stop()
+	}
+	f.waitReady()
+}
+
+// service runs s until it is stopped.
+func (f *fixture) service(s service.Service) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
-	go func() { ran <- service.Run(ctx, f.Quota, f.Dispatcher, main) }()
-	f.end = func() { f.stop(cancel, ran, server) }
-	f.waitReady(ran)
+	go func() { ran <- service.Run(ctx, s) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			f.t.Errorf("run: %v", err)
+		}
+	})
 }
 
 func (f *fixture) deps(b *bus.Bus, listener net.Listener) ingress.Deps {
@@ -123,15 +138,6 @@ func (f *fixture) deps(b *bus.Bus, listener net.Listener) ingress.Deps {
 		Version:  "0.0.0",
 		Gatherer: f.Metrics,
 	}
-}
-
-func (f *fixture) stop(cancel func(), ran <-chan error, server *natsd.Server) {
-	f.Client.CloseIdleConnections()
-	cancel()
-	if err := <-ran; err != nil {
-		f.t.Errorf("run: %v", err)
-	}
-	server.Stop()
 }
 
 // freeClaims does what a server that embeds its engine does: nobody else can hold a claim.
@@ -146,20 +152,10 @@ func (f *fixture) freeClaims(b *bus.Bus) {
 }
 
 // waitReady asks until the ingress is ready.
-func (f *fixture) waitReady(ran <-chan error) {
+func (f *fixture) waitReady() {
 	f.t.Helper()
 	for {
-		select {
-		case err := <-ran:
-			f.t.Fatalf("run: %v", err)
-		default:
-		}
-		answer, err := f.Client.Get(f.URL + "/health/ready")
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		_ = answer.Body.Close()
-		if answer.StatusCode == http.StatusOK {
+		if status, _ := f.Get("/health/ready"); status == http.StatusOK || f.t.Failed() {
 			return
 		}
 	}

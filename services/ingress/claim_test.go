@@ -1,0 +1,229 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/service"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// claims is a deployment on which ingress instances claim numbers.
+type claims struct {
+	*testing.T
+	bus    *bus.Bus
+	bucket jetstream.KeyValue
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClaims(t *testing.T) *claims {
+	c := &claims{T: t, bus: bustest.New(t), now: time.Now()}
+	d := streams.Deployment{Shards: 2, Replicas: 1, EnqueueMaxBytes: 1 << 20, StatusMaxBytes: 1 << 20}
+	if err := streams.Ensure(t.Context(), c.bus.JS, d, true); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if c.bucket, err = c.bus.JS.KeyValue(t.Context(), streams.ClaimsBucket); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c *claims) clock() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *claims) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// start runs a claim that is renewed often, and returns when it holds a number.
+func (c *claims) start(idle bool) (held *claim, stop func()) {
+	c.Helper()
+	serve := func(ctx context.Context, number int) error {
+		return c.bus.Serve(ctx, bus.ServeOptions{Name: "ingress", Version: "0.0.0", Endpoints: []bus.Endpoint{
+			{Subject: request.IngressSeen(number), Handler: bus.Handle(func(context.Context, request.Seen) (request.Saw, error) {
+				return request.Saw{}, nil
+			})},
+		}})
+	}
+	deps := Deps{Deps: service.Deps{Bus: c.bus, Log: zap.NewNop(), Now: c.clock}, Shards: 2}
+	held = newClaim(deps, serve, func() bool { return idle })
+	held.ttl = 200 * time.Millisecond
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- held.run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			c.Errorf("run: %v", err)
+		}
+	})
+	c.Cleanup(stop)
+	c.until(func() bool { _, _, err := held.IDs(); return err == nil })
+	return held, stop
+}
+
+// until waits for something that the claim's next contact with the bucket brings.
+func (c *claims) until(cond func() bool) {
+	c.Helper()
+	watcher, err := c.bucket.WatchAll(c.Context())
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer func() { _ = watcher.Stop() }()
+	for !cond() {
+		select {
+		case <-watcher.Updates():
+		case <-time.After(10 * time.Millisecond): // what follows a change in the bucket
+		}
+	}
+}
+
+func (c *claims) number(held *claim) int {
+	c.Helper()
+	_, number, err := held.IDs()
+	if err != nil {
+		c.Fatal(err)
+	}
+	return number
+}
+
+func (c *claims) exists(number int) bool {
+	c.Helper()
+	_, err := c.bucket.Get(c.Context(), streams.IngressClaim(number))
+	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
+		c.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestClaim_LowestFree(t *testing.T) {
+	c := newClaims(t)
+	first, stopFirst := c.start(true)
+	second, _ := c.start(true)
+	if got := []int{c.number(first), c.number(second)}; got[0] != 0 || got[1] != 1 {
+		t.Fatalf("got numbers %v", got)
+	}
+	stopFirst()
+	if _, _, err := first.IDs(); !errors.Is(err, errNoNumber) {
+		t.Errorf("ids after the stop: got %v", err)
+	}
+	if c.exists(0) || !c.exists(1) {
+		t.Error("only the stopped one gives its number back")
+	}
+	third, _ := c.start(true)
+	if got := c.number(third); got != 0 {
+		t.Errorf("got number %d, want the one given back", got)
+	}
+}
+
+// Quota takes a claim that was deleted as proof that nothing is under way.
+func TestClaim_NotIdle(t *testing.T) {
+	c := newClaims(t)
+	_, stop := c.start(false)
+	stop()
+	if !c.exists(0) {
+		t.Error("the claim was deleted although something may be under way")
+	}
+}
+
+func TestClaim_Renewed(t *testing.T) {
+	c := newClaims(t)
+	held, _ := c.start(true)
+	revision := func() uint64 {
+		entry, err := c.bucket.Get(t.Context(), streams.IngressClaim(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entry.Revision()
+	}
+	// As if the answer to a renewal had got lost: the next one goes on from it.
+	var before uint64
+	for {
+		before = revision()
+		if _, err := c.bucket.Update(t.Context(), streams.IngressClaim(0), held.owner, before); err == nil {
+			break
+		}
+	}
+	c.until(func() bool { return revision() > before+1 })
+	if got := c.number(held); got != 0 {
+		t.Errorf("got number %d, want 0", got)
+	}
+}
+
+// No id is given once the claim may have run out, whether anybody noticed or not.
+func TestClaim_RunsOut(t *testing.T) {
+	c := newClaims(t)
+	held, _ := c.start(true)
+	c.bus.Conn.Close() // nothing is renewed any more
+	c.pass(held.useFor() - time.Nanosecond)
+	_, _, before := held.IDs()
+	c.pass(time.Nanosecond)
+	_, _, after := held.IDs()
+	if before != nil || !errors.Is(after, errNoNumber) {
+		t.Errorf("got %v before and %v after", before, after)
+	}
+}
+
+func TestClaim_Lost(t *testing.T) {
+	c := newClaims(t)
+	held, _ := c.start(true)
+	ids, _, err := held.IDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last streams.MessageID
+	for range 10_000 { // runs ahead of the clock, which stands still
+		last = ids.Message()
+	}
+	if _, err := c.bucket.PutString(t.Context(), streams.IngressClaim(0), "another"); err != nil {
+		t.Fatal(err)
+	}
+	c.until(func() bool { _, number, err := held.IDs(); return err == nil && number == 1 })
+	ids, _, err = held.IDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next := ids.Message(); next <= last || next>>12&streams.MaxInstance != 1 {
+		t.Errorf("after %v came %v", last, next)
+	}
+}
+
+// Ids come after what the streams hold, even if the clock was set back.
+func TestClaim_ClockBehind(t *testing.T) {
+	c := newClaims(t)
+	account := streams.AccountID(1) // in the second shard
+	stored, err := c.bus.JS.Publish(t.Context(), streams.EnqueueSubject(1, account, streams.Lane{}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := c.bus.Get(t.Context(), stored.Stream, stored.Sequence)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.pass(-time.Hour)
+	held, _ := c.start(true)
+	ids, _, err := held.IDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ids.Message().Time(); got.Before(msg.Time.Truncate(time.Millisecond)) {
+		t.Errorf("got an id of %v, before the newest event at %v", got, msg.Time)
+	}
+}
