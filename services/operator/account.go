@@ -53,7 +53,7 @@ func changed(ctx context.Context, t *Terminal, book *accounts.Accounts, revision
 		return fmt.Errorf("the change is stored, but: %w", err)
 	}
 	for _, instance := range missing {
-		fmt.Fprintf(t.Err, "warning: the change is stored, but ingress %d has not confirmed it within %v\n", instance, seenTimeout)
+		t.warn("the change is stored, but ingress %d has not confirmed it within %v", instance, seenTimeout)
 	}
 	return nil
 }
@@ -93,23 +93,22 @@ func (c *accountCreate) Run(ctx context.Context, t *Terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := printToken(t.Out, c.JSON, created.Account.ID, c.Name, created.Token); err != nil {
+	if err := t.printToken(c.JSON, created.Account.ID, c.Name, created.Token); err != nil {
 		return err
 	}
 	return changed(ctx, t, book, created.Revision)
 }
 
 // printToken prints a token to whoever asked for it: the one place that does.
-func printToken(w io.Writer, asJSON bool, id streams.AccountID, name string, token secret.String) error {
+func (t *Terminal) printToken(asJSON bool, id streams.AccountID, name string, token secret.String) error {
 	if asJSON {
-		return printJSON(w, struct {
+		return t.printJSON(struct {
 			ID    streams.AccountID `json:"id"`
 			Name  string            `json:"name"`
 			Token string            `json:"token"`
 		}{id, name, token.Reveal()})
 	}
-	_, err := fmt.Fprintf(w, "account %s has the token (it is not shown again):\n%s\n", name, token.Reveal())
-	return err
+	return t.say("account %s has the token (it is not shown again):\n%s", name, token.Reveal())
 }
 
 // readPassword gives the password of a flag, from standard input for "-".
@@ -214,7 +213,7 @@ func (c *accountToken) Run(ctx context.Context, t *Terminal) error {
 	if err != nil {
 		return err
 	}
-	if err := printToken(t.Out, c.JSON, streams.AccountIDOf(c.Name), c.Name, token); err != nil {
+	if err := t.printToken(c.JSON, streams.AccountIDOf(c.Name), c.Name, token); err != nil {
 		return err
 	}
 	return changed(ctx, t, book, revision)

@@ -78,15 +78,14 @@ func (c *accountList) Run(ctx context.Context, t *Terminal) error {
 		views[i] = viewAccount(a)
 	}
 	if c.JSON {
-		return printJSON(t.Out, views)
+		return t.printJSON(views)
 	}
-	return table(t.Out, func(w io.Writer) {
-		fmt.Fprintln(w, "NAME\tID\tSTATUS\tLIMIT\tRATE\tLEASE\tTOKENS\tCREATED")
-		for _, v := range views {
-			fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\t%s\t%d\t%s\n", v.Name, v.ID, v.status(),
-				orNone(v.Limit, ""), orNone(int64(v.Rate), ""), v.Lease, len(v.Tokens), formatTime(v.Created))
-		}
-	})
+	var p page
+	p.row("NAME", "ID", "STATUS", "LIMIT", "RATE", "LEASE", "TOKENS", "CREATED")
+	for _, v := range views {
+		p.row(v.Name, v.ID, v.status(), orNone(v.Limit, ""), orNone(int64(v.Rate), ""), v.Lease, len(v.Tokens), formatTime(v.Created))
+	}
+	return p.print(t.Out)
 }
 
 func orNone(n int64, unit string) string {
@@ -131,45 +130,47 @@ func (c *accountShow) Run(ctx context.Context, t *Terminal) error {
 	if err == nil {
 		detail.Usage = &usage
 	} else {
-		fmt.Fprintf(t.Err, "warning: this month's usage is not known: %v\n", err)
+		t.warn("this month's usage is not known: %v", err)
 	}
 	if c.JSON {
-		return printJSON(t.Out, detail)
+		return t.printJSON(detail)
 	}
 	return detail.print(t.Out)
 }
 
 func (d accountDetail) print(out io.Writer) error {
-	err := table(out, func(w io.Writer) {
-		fmt.Fprintf(w, "name\t%s\nid\t%v\ncreated\t%s\n", d.Name, d.ID, formatTime(d.Created))
-		fmt.Fprintf(w, "suspended\t%v\nsubscription\t%s\n", d.Suspended, d.Subscription)
-		fmt.Fprintf(w, "limit\t%s\nrate\t%s\n", orNone(d.Limit, " a month"), orNone(int64(d.Rate), " a minute and token"))
-		fmt.Fprintf(w, "lease\t%s\nattempts\t%d\nafter lapse\t%s\n", d.Lease, d.Attempts, d.AfterLapse)
-		if d.Login != "" {
-			fmt.Fprintf(w, "login\t%s\n", d.Login)
-		}
-		if d.Usage != nil {
-			fmt.Fprintf(w, "used in %s\t%d\n", d.Usage.Month, d.Usage.Used)
-		}
-	})
-	if err != nil {
-		return err
+	var p page
+	p.row("name", d.Name)
+	p.row("id", d.ID)
+	p.row("created", formatTime(d.Created))
+	p.row("suspended", d.Suspended)
+	p.row("subscription", d.Subscription)
+	p.row("limit", orNone(d.Limit, " a month"))
+	p.row("rate", orNone(int64(d.Rate), " a minute and token"))
+	p.row("lease", d.Lease)
+	p.row("attempts", d.Attempts)
+	p.row("after lapse", d.AfterLapse)
+	if d.Login != "" {
+		p.row("login", d.Login)
 	}
-	fmt.Fprintln(out)
-	return table(out, func(w io.Writer) {
-		fmt.Fprintln(w, "TOKEN CREATED\tEXPIRES")
-		for _, t := range d.Tokens {
-			expires := "never"
-			if !t.Expires.IsZero() {
-				expires = formatTime(t.Expires)
-			}
-			fmt.Fprintf(w, "%s\t%s\n", formatTime(t.Created), expires)
+	if d.Usage != nil {
+		p.row("used in "+d.Usage.Month, d.Usage.Used)
+	}
+	p.gap()
+	p.row("TOKEN CREATED", "EXPIRES")
+	for _, t := range d.Tokens {
+		expires := "never"
+		if !t.Expires.IsZero() {
+			expires = formatTime(t.Expires)
 		}
-		if len(d.Devices) > 0 {
-			fmt.Fprintln(w, "\nDEVICE\tLAST SEEN")
-		}
-		for _, device := range d.Devices {
-			fmt.Fprintf(w, "%s\t%s\n", device.Name, formatTime(device.LastSeen))
-		}
-	})
+		p.row(formatTime(t.Created), expires)
+	}
+	if len(d.Devices) > 0 {
+		p.gap()
+		p.row("DEVICE", "LAST SEEN")
+	}
+	for _, device := range d.Devices {
+		p.row(device.Name, formatTime(device.LastSeen))
+	}
+	return p.print(out)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -58,14 +57,14 @@ func (c *messageList) Run(ctx context.Context, t *Terminal) error {
 		return err
 	}
 	if c.JSON {
-		return printJSON(t.Out, append([]request.Message{}, listed.Messages...))
+		return t.printJSON(append([]request.Message{}, listed.Messages...))
 	}
-	return table(t.Out, func(w io.Writer) {
-		fmt.Fprintln(w, "ID\tCREATED\tSTATE\tHANDED OUT\tDEVICE\tREASON")
-		for _, m := range listed.Messages {
-			fmt.Fprintf(w, "%v\t%s\t%v\t%d\t%s\t%s\n", m.ID, formatTime(m.ID.Time()), m.State, m.Offers, m.Device, m.Reason)
-		}
-	})
+	var p page
+	p.row("ID", "CREATED", "STATE", "HANDED OUT", "DEVICE", "REASON")
+	for _, m := range listed.Messages {
+		p.row(m.ID, formatTime(m.ID.Time()), m.State, m.Offers, m.Device, m.Reason)
+	}
+	return p.print(t.Out)
 }
 
 func (c *messageList) list() (request.List, error) {
@@ -191,21 +190,25 @@ func (s server) decide(ctx context.Context, t *Terminal, asJSON bool, texts []st
 			decisions[i].Changed = decisions[i].Changed || slices.Contains(decided.Changed, decisions[i].ID)
 		}
 	}
-	return printDecisions(t.Out, asJSON, decisions, done)
+	return t.printDecisions(asJSON, decisions, done)
 }
 
-func printDecisions(w io.Writer, asJSON bool, decisions []decision, done string) error {
+func (t *Terminal) printDecisions(asJSON bool, decisions []decision, done string) error {
 	if asJSON {
-		return printJSON(w, decisions)
+		return t.printJSON(decisions)
 	}
+	var p page
 	refused := 0
 	for _, d := range decisions {
 		if d.Changed {
-			fmt.Fprintf(w, "%v %s\n", d.ID, done)
+			p.row(d.ID, done)
 			continue
 		}
 		refused++
-		fmt.Fprintf(w, "%v not %s: it is %v\n", d.ID, done, d.State)
+		p.row(d.ID, fmt.Sprintf("not %s: it is %v", done, d.State))
+	}
+	if err := p.print(t.Out); err != nil {
+		return err
 	}
 	if refused == len(decisions) {
 		return errors.New("no message was changed: see `trunkline message show ID` for where one stands")

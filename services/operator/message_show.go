@@ -2,7 +2,6 @@ package operator
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/trunkline-sms/trunkline/streams"
@@ -49,36 +48,35 @@ func (c *messageShow) Run(ctx context.Context, t *Terminal) error {
 		return err
 	}
 	if c.JSON {
-		return printJSON(t.Out, view)
+		return t.printJSON(view)
 	}
 	return view.print(t.Out)
 }
 
 func (v messageView) print(out io.Writer) error {
-	err := table(out, func(w io.Writer) {
-		fmt.Fprintf(w, "id\t%v\naccount\t%s\nlane\t%s\nstate\t%v\n", v.ID, v.AccountName, v.Lane, v.State)
-		if v.Reason != "" {
-			fmt.Fprintf(w, "reason\t%s\n", v.Reason)
-		}
-		fmt.Fprintf(w, "round\t%d\nhanded out\t%d\n", v.Round, v.Offers)
-		if v.Lease != 0 {
-			fmt.Fprintf(w, "lease\t%v\n", v.Lease)
-		}
-		if v.Device != "" {
-			fmt.Fprintf(w, "device\t%s\n", v.Device)
-		}
-		if !v.Until.IsZero() {
-			fmt.Fprintf(w, "leased until\t%s\n", formatTime(v.Until))
-		}
-	})
-	if err != nil {
-		return err
+	var p page
+	p.row("id", v.ID)
+	p.row("account", v.AccountName)
+	p.row("lane", v.Lane)
+	p.row("state", v.State)
+	if v.Reason != "" {
+		p.row("reason", v.Reason)
 	}
-	fmt.Fprintln(out)
-	return table(out, func(w io.Writer) {
-		fmt.Fprintln(w, "TIME\tWHAT\tEVENT\tSTREAM\tSEQ")
-		for _, m := range v.Timeline {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\n", formatTime(m.At), m.What, m.Kind, m.Stream, m.Seq)
-		}
-	})
+	p.row("round", v.Round)
+	p.row("handed out", v.Offers)
+	if v.Lease != 0 {
+		p.row("lease", v.Lease)
+	}
+	if v.Device != "" {
+		p.row("device", v.Device)
+	}
+	if !v.Until.IsZero() {
+		p.row("leased until", formatTime(v.Until))
+	}
+	p.gap()
+	p.row("TIME", "WHAT", "EVENT", "STREAM", "SEQ")
+	for _, m := range v.Timeline {
+		p.row(formatTime(m.At), m.What, m.Kind, m.Stream, m.Seq)
+	}
+	return p.print(out)
 }

@@ -4,11 +4,9 @@ package operator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
@@ -53,25 +51,6 @@ func (s server) dial() (*bus.Bus, func(), error) {
 type asJSON struct {
 	JSON bool `name:"json" help:"Print JSON."`
 }
-
-func printJSON(w io.Writer, v any) error {
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		return fmt.Errorf("print JSON: %w", err)
-	}
-	return nil
-}
-
-// table aligns the columns of what print writes, cells separated by tabs.
-func table(w io.Writer, print func(io.Writer)) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	print(t)
-	if err := t.Flush(); err != nil {
-		return fmt.Errorf("print: %w", err)
-	}
-	return nil
-}
-
-func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // plain turns the error of a service into a line for people.
 func plain(err error) error {

@@ -56,17 +56,17 @@ func (c *projectionVerify) Run(ctx context.Context, t *Terminal) error {
 		return err
 	}
 	if c.JSON {
-		if err := printJSON(t.Out, verified); err != nil {
+		if err := t.printJSON(verified); err != nil {
 			return err
 		}
 	}
 	if verified.Difference != "" {
 		return fmt.Errorf("projection %s differs from its streams: %s: run `trunkline projection rebuild %s`", c.Name, verified.Difference, c.Name)
 	}
-	if !c.JSON {
-		fmt.Fprintf(t.Out, "projection %s equals its streams\n", c.Name)
+	if c.JSON {
+		return nil
 	}
-	return nil
+	return t.say("projection %s equals its streams", c.Name)
 }
 
 type projectionRebuild struct {
@@ -82,8 +82,7 @@ func (c *projectionRebuild) Run(ctx context.Context, t *Terminal) error {
 	if _, err := ask[request.Rebuilt](ctx, c.server, request.ProjectionRebuild(c.Name), c.Name, request.Rebuild{}); err != nil {
 		return err
 	}
-	fmt.Fprintf(t.Out, "projection %s is rebuilt\n", c.Name)
-	return nil
+	return t.say("projection %s is rebuilt", c.Name)
 }
 
 type projectionDump struct {

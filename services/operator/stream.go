@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 )
@@ -54,18 +53,18 @@ func (c *streamList) Run(ctx context.Context, t *Terminal) error {
 	}
 	slices.SortFunc(views, func(x, y streamView) int { return cmp.Compare(x.Name, y.Name) })
 	if c.JSON {
-		return printJSON(t.Out, views)
+		return t.printJSON(views)
 	}
-	return table(t.Out, func(w io.Writer) {
-		fmt.Fprintln(w, "NAME\tMESSAGES\tBYTES\tFULL\tCONSUMERS\tLAST")
-		for _, v := range views {
-			last := "-"
-			if v.LastSeq > 0 {
-				last = formatTime(v.LastTime)
-			}
-			fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%d\t%s\n", v.Name, v.Messages, v.Bytes, v.full(), v.Consumers, last)
+	var p page
+	p.row("NAME", "MESSAGES", "BYTES", "FULL", "CONSUMERS", "LAST")
+	for _, v := range views {
+		last := "-"
+		if v.LastSeq > 0 {
+			last = formatTime(v.LastTime)
 		}
-	})
+		p.row(v.Name, v.Messages, v.Bytes, v.full(), v.Consumers, last)
+	}
+	return p.print(t.Out)
 }
 
 func (v streamView) full() string {

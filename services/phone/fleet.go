@@ -34,7 +34,7 @@ func NewFleet(o Options, count int, die float64, seed uint64) (*Fleet, error) {
 		if name != "" && count > 1 {
 			o.Device = fmt.Sprintf("%s-%d", name, i+1)
 		}
-		o.Rand = rand.New(rand.NewPCG(seed, uint64(i)))
+		o.Rand = rand.New(rand.NewPCG(seed, uint64(i))) //nolint:gosec // repeats itself on purpose
 		o.Dies = float64(i) < die*float64(count)
 		p, err := New(o)
 		if err != nil {

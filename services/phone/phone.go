@@ -101,7 +101,7 @@ func New(o Options) (*Phone, error) {
 		o.Client = newClient(1)
 	}
 	if o.Rand == nil {
-		o.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+		o.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) //nolint:gosec // nothing here needs to be unguessable
 	}
 	return &Phone{
 		o:      o,

@@ -42,8 +42,11 @@ func (c *demoCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		o.Progress = t.Err
 	}
-	fmt.Fprintf(t.Out, "%d messages from %d senders, in requests of %d, through %d phones in %d accounts; every answer means synced to the disk\n\n",
+	_, err := fmt.Fprintf(t.Out, "%d messages from %d senders, in requests of %d, through %d phones in %d accounts; every answer means synced to the disk\n\n",
 		o.Messages, o.Senders, o.Batch, o.Phones, o.Accounts)
+	if err != nil {
+		return err
+	}
 	result, err := demo.Run(ctx, o)
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, t *operator.Terminal) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(t.Err, "trunkline:", line(err))
+	_, _ = fmt.Fprintln(t.Err, "trunkline:", line(err)) // whoever closed stderr has the exit code
 	return 1
 }
 

@@ -39,7 +39,7 @@ Example:
 
 func (c *phoneCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	if c.Seed == 0 {
-		c.Seed = rand.Uint64()
+		c.Seed = rand.Uint64() //nolint:gosec // nothing here needs to be unguessable
 	}
 	troubles := &troubles{out: t.Err}
 	fleet, err := phone.NewFleet(phone.Options{
@@ -75,7 +75,7 @@ func (w *troubles) tell(device string, err error) {
 	defer w.mu.Unlock()
 	if now := time.Now(); now.After(w.next) {
 		w.next = now.Add(time.Second)
-		fmt.Fprintf(w.out, "\n%s: %v\n", device, err)
+		_, _ = fmt.Fprintf(w.out, "\n%s: %v\n", device, err)
 	}
 }
 
@@ -93,12 +93,12 @@ func showProgress(ctx context.Context, out io.Writer, fleet *phone.Fleet) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			fmt.Fprintf(out, "%sstopped: %s%s\n", before, sums(fleet.Stats()), padding)
+			_, _ = fmt.Fprintf(out, "%sstopped: %s%s\n", before, sums(fleet.Stats()), padding)
 			return
 		}
 		now := fleet.Stats()
 		rate := float64(now.Sent+now.Failed-last.Sent-last.Failed) / every.Seconds()
-		fmt.Fprintf(out, "%s%.1f a second: %s%s%s", before, rate, sums(now), padding, after)
+		_, _ = fmt.Fprintf(out, "%s%.1f a second: %s%s%s", before, rate, sums(now), padding, after)
 		last = now
 	}
 }

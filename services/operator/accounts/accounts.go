@@ -90,7 +90,7 @@ func (a *Accounts) Create(ctx context.Context, spec Spec) (Created, error) {
 	if err := a.takeLogin(ctx, account.Login, account.ID); err != nil {
 		return Created{}, err
 	}
-	value, err := json.Marshal(account)
+	value, err := json.Marshal(account) //nolint:gosec // the password in it is a hash
 	if err != nil {
 		return Created{}, fmt.Errorf("encode account: %w", err)
 	}
@@ -165,7 +165,7 @@ func (a *Accounts) change(ctx context.Context, name string, f func(*streams.Acco
 		if err := f(&account); err != nil {
 			return 0, err
 		}
-		value, err := json.Marshal(account)
+		value, err := json.Marshal(account) //nolint:gosec // the password in it is a hash
 		if err != nil {
 			return 0, fmt.Errorf("encode account: %w", err)
 		}

@@ -170,7 +170,7 @@ func startPhones(ctx context.Context, o Options, url string, tokens []secret.Str
 				Pulled:   func(_ string, hashes []string) { t.pulled(hashes) },
 				Reported: func(_ string, outcomes []phone.Outcome, _ int) { t.reported(outcomes) },
 			},
-		}, count, 0, rand.Uint64())
+		}, count, 0, rand.Uint64()) //nolint:gosec // nothing here needs to be unguessable
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -31,24 +32,23 @@ func (r Result) Err() error {
 
 // Print writes the result as a table.
 func (r Result) Print(out io.Writer) error {
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "accepted\t%d\t%.0f/s\t\n", r.Accepted, r.AcceptRate)
-	fmt.Fprintf(t, "delivered\t%d\t%.0f/s\t\n", r.Delivered, r.DeliverRate)
-	fmt.Fprintf(t, "failed\t%d\t\t\n", r.Failed)
-	fmt.Fprintf(t, "lost\t%d\t\t\n", r.Lost)
-	fmt.Fprintf(t, "handed out twice\t%d\t\t\n", r.Doubled)
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintln(out)
-	t = tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\tp50\tp95\tp99\tmax\t")
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "accepted\t%d\t%.0f/s\t\n", r.Accepted, r.AcceptRate)
+	fmt.Fprintf(&text, "delivered\t%d\t%.0f/s\t\n", r.Delivered, r.DeliverRate)
+	fmt.Fprintf(&text, "failed\t%d\t\t\n", r.Failed)
+	fmt.Fprintf(&text, "lost\t%d\t\t\n", r.Lost)
+	fmt.Fprintf(&text, "handed out twice\t%d\t\t\n\n", r.Doubled)
+	fmt.Fprintf(&text, "\tp50\tp95\tp99\tmax\t\n")
 	for _, row := range []struct {
 		name string
 		h    *hdrhistogram.Histogram
 	}{{"POST", r.Posts}, {"accepted to reported", r.Through}} {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t\n", row.name,
+		fmt.Fprintf(&text, "%s\t%s\t%s\t%s\t%s\t\n", row.name,
 			micros(row.h.ValueAtQuantile(50)), micros(row.h.ValueAtQuantile(95)), micros(row.h.ValueAtQuantile(99)), micros(row.h.Max()))
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	if _, err := text.WriteTo(t); err != nil {
+		return fmt.Errorf("print result: %w", err)
 	}
 	return t.Flush()
 }
