@@ -57,10 +57,10 @@ var rules = []rule{
 		func(s source) bool { return s.imports == "pkg/bustest" && s.folder != "pkg/bustest" && !s.test },
 	},
 	{
-		"services meet in streams and request subjects only, so that each can run alone; allinone, operator and cmd wire them",
+		"services meet in streams and request subjects only, so that each can run alone; allinone, operator and cmd wire them, e2e and simulation test them together",
 		func(s source) bool {
 			from, to := serviceOf(s.folder), serviceOf(s.imports)
-			return from != "" && to != "" && from != to && !slices.Contains([]string{"allinone", "operator", "cmd"}, from)
+			return from != "" && to != "" && from != to && !slices.Contains([]string{"allinone", "operator", "cmd", "e2e", "simulation"}, from)
 		},
 	},
 	{
