@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// enqueued reads the ids of all messages of an account out of the stream, in its order.
+func (s *trunkline) enqueued(name string) (ids []string) {
+	s.Helper()
+	account := streams.AccountIDOf(name)
+	shard := s.shards.Of(account)
+	s.withBus(func(b *bus.Bus) {
+		consumer, err := b.JS.OrderedConsumer(s.Context(), streams.EnqueueStream(shard), jetstream.OrderedConsumerConfig{
+			FilterSubjects: []string{strings.TrimSuffix(streams.EnqueuedSubjects(shard), ">") + account.String() + ".>"},
+		})
+		if err != nil {
+			s.Fatal(err)
+		}
+		info, err := consumer.Info(s.Context())
+		if err != nil {
+			s.Fatal(err)
+		}
+		for left := info.NumPending; left > 0; left-- {
+			m, err := consumer.Next()
+			if err != nil {
+				s.Fatal(err)
+			}
+			e, err := event.Decode[event.Enqueued](m.Data())
+			if err != nil {
+				s.Fatal(err)
+			}
+			ids = append(ids, e.ID.String())
+		}
+	})
+	return ids
+}
+
+// list asks the dispatcher for an account's messages in some states.
+func (s *trunkline) list(name string, states ...streams.State) (listed []request.Message) {
+	s.Helper()
+	account := streams.AccountIDOf(name)
+	s.withBus(func(b *bus.Bus) {
+		answer, err := bus.Call[request.Listed](s.Context(), b, request.DispatcherList(s.shards.Of(account)),
+			request.List{Account: account, States: states, Limit: 1000})
+		if err != nil {
+			s.Fatal(err)
+		}
+		listed = answer.Messages
+	})
+	return listed
+}
+
+// used asks quota how much of its limit an account has used.
+func (s *trunkline) used(name string) (used int64) {
+	s.Helper()
+	s.withBus(func(b *bus.Bus) {
+		usage, err := bus.Call[request.Usage](s.Context(), b, request.QuotaUsage, request.UsageOf{Account: streams.AccountIDOf(name)})
+		if err != nil {
+			s.Fatal(err)
+		}
+		used = usage.Used
+	})
+	return used
+}
+
+// projectionNames are those that the commands know them by.
+func (s *trunkline) projectionNames() (names []string) {
+	for _, file := range s.projections() {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".db"))
+	}
+	return names
+}
+
+// verify lets the server compare every projection with one made anew.
+func (s *trunkline) verify() {
+	s.Helper()
+	for _, name := range s.projectionNames() {
+		s.command("projection", "verify", name)
+	}
+}
+
+// dumps gives the content of every projection.
+func (s *trunkline) dumps() map[string]string {
+	s.Helper()
+	all := map[string]string{}
+	for _, name := range s.projectionNames() {
+		all[name] = s.command("projection", "dump", name)
+	}
+	return all
+}
+
+// dropProjections deletes the files of all projections. The server must not run.
+func (s *trunkline) dropProjections() {
+	s.Helper()
+	if len(s.projections()) == 0 {
+		s.Fatal("there is no projection to drop")
+	}
+	if err := os.RemoveAll(filepath.Join(s.dir, "projections")); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// command runs a command against the server, which has to succeed, and gives what it prints.
+func (s *trunkline) command(args ...string) string {
+	s.Helper()
+	cmd := command(s, append(args, "--data", s.dir)...)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil || problems.Len() > 0 {
+		s.Fatalf("trunkline %s: %v: %s", strings.Join(args, " "), err, problems.String())
+	}
+	return out.String()
+}
+
