@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// storm posts n messages of one request each, all at once, and counts the answers by status.
+func (a api) storm(t *testing.T, sender string, n int) map[int]int {
+	t.Helper()
+	var (
+		all   sync.WaitGroup
+		mu    sync.Mutex
+		stats = map[int]int{}
+		begin = make(chan struct{})
+	)
+	for i := range n {
+		all.Go(func() {
+			<-begin
+			got, err := a.post("", sms{number(i), text(sender, i)})
+			if err != nil {
+				t.Error(err)
+			}
+			if got.status == http.StatusTooManyRequests {
+				if q := got.queued(); q.Code != "limit_exceeded" || q.Limit != 100 || q.Used != 100 {
+					t.Errorf("got a refusal %v, want limit_exceeded with limit and used 100", got)
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			stats[got.status]++
+		})
+	}
+	close(begin)
+	all.Wait()
+	return stats
+}
+
+// shownUsed is what `account show` says an account has used.
+func (s *trunkline) shownUsed(name string) int64 {
+	s.Helper()
+	var shown struct {
+		Usage struct {
+			Used int64 `json:"used"`
+		} `json:"usage"`
+	}
+	if err := json.Unmarshal([]byte(s.command("account", "show", name, "--json")), &shown); err != nil {
+		s.Fatal(err)
+	}
+	return shown.Usage.Used
+}
+
+func limited(p *streams.Plan) { p.Limit = 100 }
+
+// However many come at once, exactly the limit is accepted.
+func TestLimit(t *testing.T) {
+	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
+		s := launch(t, newHost, shards)
+		a := s.api(s.account("shop", limited))
+		want := map[int]int{http.StatusOK: 100, http.StatusTooManyRequests: 100}
+		if diff := cmp.Diff(want, a.storm(t, "shop", 200)); diff != "" {
+			t.Errorf("answers (-want +got):\n%s", diff)
+		}
+		if got := s.shownUsed("shop"); got != 100 {
+			t.Errorf("got %d used, want 100", got)
+		}
+		if got := len(s.enqueued("shop")); got != 100 {
+			t.Errorf("got %d messages stored, want 100", got)
+		}
+	})
+}
+
+// A quota that lost its projection counts as if it had not.
+func TestLimit_ProjectionDeleted(t *testing.T) {
+	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
+		s := launch(t, newHost, shards)
+		token := s.account("shop", limited)
+		if diff := cmp.Diff(map[int]int{http.StatusOK: 60}, s.api(token).storm(t, "before", 60)); diff != "" {
+			t.Errorf("answers before (-want +got):\n%s", diff)
+		}
+		s.Stop()
+		if err := os.Remove(filepath.Join(s.dir, "projections", "quota.db")); err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		want := map[int]int{http.StatusOK: 40, http.StatusTooManyRequests: 100}
+		if diff := cmp.Diff(want, s.api(token).storm(t, "after", 140)); diff != "" {
+			t.Errorf("answers after (-want +got):\n%s", diff)
+		}
+		if got := s.shownUsed("shop"); got != 100 {
+			t.Errorf("got %d used, want 100", got)
+		}
+		if got := len(s.enqueued("shop")); got != 100 {
+			t.Errorf("got %d messages stored, want 100", got)
+		}
+	})
+}
