@@ -170,7 +170,9 @@ func TestFileOrCopyPutBack(t *testing.T) {
 func TestStreamMadeAnewWhileFollowed(t *testing.T) {
 	b := bustest.New(t)
 	makeStreams(t, b)
-	publish(t, b, "ORDERS.a", "1")
+	for range 3 {
+		publish(t, b, "ORDERS.a", "1")
+	}
 	publish(t, b, "PAYMENTS.a", "1")
 	replaced := make(chan struct{}, 2)
 	f := start(t, filepath.Join(t.TempDir(), "tally.db"), b, tally{}, projection.Options{
@@ -182,6 +184,9 @@ func TestStreamMadeAnewWhileFollowed(t *testing.T) {
 	remake(t, b, orders)
 	publish(t, b, "ORDERS.b", "2")
 	<-replaced
+	if got := f.Cursor(orders); got > 1 {
+		t.Errorf("cursor is %d, as if the old stream's events were there", got)
+	}
 	ready(t, f)
 	if diff := cmp.Diff(map[string]int{"ORDERS.b": 1, "PAYMENTS.a": 1}, counts(t, f.File)); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)

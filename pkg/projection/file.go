@@ -207,13 +207,14 @@ func (f *File) makeAnew() error {
 	if err != nil {
 		return err
 	}
-	if err := f.swap(s); err != nil {
-		s.retire()
-		return err
-	}
+	// Nobody may think applied what he then does not see.
 	f.at = cursors{}
 	for _, p := range f.positions {
 		p.reset()
+	}
+	if err := f.swap(s); err != nil {
+		s.retire()
+		return err
 	}
 	return nil
 }

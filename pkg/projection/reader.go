@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// setupTimeout bounds each request that begins a session.
-	setupTimeout = 5 * time.Second
+	// setupTimeout bounds what begins a session. Where much is stored, the
+	// server counts for a while what a new consumer has before it.
+	setupTimeout = 30 * time.Second
 	// A session that failed is tried again after minPause, then twice that…
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second

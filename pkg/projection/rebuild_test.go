@@ -3,6 +3,7 @@ package projection_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -148,7 +149,8 @@ func TestRebuildAfterAllAgedOut(t *testing.T) {
 	b := bustest.New(t)
 	makeStreams(t, b)
 	publishMany(t, b, 10)
-	f := start(t, filepath.Join(t.TempDir(), "tally.db"), b, tally{}, projection.Options{})
+	path := filepath.Join(t.TempDir(), "tally.db")
+	f := start(t, path, b, tally{}, projection.Options{})
 	f.catchUp(b)
 	for _, name := range streams {
 		s, err := b.JS.Stream(t.Context(), name)
@@ -159,6 +161,8 @@ func TestRebuildAfterAllAgedOut(t *testing.T) {
 	if got := dump(t, f.File); got != "" {
 		t.Errorf("got %q of empty streams", got)
 	}
+	f.stop()
+	f = start(t, path, b, tally{}, projection.Options{})
 	if got := f.Cursor(orders); got != 10 {
 		t.Errorf("cursor is %d, want 10", got)
 	}
@@ -180,6 +184,41 @@ func TestVerifyOtherStream(t *testing.T) {
 	publish(t, b, "ORDERS.a", "other")
 	if difference, err := f.Verify(t.Context()); err == nil {
 		t.Errorf("verified against another stream: %q", difference)
+	}
+}
+
+// Verify folds no further than the live file, even where the event at its
+// cursor is no longer there to stop at.
+func TestVerifyStopsAtCursor(t *testing.T) {
+	b := bustest.New(t)
+	makeStreams(t, b)
+	for range 10 {
+		publish(t, b, "ORDERS.a", "1")
+	}
+	path := filepath.Join(t.TempDir(), "tally.db")
+	f := start(t, path, b, tally{}, projection.Options{})
+	f.catchUp(b)
+	f.stop()
+	// As if the tenth had never had an effect.
+	db, err := bolt.Open(path, 0o600, nil)
+	must(t, err)
+	must(t, db.Update(func(tx *bolt.Tx) error {
+		return errors.Join(
+			tx.Bucket([]byte("events")).Delete(eventKey(orders, 10)),
+			tx.Bucket([]byte("counts")).Put([]byte("ORDERS.a"), []byte("\x00\x00\x00\x00\x00\x00\x00\x09")),
+		)
+	}))
+	must(t, db.Close())
+	s, err := b.JS.Stream(t.Context(), orders)
+	must(t, err)
+	must(t, s.DeleteMsg(t.Context(), 10))
+	publish(t, b, "ORDERS.a", "beyond")
+
+	closed, err := projection.Open(path, b, tally{}, projection.Options{})
+	must(t, err)
+	defer closed.Close()
+	if got, err := closed.Verify(t.Context()); got != "" || err != nil {
+		t.Errorf("verify: %q, %v", got, err)
 	}
 }
 
