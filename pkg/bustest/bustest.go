@@ -2,13 +2,7 @@
 package bustest
 
 import (
-	"runtime"
-	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
-
-	"github.com/nats-io/nats-server/v2/server/ats"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
@@ -42,29 +36,4 @@ func Start(t testing.TB, dir string) (*natsd.Server, *bus.Bus) {
 		t.Fatal(err)
 	}
 	return server, b
-}
-
-var registerTicker = sync.OnceFunc(ats.Register)
-
-// Simulate runs f in a synctest bubble in which engines can start and stop. Use
-// it instead of synctest.Test, and not beside tests that run in parallel.
-func Simulate(t *testing.T, f func(*testing.T)) {
-	t.Helper()
-	// The engine's ticker is the process's, so it must not be born in a bubble.
-	registerTicker()
-	emptyPools()
-	defer emptyPools()
-	synctest.Test(t, func(t *testing.T) {
-		// A stopped engine's flushers end a few milliseconds after it, and
-		// time stands still once the test is over.
-		t.Cleanup(func() { time.Sleep(time.Second) })
-		f(t)
-	})
-}
-
-// emptyPools drops the used timers that nats.go keeps: those of a bubble must
-// not be used outside it, nor the other way round.
-func emptyPools() {
-	runtime.GC()
-	runtime.GC() // what the first one spared
 }

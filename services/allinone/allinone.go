@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
@@ -46,6 +47,9 @@ type Deps struct {
 type Started struct {
 	URL   string        // where senders and phones reach it
 	Token secret.String // of the account default; empty unless this is the first start
+	// Connect reaches the engine from within the process, under a name of the
+	// caller's.
+	Connect func(name string) (*nats.Conn, error)
 }
 
 // Run runs the server on its data directory until ctx is done or a part fails.
@@ -102,7 +106,7 @@ func Run(ctx context.Context, cfg Config, d Deps) (err error) {
 		}
 		d.Log.Info("ready", zap.String("url", url), zap.String("data", cfg.Data), zap.String("version", d.Version))
 		if d.Ready != nil {
-			d.Ready(Started{URL: url, Token: token})
+			d.Ready(Started{URL: url, Token: token, Connect: engine.Connect})
 		}
 	})
 }

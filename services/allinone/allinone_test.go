@@ -36,10 +36,7 @@ func TestMain(m *testing.M) {
 // simulate runs f in simulated time, on a day when there are ids.
 func simulate(t *testing.T, f func(*testing.T)) {
 	t.Helper()
-	bustest.Simulate(t, func(t *testing.T) {
-		time.Sleep(time.Until(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)))
-		f(t)
-	})
+	bustest.SimulateFrom(t, time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), f)
 }
 
 // server is a running server in simulated time.

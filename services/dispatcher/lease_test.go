@@ -15,10 +15,7 @@ import (
 // inTime runs a test in simulated time.
 func inTime(t *testing.T, f func(h *harness)) {
 	t.Helper()
-	bustest.Simulate(t, func(t *testing.T) {
-		time.Sleep(time.Until(streams.Epoch.Add(300 * 24 * time.Hour))) // a bubble begins in 2000
-		f(newHarness(t, 1))
-	})
+	bustest.SimulateFrom(t, streams.Epoch.Add(300*24*time.Hour), func(t *testing.T) { f(newHarness(t, 1)) })
 }
 
 // pass lets simulated time pass until everything that it brings has happened.

@@ -8,7 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	holdEngineTime()
 	// Each history has an engine of its own. -rapid.checks asks for more.
 	_ = flag.Set("rapid.checks", "25")
 	goleak.VerifyTestMain(m)

@@ -36,7 +36,6 @@ type world struct {
 }
 
 func newWorld(t testing.TB, shards streams.Shards) *world {
-	moveEngineTime(t)
 	dir := t.TempDir()
 	engine, b := bustest.Start(t, dir)
 	t.Cleanup(engine.Stop)

@@ -1,0 +1,188 @@
+package simulation
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+var (
+	seed   = flag.Uint64("seed", 0, "run this one seed; 0 runs from a random one on")
+	seeds  = flag.Int("seeds", 0, "how many seeds to run; 0 runs for the time of -for")
+	during = flag.Duration("for", 20*time.Second, "how long to go on with new seeds")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	goleak.VerifyTestMain(m)
+}
+
+func TestLawsHold(t *testing.T) {
+	if *seed != 0 {
+		run(t, *seed)
+		return
+	}
+	first := rand.Uint64()>>16 | 1
+	began := time.Now()
+	var total stats
+	n := 0
+	for ; n < *seeds || *seeds == 0 && time.Since(began) < *during; n++ {
+		total.add(run(t, first+uint64(n)))
+		if t.Failed() {
+			break
+		}
+	}
+	t.Logf("%d seeds from %d: %d simulated hours, %d crashes, %+v", n, first, int(total.Simulated.Hours()), total.Crashes, total)
+}
+
+func (s *stats) add(o stats) {
+	s.Accepted += o.Accepted
+	s.Unknown += o.Unknown
+	s.Refused += o.Refused
+	s.HandedOut += o.HandedOut
+	s.Reported += o.Reported
+	s.Cancelled += o.Cancelled
+	s.Requeued += o.Requeued
+	s.Crashes += o.Crashes
+	s.Simulated += o.Simulated
+}
+
+// run simulates one seed.
+func run(t *testing.T, seed uint64) stats {
+	var s stats
+	ok := t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		// Some hours before a month ends.
+		begin := time.Date(2026, time.Month(2+rng.IntN(20)), 1, 0, 0, 0, 0, time.UTC).Add(-time.Duration(rng.IntN(240)) * time.Minute)
+		bustest.SimulateFrom(t, begin, func(t *testing.T) { s = simulate(t, seed, rng) })
+	})
+	if !ok {
+		t.Logf("again: go test ./services/simulation -run TestLawsHold -seed %d", seed)
+	}
+	return s
+}
+
+func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
+	began := time.Now()
+	w := &world{t: t, rng: rng, dir: t.TempDir(), shards: 1 + 2*rng.IntN(2), model: newModel()}
+	w.start()
+	w.found()
+
+	sending, carrying := make(chan struct{}), make(chan struct{})
+	var senders, others sync.WaitGroup
+	for i, own := range w.tenants {
+		for j := range 1 + rng.IntN(2) {
+			a := &actor{world: w, rng: rand.New(rand.NewPCG(seed, uint64(100+10*i+j))), name: fmt.Sprintf("s%d%d", i, j), own: own, over: sending}
+			senders.Go(a.send)
+		}
+		for j := range 1 + rng.IntN(3) {
+			a := &actor{world: w, rng: rand.New(rand.NewPCG(seed, uint64(500+10*i+j))), name: fmt.Sprintf("p%d%d", i, j), own: own, over: carrying}
+			c := drawCharacter(a.rng)
+			others.Go(func() { a.carry(c) })
+		}
+	}
+	overseer := &actor{world: w, rng: rand.New(rand.NewPCG(seed, 900)), over: sending}
+	senders.Go(overseer.oversee)
+
+	for range 2 + rng.IntN(5) {
+		time.Sleep(time.Duration(rng.IntN(600_000)) * time.Millisecond)
+		switch rng.IntN(4) {
+		case 0:
+			w.forgetConsumers()
+		default:
+			w.crash()
+		}
+		if len(w.model.broken) > 0 {
+			break
+		}
+	}
+	close(sending)
+	senders.Wait()
+	w.drain()
+	close(carrying)
+	others.Wait()
+	settle()
+	w.verify()
+	w.reckon()
+	w.stop()
+	for _, breach := range w.model.broken {
+		t.Error(breach)
+	}
+	w.model.stats.Simulated = time.Since(began)
+	return w.model.stats
+}
+
+// drainTime is what the longest lease of a phone that died can take, attempt
+// after attempt, and some more.
+const drainTime = 50 * time.Minute
+
+// drain lets healthy phones carry all that is left.
+func (w *world) drain() {
+	var phones sync.WaitGroup
+	over := make(chan struct{})
+	for i, own := range w.tenants {
+		a := &actor{world: w, rng: rand.New(rand.NewPCG(uint64(i), 7)), name: fmt.Sprintf("drain%d", i), own: own, over: over}
+		phones.Go(func() { a.carry(character{limit: 200, named: true, wait: 30 * time.Second}) })
+	}
+	time.Sleep(drainTime)
+	close(over)
+	phones.Wait()
+}
+
+// reckon compares what the product knows in the end with what the others know.
+func (w *world) reckon() {
+	w.model.mu.Lock()
+	defer w.model.mu.Unlock()
+	states := map[string]streams.State{}
+	shards := streams.Shards(w.shards)
+	for _, own := range w.tenants {
+		before := streams.MessageID(0)
+		for {
+			listed, ok := operate[request.Listed](w, request.DispatcherList(shards.Of(own.id)), request.List{Account: own.id, Limit: 1000, Before: before})
+			if !ok {
+				w.t.Fatal("messages cannot be listed")
+			}
+			for _, m := range listed.Messages {
+				states[m.ID.String()], before = m.State, m.ID
+			}
+			if len(listed.Messages) < 1000 {
+				break
+			}
+		}
+		usage, ok := operate[request.Usage](w, request.QuotaUsage, request.UsageOf{Account: own.id})
+		u := w.model.used[own.name+"/"+usage.Month]
+		if u == nil {
+			u = &use{}
+		}
+		if !ok || usage.Used < u.accepted || usage.Used > u.accepted+u.unknown {
+			w.model.breach("account %s: %d used in %s, %d were accepted and %d may have been", own.name, usage.Used, usage.Month, u.accepted, u.unknown)
+		}
+		if own.limit > 0 && usage.Used > own.limit {
+			w.model.breach("account %s: %d used in %s, the limit is %d", own.name, usage.Used, usage.Month, own.limit)
+		}
+	}
+	for text, s := range w.model.sms {
+		state, known := states[s.hash]
+		switch {
+		case s.told && !known:
+			w.model.breach("%s was accepted as %s, and is lost", text, s.hash)
+		case !known:
+		case s.ended == "delivered" && state != streams.Delivered:
+			w.model.breach("%s was reported as delivered, and is %s", text, state)
+		case !state.Terminal() && (state != streams.Leased || s.page == nil || s.page.policy != "hold"):
+			// What a phone holds for ever is its own.
+			w.model.breach("%s is still %s in the end", text, state)
+		case s.handed == 0 && state == streams.Delivered:
+			w.model.breach("%s was delivered, and no phone ever had it", text)
+		}
+	}
+}
