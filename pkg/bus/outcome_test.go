@@ -293,7 +293,10 @@ func TestCommit_EngineAway(t *testing.T) {
 		if _, err := c.Commit(context.Background(), messages(1, "first")); err != nil {
 			t.Fatal(err)
 		}
+		lost := l.Conn.StatusChanged(nats.RECONNECTING)
+		defer l.Conn.RemoveStatusListener(lost)
 		l.server.Stop()
+		<-lost // before, what is sent may have been received
 		var callers sync.WaitGroup
 		for i := range 20 {
 			callers.Go(func() {
