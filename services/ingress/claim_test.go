@@ -172,9 +172,9 @@ func TestClaim_RunsOut(t *testing.T) {
 	c := newClaims(t)
 	held, _ := c.start(true)
 	c.bus.Conn.Close() // nothing is renewed any more
-	c.pass(held.useFor() - time.Nanosecond)
+	c.pass(held.ttl / 2)
 	_, _, before := held.IDs()
-	c.pass(time.Nanosecond)
+	c.pass(held.ttl/2 - held.renewEvery()/2) // well before the end
 	_, _, after := held.IDs()
 	if before != nil || !errors.Is(after, errNoNumber) {
 		t.Errorf("got %v before and %v after", before, after)

@@ -177,6 +177,18 @@ func (d *dispatcher) show(context.Context, request.Show) (request.Shown, error) 
 	return request.Shown{}, nil
 }
 
+// WasHung says whether a poll was hung up.
+func (d *dispatcher) WasHung(poll string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.hangs(poll):
+		return true
+	default:
+		return false
+	}
+}
+
 // Hung waits until a poll is hung up.
 func (d *dispatcher) Hung(poll string) {
 	d.mu.Lock()

@@ -29,6 +29,7 @@ import (
 type options struct {
 	Shards          streams.Shards
 	EnqueueMaxBytes int64
+	StopGrace       time.Duration
 	Now             func() time.Time
 }
 
@@ -106,7 +107,11 @@ func (f *fixture) run(fresh bool) {
 	f.Quota, f.Dispatcher, f.Metrics = newQuota(b), newDispatcher(b, f.o.Shards), prometheus.NewRegistry()
 	stopQuota := f.service(f.Quota)
 	f.StopDispatcher = f.service(f.Dispatcher)
-	f.StopIngress = f.service(ingress.New(ingress.DefaultConfig(), f.deps(b, listener)))
+	cfg := ingress.DefaultConfig()
+	if f.o.StopGrace > 0 {
+		cfg.StopGrace = f.o.StopGrace
+	}
+	f.StopIngress = f.service(ingress.New(cfg, f.deps(b, listener)))
 	f.end = func() {
 		f.Client.CloseIdleConnections()
 		f.StopIngress()

@@ -3,11 +3,14 @@ package ingress_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -184,25 +187,57 @@ func TestIngress_Shards(t *testing.T) {
 
 // When ingress stops, a phone that waits gets its answer at once, and the claim is gone.
 func TestIngress_StopsWhilePhonesWait(t *testing.T) {
-	f := start(t, options{})
+	f := start(t, options{StopGrace: time.Hour})
 	token := f.Token("acme", nil)
 	answered := make(chan string, 1)
 	go func() {
 		status, body := f.Get("/api/" + token + "/get_messages?wait=30")
 		answered <- fmt.Sprint(status, body)
 	}()
-	<-f.Dispatcher.Pulls
+	pull := <-f.Dispatcher.Pulls
 	f.StopIngress()
-	if got := <-answered; got != "200[]" {
-		t.Errorf("got %s", got)
+	if got := <-answered; got != "200[]" || !f.Dispatcher.WasHung(pull.Poll) {
+		t.Errorf("got %s, hung up: %v", got, f.Dispatcher.WasHung(pull.Poll))
 	}
-	bucket, err := f.Bus.JS.KeyValue(t.Context(), streams.ClaimsBucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bucket.Get(t.Context(), streams.IngressClaim(0)); err != jetstream.ErrKeyNotFound {
+	if err := f.claim(); !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("the claim: got %v", err)
 	}
+}
+
+// claim looks for the ingress's claim.
+func (f *fixture) claim() error {
+	bucket, err := f.Bus.JS.KeyValue(context.Background(), streams.ClaimsBucket)
+	if err == nil {
+		_, err = bucket.Get(context.Background(), streams.IngressClaim(0))
+	}
+	return err
+}
+
+// What is under way when ingress stops is stored and answered, under a claim that still holds.
+func TestIngress_StopsWhileStoring(t *testing.T) {
+	f := start(t, options{})
+	token := f.Token("acme", func(a *streams.Account) { a.Plan.Limit = 1000 })
+	stopped := make(chan struct{})
+	f.Quota.BeforeAnswer(func() {
+		go func() {
+			defer close(stopped)
+			f.StopIngress()
+		}()
+		for { // until it takes no more
+			conn, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "http://"))
+			if err != nil {
+				break
+			}
+			_ = conn.Close()
+		}
+		if err := f.claim(); err != nil {
+			t.Errorf("the claim, while a request is under way: got %v", err)
+		}
+	})
+	if status, body := f.Post("/api/"+token+"/queue", one); status != http.StatusOK || f.Stored("ENQUEUE_0", "sms.enqueue.>") != 1 {
+		t.Errorf("got %d %s with %d stored", status, body, f.Stored("ENQUEUE_0", "sms.enqueue.>"))
+	}
+	<-stopped
 }
 
 // A phone that waits gets what comes meanwhile, and one that leaves is not waited for.

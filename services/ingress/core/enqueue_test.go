@@ -61,6 +61,21 @@ func TestCore_Enqueue_StoresInOrder(t *testing.T) {
 	}
 }
 
+func TestCore_Enqueue_Lanes(t *testing.T) {
+	c := newCore(t)
+	cmd := drafts(3)
+	cmd.Drafts[1].Lane = streams.Lane{Target: 7, Priority: streams.High, Class: streams.Other}
+	if _, err := c.Enqueue(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	for i, draft := range cmd.Drafts {
+		msg, err := c.bus.Get(t.Context(), streams.EnqueueStream(0), uint64(i+1))
+		if err != nil || msg.Subject != streams.EnqueueSubject(0, account.ID, draft.Lane) {
+			t.Errorf("message %d: got %+v, %v", i, msg, err)
+		}
+	}
+}
+
 func TestCore_Enqueue_Key(t *testing.T) {
 	c := newCore(t)
 	first, err := c.Enqueue(t.Context(), keyed(1000, "k", "hash"))
@@ -92,9 +107,9 @@ func TestCore_Enqueue_KeyAfterLostAnswer(t *testing.T) {
 	for name, lost := range map[string]error{"repeat refused": &bus.WrongLast{Last: 1}, "unknown": bus.ErrUnknownOutcome} {
 		t.Run(name, func(t *testing.T) {
 			c := newCore(t)
-			real := c.enqueue[0]
+			engine := c.enqueue[0]
 			c.enqueue[0] = commit(func(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error) {
-				_, err := real.Commit(ctx, msgs)
+				_, err := engine.Commit(ctx, msgs)
 				return bus.Stored{}, errors.Join(err, lost)
 			})
 			accepted, err := c.Enqueue(t.Context(), keyed(3, "k", "hash"))
@@ -119,17 +134,17 @@ func TestCore_Enqueue_KeyAfterLostAnswer(t *testing.T) {
 // A collision of ids is no success: the messages get others.
 func TestCore_Enqueue_IDsTaken(t *testing.T) {
 	c := newCore(t)
-	real, tried := c.enqueue[0], []*nats.Msg{}
+	engine, tried := c.enqueue[0], []*nats.Msg{}
 	c.enqueue[0] = commit(func(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error) {
 		if len(tried) < 2 {
 			other := nats.NewMsg(msgs[0].Subject)
 			other.Header.Set("Nats-Msg-Id", msgs[1].Header.Get("Nats-Msg-Id"))
-			if _, err := real.Commit(ctx, []*nats.Msg{other}); err != nil {
+			if _, err := engine.Commit(ctx, []*nats.Msg{other}); err != nil {
 				t.Error(err)
 			}
 		}
 		tried = append(tried, msgs[0])
-		return real.Commit(ctx, msgs)
+		return engine.Commit(ctx, msgs)
 	})
 	if _, err := c.Enqueue(t.Context(), drafts(3)); err != nil {
 		t.Fatal(err)
@@ -211,7 +226,7 @@ func TestCore_Enqueue_Grant(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c, q, cmd := withQuota(t)
 			var meanwhile request.Grants
-			real := c.enqueue[0]
+			engine := c.enqueue[0]
 			c.enqueue[0] = commit(func(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error) {
 				meanwhile, _ = c.OpenGrants(ctx, request.OpenGrants{Leader: 5})
 				if test.err != nil {
@@ -221,7 +236,7 @@ func TestCore_Enqueue_Grant(t *testing.T) {
 				if err != nil || e.Grant != "g1" || e.Month != "2026-11" {
 					t.Errorf("event carries %+v, %v", e, err)
 				}
-				return real.Commit(ctx, msgs)
+				return engine.Commit(ctx, msgs)
 			})
 			_, err := c.Enqueue(t.Context(), cmd)
 			if test.err == nil && err != nil || test.err != nil && !fault.Is(err, test.kind) {
@@ -242,8 +257,10 @@ func TestCore_Enqueue_Grant(t *testing.T) {
 // Who has answered a newer leader uses no grant of an older one: the newer one does not count it.
 func TestCore_Enqueue_OlderLeader(t *testing.T) {
 	c, q, cmd := withQuota(t)
-	if _, err := c.OpenGrants(t.Context(), request.OpenGrants{Leader: 6}); err != nil {
-		t.Fatal(err)
+	for _, leader := range []uint64{6, 4} { // the second one is late
+		if _, err := c.OpenGrants(t.Context(), request.OpenGrants{Leader: leader}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := c.Enqueue(t.Context(), cmd); !errors.Is(err, errNoQuota) {
 		t.Errorf("under the older leader: got %v", err)

@@ -38,8 +38,8 @@ func TestCore_Pull(t *testing.T) {
 	}{
 		{"defaults", Pull{Caller: Caller{Account: account}, Limit: 5, Policy: streams.Retry},
 			request.Pull{Account: account.ID, Limit: 5, Lease: streams.DefaultLease, Attempts: streams.DefaultAttempts, Policy: streams.Retry}},
-		{"the plan's", Pull{Caller: Caller{Account: &planned}, Limit: 5, Policy: streams.Retry, Device: "Phone"},
-			request.Pull{Account: account.ID, Device: phone, Name: "Phone", Limit: 5, Lease: time.Minute, Attempts: 9, Policy: streams.Fail}},
+		{"the plan's", Pull{Caller: Caller{Account: &planned}, Limit: 5, Policy: streams.Retry, Device: "Phone", Wait: time.Hour},
+			request.Pull{Account: account.ID, Device: phone, Name: "Phone", Limit: 5, Wait: MaxWait, Lease: time.Minute, Attempts: 9, Policy: streams.Fail}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -47,7 +47,12 @@ func TestCore_Pull(t *testing.T) {
 			if err != nil || len(got) != 1 || got[0].ID != 7 || got[0].Phone.Reveal() != "+1234567890" || got[0].Text.Reveal() != "<text>" {
 				t.Errorf("got %v, %v", got, err)
 			}
-			if diff := cmp.Diff(test.want, <-asked); diff != "" {
+			asked := <-asked
+			if named := asked.Poll != ""; named != (asked.Wait > 0) {
+				t.Errorf("asked to wait %v as poll %q", asked.Wait, asked.Poll)
+			}
+			asked.Poll = "" // is random
+			if diff := cmp.Diff(test.want, asked); diff != "" {
 				t.Errorf("asked (-want +got):\n%s", diff)
 			}
 		})

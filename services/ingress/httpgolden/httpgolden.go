@@ -9,6 +9,7 @@ package httpgolden
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,7 +74,7 @@ func read(file string) ([]exchange, error) {
 }
 
 func (e exchange) replay(t *testing.T, client *http.Client, url string, values map[string]string) {
-	r, err := request(fill(e.request, values), url)
+	r, err := request(t.Context(), fill(e.request, values), url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,14 +104,14 @@ func (e exchange) replay(t *testing.T, client *http.Client, url string, values m
 }
 
 // request reads a request that was filled in.
-func request(text, url string) (*http.Request, error) {
+func request(ctx context.Context, text, url string) (*http.Request, error) {
 	head, body := split(text)
 	line, headers, _ := strings.Cut(head, "\n")
 	method, path, ok := strings.Cut(strings.TrimSuffix(line, " HTTP/1.1"), " ")
 	if !ok {
 		return nil, fmt.Errorf("read request line %q", line)
 	}
-	r, err := http.NewRequest(method, url+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package queueapi
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -101,7 +102,7 @@ func TestParsePull(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := parsePull(query)
-			if err != test.err {
+			if !errors.Is(err, test.err) {
 				t.Fatalf("got error %v, want %v", err, test.err)
 			}
 			if diff := cmp.Diff(test.want, got); test.err == nil && diff != "" {
@@ -118,7 +119,7 @@ func TestParseStatus_TooMany(t *testing.T) {
 	if in, err := parseStatus(list(1000)); err != nil || len(in.items) != 1000 {
 		t.Errorf("1000: got %d, %v", len(in.items), err)
 	}
-	if _, err := parseStatus(list(1001)); err != errTooMany {
+	if _, err := parseStatus(list(1001)); !errors.Is(err, errTooMany) {
 		t.Errorf("1001: got %v", err)
 	}
 }
