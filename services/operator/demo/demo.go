@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/operator/accounts"
@@ -64,7 +63,7 @@ func (o Options) check() error {
 	return nil
 }
 
-// Run runs a server on free ports and a temporary directory, bursts messages
+// Run runs a server on a free port and a temporary directory, bursts messages
 // through it and gives the result once every message has its report. It leaves
 // nothing behind.
 func Run(ctx context.Context, o Options) (Result, error) {
@@ -81,7 +80,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	defer stopServer()
 	var (
 		server  errgroup.Group
-		started = make(chan string, 1)
+		started = make(chan allinone.Started, 1)
 		failed  = make(chan struct{})
 	)
 	server.Go(func() error {
@@ -89,14 +88,14 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		cfg := allinone.DefaultConfig()
 		cfg.Data, cfg.HTTP = dir, "127.0.0.1:0"
 		return allinone.Run(serverCtx, cfg, allinone.Deps{
-			Log: o.Log, Version: "0.0.0-demo",
-			Ready: func(s allinone.Started) { started <- s.URL },
+			Log: o.Log, Version: "0.0.0-demo", InProcessOnly: true,
+			Ready: func(s allinone.Started) { started <- s },
 		})
 	})
 	var result Result
 	select {
-	case url := <-started:
-		result, err = burst(ctx, o, dir, url)
+	case s := <-started:
+		result, err = burst(ctx, o, s)
 	case <-failed:
 	}
 	stopServer()
@@ -104,19 +103,19 @@ func Run(ctx context.Context, o Options) (Result, error) {
 }
 
 // burst sends all messages and waits for their reports.
-func burst(ctx context.Context, o Options, dir, url string) (Result, error) {
-	tokens, err := makeAccounts(ctx, dir, o.Accounts)
+func burst(ctx context.Context, o Options, server allinone.Started) (Result, error) {
+	tokens, err := makeAccounts(ctx, server, o.Accounts)
 	if err != nil {
 		return Result{}, err
 	}
 	t := newTally(o.Messages, progress(o))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	phones, err := startPhones(ctx, o, url, tokens, t)
+	phones, err := startPhones(ctx, o, server.URL, tokens, t)
 	if err != nil {
 		return Result{}, err
 	}
-	sendErr := send(ctx, o, url, tokens, t)
+	sendErr := send(ctx, o, server.URL, tokens, t)
 	t.await(ctx, o.Idle)
 	stop()
 	if err := phones.Wait(); err != nil {
@@ -126,8 +125,8 @@ func burst(ctx context.Context, o Options, dir, url string) (Result, error) {
 }
 
 // makeAccounts makes accounts without limit or rate and gives their tokens.
-func makeAccounts(ctx context.Context, dir string, n int) ([]secret.String, error) {
-	conn, err := natsd.Dial(dir, "demo")
+func makeAccounts(ctx context.Context, server allinone.Started, n int) ([]secret.String, error) {
+	conn, err := server.Connect("demo")
 	if err != nil {
 		return nil, err
 	}
