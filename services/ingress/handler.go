@@ -18,18 +18,18 @@ func (i *Ingress) handler() http.Handler {
 	r := gin.New()
 	r.RedirectTrailingSlash = false
 	r.HandleMethodNotAllowed = true
-	r.Use(
-		httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}),
-		countAnswers(i.deps.Metrics),
-		httpx.Recover(i.deps.Log, answer(http.StatusInternalServerError, "internal", "Internal error")),
-	)
+	rescue := httpx.Recover(i.deps.Log, answer(http.StatusInternalServerError, "internal", "Internal error"))
+
+	// What machines ask every few seconds is neither logged nor counted.
+	watched := r.Group("", rescue)
+	i.health().Mount(watched)
+	if i.deps.Gatherer != nil {
+		watched.GET("/metrics", gin.WrapH(promhttp.HandlerFor(i.deps.Gatherer, promhttp.HandlerOpts{})))
+	}
+
+	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
 	r.NoRoute(answer(http.StatusNotFound, "not_found", "Not found"))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
-
-	i.health().Mount(r)
-	if i.deps.Gatherer != nil {
-		r.GET("/metrics", gin.WrapH(promhttp.HandlerFor(i.deps.Gatherer, promhttp.HandlerOpts{})))
-	}
 	queueapi.Mount(r, i.core)
 	return r
 }
