@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -29,7 +30,8 @@ type AccessOptions struct {
 
 // AccessLog logs one line per request: method, route template, status, duration in seconds and bytes answered;
 // never a body, a query, a header, or a parameter in the path. Statuses from 500 are warnings and name the last
-// error the handler gave to gin's Context.Error; everything else, also a request whose client left, is debug.
+// error the handler gave to gin's Context.Error; everything else is debug, also a request whose client left and what
+// Health answers, for which 503 is no failure.
 func AccessLog(o AccessOptions) gin.HandlerFunc {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -43,7 +45,7 @@ func AccessLog(o AccessOptions) gin.HandlerFunc {
 		c.Next()
 
 		status, level := c.Writer.Status(), zap.DebugLevel
-		if status >= http.StatusInternalServerError && c.Request.Context().Err() == nil {
+		if status >= http.StatusInternalServerError && c.Request.Context().Err() == nil && !isHealth(c) {
 			level = zap.WarnLevel
 		}
 		entry := o.Log.Check(level, "request")
@@ -64,6 +66,8 @@ func AccessLog(o AccessOptions) gin.HandlerFunc {
 		entry.Write(fields...)
 	}
 }
+
+func isHealth(c *gin.Context) bool { return strings.HasPrefix(c.FullPath(), "/health") }
 
 // route names the template, not the path: parameters may be tokens or ids. A path without a route may be anything.
 func route(c *gin.Context) string {

@@ -34,6 +34,7 @@ func engine(log *zap.Logger, answer func(*gin.Context)) *gin.Engine {
 		_ = c.Error(errors.New("read projection: short read"))
 		c.Status(http.StatusInternalServerError)
 	})
+	e.GET("/health/ready", func(c *gin.Context) { c.Status(http.StatusServiceUnavailable) })
 	e.GET("/panic/:what", func(c *gin.Context) {
 		switch c.Param("what") {
 		case "value":
@@ -67,6 +68,7 @@ func TestAccessLog(t *testing.T) {
 		{"template instead of path", "POST", "/api/" + token + "/queue?text=hello&token=" + token, zap.DebugLevel, line("POST", "/api/:token/queue", 201, 5)},
 		{"no route", "GET", "/api/" + token + "/quue", zap.DebugLevel, line("GET", "none", 404, 0)},
 		{"failure", "GET", "/broken", zap.WarnLevel, broken},
+		{"not ready yet", "GET", "/health/ready", zap.DebugLevel, line("GET", "/health/ready", 503, 0)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -21,6 +21,10 @@ import (
 // a marker, rounded up.
 const MaxBatchSize = 1024
 
+// MaxPayload is the largest message the engine carries, in bytes: a page of
+// 200 of the longest texts, as JSON in JSON, and some more.
+const MaxPayload = 8 << 20
+
 const (
 	// Consumers keep their state in memory; no stream does.
 	maxMemory = 64 << 20
@@ -147,6 +151,7 @@ func engineOptions(o Options, public string) *server.Options {
 		Host:                   "127.0.0.1",
 		Port:                   server.RANDOM_PORT,
 		DontListen:             o.InProcessOnly,
+		MaxPayload:             MaxPayload,
 		Nkeys:                  []*server.NkeyUser{{Nkey: public}},
 		JetStream:              true,
 		StoreDir:               filepath.Join(o.Dir, engineDir),

@@ -2,6 +2,7 @@ package dispatcher_test
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
@@ -209,5 +211,21 @@ func TestLeasesAreCapped(t *testing.T) {
 	h.report(shop, "", streams.Delivered, ids[0])
 	if diff := cmp.Diff(ids[2:], h.pull(phone(shop, "", 1))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestPageOfTheLongestTexts(t *testing.T) {
+	h := newHarness(t, 1)
+	const messages = 200
+	text := strings.Repeat("<", 1000) // six bytes each in JSON
+	for range messages {
+		h.publish(streams.EnqueueSubject(0, shop, normal), event.Enqueued{ID: h.ids.Message(), Text: event.Private(text)})
+	}
+	page := call[request.Pulled](h, request.DispatcherPull(0), phone(shop, "", messages))
+	if got := len(page.Messages); got != messages {
+		t.Fatalf("got %d messages, want %d", got, messages)
+	}
+	if e, err := event.Decode[event.Enqueued](page.Messages[messages-1].Body); err != nil || e.Text.Reveal() != text {
+		t.Errorf("the last text came with %d bytes, %v", len(e.Text.Reveal()), err)
 	}
 }

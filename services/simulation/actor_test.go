@@ -44,7 +44,7 @@ type queueAnswer struct {
 // answer.
 func (a *actor) send() {
 	number := 0
-	for request := 0; a.pause(20 * time.Second); request++ {
+	for request := 0; a.pause(40 * time.Second); request++ {
 		texts, numbers := []string{}, []int{}
 		var body []map[string]string
 		for range 1 + a.rng.IntN(12) {

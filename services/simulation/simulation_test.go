@@ -73,7 +73,7 @@ func run(t *testing.T, seed uint64) stats {
 
 func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 	began := time.Now()
-	w := &world{t: t, rng: rng, dir: t.TempDir(), shards: 1 + 2*rng.IntN(2), model: newModel()}
+	w := &world{t: t, rng: rng, dir: memoryDir(t), shards: 1 + 2*rng.IntN(2), model: newModel()}
 	w.start()
 	w.found()
 

@@ -63,6 +63,17 @@ func (w *world) config() allinone.Config {
 	return cfg
 }
 
+// memoryDir gives a directory in memory where the machine has one: the engine
+// makes and removes many small files.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "trunkline-simulation-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
+}
+
 // start starts the product on the data directory, and returns when it is ready.
 func (w *world) start() {
 	w.t.Helper()
