@@ -19,8 +19,8 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 	if q.Limit < 1 || q.Limit > maxPage || q.Lease <= 0 || q.Attempts < 1 {
 		return request.Pulled{}, fault.New(fault.Invalid, "bad_pull", "A pull names a limit, a lease and attempts")
 	}
-	if err := s.file.Ready(ctx); err != nil {
-		return request.Pulled{}, fault.New(fault.Unavailable, "catching_up", "The queue is catching up").With(err)
+	if err := s.ready(ctx); err != nil {
+		return request.Pulled{}, err
 	}
 	if q.Wait <= 0 {
 		return s.offer(ctx, q)

@@ -24,6 +24,17 @@ func (s *shard) endpoints() []bus.Endpoint {
 	}
 }
 
+var errCatchingUp = fault.New(fault.Unavailable, "catching_up", "The queue is catching up")
+
+// ready waits until everything is folded that the streams held at the start:
+// before, nobody can be told where a message stands or that there is none.
+func (s *shard) ready(ctx context.Context) error {
+	if err := s.file.Ready(ctx); err != nil {
+		return errCatchingUp.With(err)
+	}
+	return nil
+}
+
 func (s *shard) hangUp(_ context.Context, q request.Hangup) (struct{}, error) {
 	s.polls.hangUp(q.Poll)
 	return struct{}{}, nil
@@ -33,7 +44,7 @@ func (s *shard) hangUp(_ context.Context, q request.Hangup) (struct{}, error) {
 // yet is known all the same.
 func (s *shard) changed(ctx context.Context, q request.ChangedBy) (request.Changed, error) {
 	if err := s.file.Wait(ctx, s.status, q.Seq); err != nil {
-		return request.Changed{}, fault.New(fault.Unavailable, "catching_up", "The queue is catching up").With(err)
+		return request.Changed{}, errCatchingUp.With(err)
 	}
 	folded := s.file.Cursor(s.enqueue)
 	answer, known, err := s.changes(q)
@@ -100,8 +111,8 @@ func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r rec
 	if len(q.Messages) > event.MaxItems {
 		return answer, fault.New(fault.Invalid, "too_many", "At most 1000 messages at a time")
 	}
-	if err := s.file.Ready(ctx); err != nil {
-		return answer, fault.New(fault.Unavailable, "catching_up", "The queue is catching up").With(err)
+	if err := s.ready(ctx); err != nil {
+		return answer, err
 	}
 	giveBack, err := s.turns.take(ctx, q.Account)
 	if err != nil {

@@ -22,6 +22,9 @@ const maxList = 1000
 // show finds a message and reads its events again.
 func (s *shard) show(ctx context.Context, q request.Show) (request.Shown, error) {
 	answer := request.Shown{Timeline: []request.Moment{}}
+	if err := s.ready(ctx); err != nil {
+		return answer, err
+	}
 	var r record
 	account := q.Account
 	find := func() error {
@@ -100,10 +103,13 @@ func (v view) message(a streams.AccountID, m streams.MessageID, r record) (*requ
 }
 
 // list gives an account's messages, newest first.
-func (s *shard) list(_ context.Context, q request.List) (request.Listed, error) {
+func (s *shard) list(ctx context.Context, q request.List) (request.Listed, error) {
 	answer := request.Listed{Messages: []request.Message{}}
 	if q.Limit < 1 || q.Limit > maxList {
 		return answer, fault.New(fault.Invalid, "bad_limit", "A list has 1 to 1000 messages")
+	}
+	if err := s.ready(ctx); err != nil {
+		return answer, err
 	}
 	err := s.view(func(v view) error {
 		last := ^streams.MessageID(0)
