@@ -1,0 +1,273 @@
+package services_test
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// pages lists the documents, relative to the workspace.
+func pages(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob("../*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir("../docs", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".md") {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(found, "../README.md") || !slices.Contains(found, "../docs/states.md") {
+		t.Fatalf("got the pages %v: the test looks in the wrong place", found)
+	}
+	return found
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+var (
+	link    = regexp.MustCompile(`\[([^\]]*)\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+	fence   = regexp.MustCompile("(?ms)^```.*?^```$")
+	named   = regexp.MustCompile("^`[A-Za-z_.]+`$")
+	path    = regexp.MustCompile("`((?:streams|pkg|services|configs|scripts|docs)/[A-Za-z0-9_./-]+)`")
+)
+
+// TestLinks follows every link of the documents that stays in the repository:
+// to a file, to a heading, and where the link's text is a name in backticks and
+// the file Go, to the declaration of that name.
+func TestLinks(t *testing.T) {
+	for _, page := range pages(t) {
+		for _, match := range link.FindAllStringSubmatch(fence.ReplaceAllString(read(t, page), ""), -1) {
+			if problem := follow(page, match[1], match[2]); problem != "" {
+				t.Errorf("%s: [%s](%s): %s", page, match[1], match[2], problem)
+			}
+		}
+	}
+}
+
+// follow says what is wrong with a link.
+func follow(page, text, target string) string {
+	if strings.Contains(target, "://") {
+		return ""
+	}
+	file, anchor, _ := strings.Cut(target, "#")
+	to := page
+	if file != "" {
+		to = filepath.Join(filepath.Dir(page), file)
+	}
+	content, err := os.ReadFile(to)
+	if info, statErr := os.Stat(to); statErr == nil && info.IsDir() {
+		return ""
+	}
+	if err != nil {
+		return "there is no such file"
+	}
+	if anchor != "" && !slices.Contains(anchors(string(content)), anchor) {
+		return "the page has no such heading"
+	}
+	if named.MatchString(text) && strings.HasSuffix(to, ".go") && !declares(string(content), strings.Trim(text, "`")) {
+		return "the file declares no such name"
+	}
+	return ""
+}
+
+// anchors are the headings' as GitHub makes them.
+func anchors(page string) []string {
+	var all []string
+	for _, match := range heading.FindAllStringSubmatch(fence.ReplaceAllString(page, ""), -1) {
+		kept := strings.Map(func(char rune) rune {
+			switch {
+			case char == ' ':
+				return '-'
+			case char == '-' || char == '_' || char >= '0' && char <= '9' || char >= 'a' && char <= 'z' || char > 127:
+				return char
+			}
+			return -1
+		}, strings.ToLower(match[1]))
+		all = append(all, kept)
+	}
+	return all
+}
+
+// declares says whether Go source declares a name: Name, or Type.Method.
+func declares(source, name string) bool {
+	pattern := `(?m)^\s*(?:func |type |var |const )?` + regexp.QuoteMeta(name) + `\b`
+	if of, method, ok := strings.Cut(name, "."); ok {
+		pattern = `(?m)^func \(\w*\s*\*?` + regexp.QuoteMeta(of) + `\) ` + regexp.QuoteMeta(method) + `\b`
+	}
+	return regexp.MustCompile(pattern).MatchString(source)
+}
+
+// TestPaths looks for the files and folders that the documents name in
+// backticks.
+func TestPaths(t *testing.T) {
+	for _, page := range pages(t) {
+		for _, match := range path.FindAllStringSubmatch(read(t, page), -1) {
+			if _, err := os.Stat(filepath.Join("..", match[1])); err != nil {
+				t.Errorf("%s names %s, which there is not", page, match[1])
+			}
+		}
+	}
+}
+
+var (
+	limit = regexp.MustCompile("\\(([^)]+\\.go)\\) `([^`]+)` \\|$")
+	space = regexp.MustCompile(`\s+`)
+)
+
+func TestLimitsPage(t *testing.T) {
+	rows := 0
+	for line := range strings.Lines(read(t, "../docs/limits.md")) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| limit ") {
+			continue
+		}
+		rows++
+		match := limit.FindStringSubmatch(line)
+		if match == nil {
+			t.Errorf("this row does not end with a file and its line: %s", line)
+			continue
+		}
+		want := strings.ReplaceAll(match[2], `\|`, "|")
+		source := space.ReplaceAllString(read(t, filepath.Join("../docs", match[1])), " ")
+		if !strings.Contains(source, want) {
+			t.Errorf("%s does not hold %q any more: %s", match[1], want, line)
+		}
+	}
+	if rows < 50 {
+		t.Errorf("got %d rows: the test looks in the wrong place", rows)
+	}
+}
+
+var (
+	faults = regexp.MustCompile(`fault\.New\(fault\.\w+, ("[a-z_]+"|code\w+), "([^"]+)"|Code: ("[a-z_]+"), Text: "([^"]+)"`)
+	wrongs = regexp.MustCompile(`return (?:""|0), "([A-Z][^"]+)"|core\.\w+:\s+"([A-Z][^"]+)"`)
+	said   = regexp.MustCompile(`"error":"([^"]+)"`)
+)
+
+// elsewhere are faults that no client of the dialect is told in these words.
+var elsewhere = []string{
+	"This revision of the accounts has not been seen", // to the operator's commands
+}
+
+// TestQueuePage holds the errors on the dialect's page to those in the code.
+func TestQueuePage(t *testing.T) {
+	page := space.ReplaceAllString(read(t, "../docs/dialects/queue.md"), " ")
+	source := sources(t, "ingress", "ingress/core", "ingress/queueapi", "../pkg/httpx")
+	count := 0
+	for _, match := range faults.FindAllStringSubmatch(source, -1) {
+		text, code := match[2]+match[4], strings.Trim(match[1]+match[3], `"`)
+		if slices.Contains(elsewhere, text) {
+			continue
+		}
+		count++
+		if !strings.Contains(page, `"error":"`+text) {
+			t.Errorf("the page lacks the error %q", text)
+		}
+		// The documented 401 has no code.
+		if code != "invalid_token" && !strings.HasPrefix(code, "code") && !strings.Contains(page, code) {
+			t.Errorf("the page lacks the code %s", code)
+		}
+	}
+	for _, match := range wrongs.FindAllStringSubmatch(source, -1) {
+		count++
+		if text := match[1] + match[2]; !strings.Contains(page, text) {
+			t.Errorf("the page lacks the item's error %q", text)
+		}
+	}
+	if count < 30 {
+		t.Errorf("found %d errors in the code: the test looks in the wrong place", count)
+	}
+	source += sources(t, "dispatcher")
+	for _, match := range said.FindAllStringSubmatch(page, -1) {
+		text, _, _ := strings.Cut(match[1], " 4194304")
+		if !strings.Contains(source, text) {
+			t.Errorf("the page tells of an error %q, which there is not", match[1])
+		}
+	}
+}
+
+var (
+	required = regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
+	major    = regexp.MustCompile(`/v[0-9]+$`)
+)
+
+// TestDependencies looks for the record of each dependency.
+func TestDependencies(t *testing.T) {
+	record := read(t, "../docs/adr/0001-modules-and-dependencies.md")
+	count := 0
+	for _, folder := range []string{"streams", "pkg", "services"} {
+		for _, match := range required.FindAllStringSubmatch(read(t, "../"+folder+"/go.mod"), -1) {
+			count++
+			name := filepath.Base(major.ReplaceAllString(match[1], ""))
+			if !strings.HasPrefix(match[1], module) && !strings.Contains(record, name) {
+				t.Errorf("docs/adr/0001 does not say what %s replaces", match[1])
+			}
+		}
+	}
+	if count < 20 {
+		t.Errorf("found %d dependencies: the test looks in the wrong place", count)
+	}
+}
+
+// sources gives the Go of folders, without tests.
+func sources(t *testing.T, folders ...string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, folder := range folders {
+		files, err := filepath.Glob(folder + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if !strings.HasSuffix(file, "_test.go") {
+				all.WriteString(read(t, file))
+			}
+		}
+	}
+	return all.String()
+}
+
+// The checks above must see what is wrong.
+func TestLinkRules(t *testing.T) {
+	const page = "../docs/states.md"
+	tests := []struct{ text, target, want string }{
+		{"events", "events.md", ""},
+		{"events", "events.md#words", ""},
+		{"here", "#the-states", ""},
+		{"code", "../services/dispatcher", ""},
+		{"`Apply`", "../services/dispatcher/fold.go", "the file declares no such name"},
+		{"`fold.Apply`", "../services/dispatcher/fold.go", ""},
+		{"`fold.Applied`", "../services/dispatcher/fold.go", "the file declares no such name"},
+		{"`apply`", "../services/dispatcher/fold.go", ""},
+		{"`maxBody`", "../services/ingress/queueapi/translate.go", ""},
+		{"elsewhere", "https://example.org/nothing", ""},
+		{"events", "event.md", "there is no such file"},
+		{"events", "events.md#word", "the page has no such heading"},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt.text, " ", tt.target), func(t *testing.T) {
+			if got := follow(page, tt.text, tt.target); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
