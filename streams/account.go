@@ -98,3 +98,6 @@ const MaxDevices = 1000
 func DeviceKey(account AccountID, device DeviceID) string {
 	return account.String() + "." + device.String()
 }
+
+// DeviceKeys matches the keys of all devices of an account.
+func DeviceKeys(account AccountID) string { return account.String() + ".*" }

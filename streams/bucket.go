@@ -1,7 +1,9 @@
 package streams
 
 import (
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,10 +24,22 @@ const ClaimTTL = 20 * time.Second
 const QuotaClaim = "quota"
 
 // IngressClaims matches the claims of all ingress instances.
-const IngressClaims = "ingress.*"
+const IngressClaims = ingressClaimPrefix + "*"
+
+const ingressClaimPrefix = "ingress."
 
 // IngressClaim is the key of one ingress instance's claim on its number.
-func IngressClaim(instance int) string { return "ingress." + strconv.Itoa(instance) }
+func IngressClaim(instance int) string { return ingressClaimPrefix + strconv.Itoa(instance) }
+
+// ParseIngressClaim reads what IngressClaim gives.
+func ParseIngressClaim(key string) (instance int, err error) {
+	number, ok := strings.CutPrefix(key, ingressClaimPrefix)
+	instance, err = strconv.Atoi(number)
+	if !ok || err != nil || instance < 0 || instance > MaxInstance || key != IngressClaim(instance) {
+		return 0, fmt.Errorf("parse ingress claim %q: want ingress.<instance>", key)
+	}
+	return instance, nil
+}
 
 // Accounts defines the bucket of accounts.
 func (d Deployment) Accounts() jetstream.KeyValueConfig {

@@ -8,11 +8,6 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// grantTTL is how long a grant lasts when neither its events nor a release end
-// it. An ingress begins no publish later than 10 s after it asked and gives up
-// 20 s later, so by then its messages are stored or never will be.
-const grantTTL = 60 * time.Second
-
 // maxCount is the most messages of one grant: those of one atomic batch.
 const maxCount = 1000
 

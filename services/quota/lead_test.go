@@ -156,15 +156,15 @@ func TestSilentIngress(t *testing.T) {
 		a.stop()
 		began := time.Now()
 		w.await("recovery", func() bool { return recovering(w) })
-		for time.Since(began) < grantTTL-time.Second {
+		for time.Since(began) < request.GrantTTL-time.Second {
 			if !recovering(w) {
 				t.Fatalf("served %v after the takeover although an ingress is silent", time.Since(began))
 			}
 			time.Sleep(time.Second)
 		}
 		w.await("a leader", w.granting)
-		if took := time.Since(began); took > grantTTL+5*time.Second {
-			t.Errorf("served after %v, want %v", took, grantTTL)
+		if took := time.Since(began); took > request.GrantTTL+5*time.Second {
+			t.Errorf("served after %v, want %v", took, request.GrantTTL)
 		}
 	})
 	bustest.Simulate(t, func(t *testing.T) {

@@ -211,7 +211,7 @@ func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
 		Count:   r.Count,
 		Leader:  l.term.leader,
 	}
-	l.term.grants.open(given, now.Add(grantTTL))
+	l.term.grants.open(given, now.Add(request.GrantTTL))
 	return given, nil
 }
 
@@ -241,7 +241,7 @@ func (l *ledger) usage(account streams.AccountID) (request.Usage, error) {
 	return request.Usage{Month: month, Used: l.used(account, month)}, nil
 }
 
-// takeOver opens grants of earlier leaders for another grantTTL: how old they
+// takeOver opens grants of earlier leaders for another GrantTTL: how old they
 // are is not known. It gives those that were new to it, and up to where each
 // stream is folded: events behind that are no longer taken off.
 func (l *ledger) takeOver(given []request.Grant) (taken []request.Grant, folded map[string]uint64) {
@@ -251,7 +251,7 @@ func (l *ledger) takeOver(given []request.Grant) (taken []request.Grant, folded 
 	for stream, seq := range l.folded {
 		folded[stream] = seq
 	}
-	ends := l.now().Add(grantTTL)
+	ends := l.now().Add(request.GrantTTL)
 	for _, one := range given {
 		known := l.term.grants.byID[one.ID] != nil || l.term.released[one.ID]
 		if known || one.Leader >= l.term.leader || !countable(one.Count) {

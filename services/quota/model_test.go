@@ -200,7 +200,7 @@ func (m *model) rest() error {
 		m.quotas["a"] = m.start("a")
 	}
 	m.await("a leader", m.granting)
-	time.Sleep(grantTTL + 2*time.Second)
+	time.Sleep(request.GrantTTL + 2*time.Second)
 	m.await("a leader", m.granting)
 	for _, account := range m.accounts {
 		used, err := m.usage(account)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -71,7 +70,7 @@ func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) erro
 		if len(silent) == 0 {
 			return nil
 		}
-		if q.now().Sub(began) >= grantTTL {
+		if q.now().Sub(began) >= request.GrantTTL {
 			q.log.Warn("ingress instances stayed silent, their grants have ended", zap.Ints("instances", silent))
 			return nil
 		}
@@ -170,7 +169,7 @@ func (q *Quota) settle(ctx context.Context, taken []request.Grant, folded map[st
 
 // readBack counts the events of grants up to a sequence.
 func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []request.Grant, last uint64) (map[string]int, error) {
-	ctx, cancel := context.WithTimeout(ctx, grantTTL)
+	ctx, cancel := context.WithTimeout(ctx, request.GrantTTL)
 	defer cancel()
 	wanted := make(map[string]bool)
 	accounts := make(map[streams.AccountID]bool)
@@ -179,11 +178,11 @@ func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []requ
 		wanted[one.ID] = true
 		if !accounts[one.Account] {
 			accounts[one.Account] = true
-			subjects = append(subjects, strings.TrimSuffix(streams.EnqueuedSubjects(shard), ">")+one.Account.String()+".>")
+			subjects = append(subjects, streams.AccountSubjects(shard, one.Account))
 		}
 	}
-	// No grant is older than grantTTL; the rest is for clocks that differ.
-	since := q.now().Add(-2 * grantTTL)
+	// No grant is older than GrantTTL; the rest is for clocks that differ.
+	since := q.now().Add(-2 * request.GrantTTL)
 	arrived := make(map[string]int)
 	err := readLog(ctx, q.bus, streams.EnqueueStream(shard), subjects, since, last, func(e projection.Event) {
 		if c, ok := readCounted(e); ok && wanted[c.Grant] {

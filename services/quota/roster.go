@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 // roster knows which ingress instances may hold open grants: those whose claim
-// was renewed within grantTTL. A claim that lapsed proves nothing: its ingress
+// was renewed within GrantTTL. A claim that lapsed proves nothing: its ingress
 // may be cut off with a publish under way. One that was removed does.
 type roster struct {
 	now   func() time.Time
@@ -62,11 +61,12 @@ func (r *roster) see(entry jetstream.KeyValueEntry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	removed := entry.Operation() != jetstream.KeyValuePut
-	if instance, ok := ingressOf(entry.Key()); ok && removed {
+	switch instance, err := streams.ParseIngressClaim(entry.Key()); {
+	case err == nil && removed:
 		delete(r.seen, instance)
-	} else if ok {
+	case err == nil:
 		r.seen[instance] = r.now()
-	} else if removed {
+	case entry.Key() == streams.QuotaClaim && removed:
 		select {
 		case r.freed <- struct{}{}:
 		default:
@@ -101,7 +101,7 @@ func (r *roster) instances() []int {
 	now := r.now()
 	var all []int
 	for instance, at := range r.seen {
-		if now.Sub(at) >= grantTTL {
+		if now.Sub(at) >= request.GrantTTL {
 			delete(r.seen, instance)
 			continue
 		}
@@ -109,11 +109,4 @@ func (r *roster) instances() []int {
 	}
 	slices.Sort(all)
 	return all
-}
-
-// ingressOf reads what streams.IngressClaim gives.
-func ingressOf(key string) (int, bool) {
-	number, ok := strings.CutPrefix(key, strings.TrimSuffix(streams.IngressClaims, "*"))
-	instance, err := strconv.Atoi(number)
-	return instance, ok && err == nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -199,7 +198,7 @@ func (w *world) stored(account streams.AccountID) int64 {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	filter := strings.TrimSuffix(streams.EnqueuedSubjects(w.shards.Of(account)), ">") + account.String() + ".>"
+	filter := streams.AccountSubjects(w.shards.Of(account), account)
 	info, err := stream.Info(w.t.Context(), jetstream.WithSubjectFilter(filter))
 	if err != nil {
 		w.t.Fatal(err)

@@ -1,6 +1,10 @@
 package request
 
-import "github.com/trunkline-sms/trunkline/streams"
+import (
+	"time"
+
+	"github.com/trunkline-sms/trunkline/streams"
+)
 
 // Quota's subjects.
 const (
@@ -8,6 +12,11 @@ const (
 	QuotaRelease = "trunkline.quota.release" // Release → Released
 	QuotaUsage   = "trunkline.quota.usage"   // UsageOf → Usage
 )
+
+// GrantTTL is how long a grant lasts when neither its events nor a release end
+// it. An ingress begins no publish later than 10 s after it asked and gives up
+// 20 s later, so by then its messages are stored or never will be.
+const GrantTTL = 60 * time.Second
 
 // Reserve asks for room for Count messages, all or none. A refusal is the fault
 // LimitExceeded with the limit and what is used.

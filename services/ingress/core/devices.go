@@ -135,7 +135,7 @@ func (d *devices) write(ctx context.Context, account streams.AccountID, device s
 }
 
 func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account streams.AccountID, device streams.Device, key string, value []byte) error {
-	names, err := bucket.ListKeysFiltered(ctx, account.String()+".*")
+	names, err := bucket.ListKeysFiltered(ctx, streams.DeviceKeys(account))
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,6 @@ const (
 	// publishWithin is how long after asking quota a publish may begin. With
 	// the retries of a commit it stays well below a grant's time.
 	publishWithin = 10 * time.Second
-	// grantTTL is when quota ends a grant of which it hears nothing.
-	grantTTL = time.Minute
 )
 
 // grants are those of quota's grants whose messages may still be on their way
@@ -49,7 +47,7 @@ func (g *grants) begin(grant request.Grant, now time.Time) bool {
 			delete(g.open, id)
 		}
 	}
-	g.open[grant.ID] = openGrant{grant, now.Add(grantTTL)}
+	g.open[grant.ID] = openGrant{grant, now.Add(request.GrantTTL)}
 	return true
 }
 

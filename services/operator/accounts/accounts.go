@@ -143,7 +143,7 @@ func (a *Accounts) Devices(ctx context.Context, id streams.AccountID) ([]streams
 	if err != nil {
 		return nil, fmt.Errorf("open devices: %w", err)
 	}
-	all, err := values[streams.Device](ctx, kv, id.String()+".*")
+	all, err := values[streams.Device](ctx, kv, streams.DeviceKeys(id))
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -58,10 +56,9 @@ func (a *Accounts) instances(ctx context.Context) ([]int, error) {
 	defer func() { _ = lister.Stop() }()
 	var instances []int
 	for key := range lister.Keys() {
-		_, number, _ := strings.Cut(key, ".")
-		instance, err := strconv.Atoi(number)
+		instance, err := streams.ParseIngressClaim(key)
 		if err != nil {
-			return nil, fmt.Errorf("read claim %q: not an ingress instance", key)
+			return nil, fmt.Errorf("list claims: %w", err)
 		}
 		instances = append(instances, instance)
 	}
