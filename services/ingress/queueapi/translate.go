@@ -6,13 +6,14 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/pkg/jsonread"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -23,7 +24,6 @@ const (
 	maxItems  = 1000    // of a POST
 	maxText   = 1000    // characters
 	maxDevice = 15      // characters
-	maxKey    = 255     // characters
 
 	defaultLimit = 20
 	maxLimit     = 200
@@ -48,126 +48,109 @@ var (
 	errDevice   = fault.New(fault.Invalid, "invalid_device", "device must be a text of at most 15 characters")
 )
 
-func jsonFault(err error) error {
-	if errors.Is(err, jsonread.ErrSyntax) {
-		return errJSON.With(err)
-	}
-	return err
-}
+var (
+	phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
+	keyForm   = regexp.MustCompile(`^[ -~]{1,255}$`)
+)
 
-// queueIn is what POST queue asks for: the messages that can be stored, and
-// what is wrong with the others.
-type queueIn struct {
+// queueRequest is what a POST queue comes to: the messages that can be stored,
+// and the answer, which lacks only their ids.
+type queueRequest struct {
 	drafts []core.Draft
-	items  []queuedOut // of each draft, without its hash
-	errors []errorOut
+	out    queueOut
 }
 
-func parseQueue(body []byte) (queueIn, error) {
-	items, err := readQueue(body)
-	switch {
-	case err != nil:
-		return queueIn{}, jsonFault(err)
-	case len(items) == 0:
-		return queueIn{}, errEmpty
-	case len(items) > maxItems:
-		return queueIn{}, errTooMany
+func parseQueue(body []byte) (queueRequest, error) {
+	var all queueIn
+	if err := decode(body, &all); err != nil {
+		return queueRequest{}, err
 	}
-	in := queueIn{drafts: make([]core.Draft, 0, len(items)), items: make([]queuedOut, 0, len(items))}
-	for i, item := range items {
-		text, wrong := checkMessage(item)
+	if !all.ok {
+		var one maybe[messageIn]
+		if err := decode(body, &one); err != nil || !one.ok {
+			return queueRequest{}, errShape
+		}
+		all.items = append(all.items, one)
+	}
+	switch {
+	case len(all.items) == 0:
+		return queueRequest{}, errEmpty
+	case len(all.items) > maxItems:
+		return queueRequest{}, errTooMany
+	}
+	r := queueRequest{out: queueOut{Items: []queuedOut{}, Errors: []refusedOut{}}}
+	for i, item := range all.items {
+		message, wrong := checkMessage(item)
 		if wrong != "" {
-			in.errors = append(in.errors, errorOut{i, wrong})
+			r.out.Errors = append(r.out.Errors, refusedOut{i, wrong})
 			continue
 		}
-		in.items = append(in.items, queuedOut{index: i, phone: item.phone.text})
-		in.drafts = append(in.drafts, core.Draft{
-			Phone: event.Private(item.phone.text),
-			Text:  event.Private(text),
+		phone := item.value.Phone.value
+		r.out.Items = append(r.out.Items, queuedOut{Index: i, Phone: phone})
+		r.drafts = append(r.drafts, core.Draft{
+			Phone: event.Private(phone),
+			Text:  event.Private(message),
 			Lane:  streams.Lane{Priority: streams.Normal, Class: streams.Text},
 		})
 	}
-	return in, nil
+	r.out.OK, r.out.Queued, r.out.Failed = len(r.drafts) > 0, len(r.drafts), len(r.out.Errors)
+	return r, nil
 }
 
 // answer is POST queue's, once the drafts have ids.
-func (in queueIn) answer(ids []streams.MessageID) []byte {
-	size := 80
+func (r queueRequest) answer(ids []streams.MessageID) []byte {
 	for i, id := range ids {
-		in.items[i].hash = id
-		size += 64 + len(in.items[i].phone)
+		r.out.Items[i].Hash = id
 	}
-	return appendQueued(make([]byte, 0, size+80*len(in.errors)), in.items, in.errors)
+	return encode(r.out)
 }
 
 // checkMessage gives the text of an item, or says what is wrong with it.
-func checkMessage(m messageIn) (text, wrong string) {
-	if !m.isObject {
+func checkMessage(in maybe[messageIn]) (message, wrong string) {
+	if !in.ok {
 		return "", "Message must be an object"
 	}
-	switch phone := m.phone; {
-	case phone.kind == jsonread.None, phone.kind == jsonread.String && phone.text == "":
-		return "", "Phone is required"
-	case phone.kind != jsonread.String:
+	switch phone := in.value.Phone; {
+	case phone.wrong:
 		return "", "Phone must be a string"
-	case !isPhone(phone.text):
+	case phone.value == "":
+		return "", "Phone is required"
+	case !phoneForm.MatchString(phone.value):
 		return "", "Invalid phone format"
 	}
-	from := m.message
-	if from.kind == jsonread.None || from.kind == jsonread.String && from.text == "" {
-		from = m.text
+	from := in.value.Message
+	if from == (text{}) {
+		from = in.value.Text
 	}
 	switch {
-	case from.kind == jsonread.None, from.kind == jsonread.String && from.text == "":
-		return "", "Message is required"
-	case from.kind != jsonread.String:
+	case from.wrong:
 		return "", "Message must be a string"
-	case !from.whole:
+	case from.value == "":
+		return "", "Message is required"
+	case from.half:
 		return "", "Message is not valid Unicode"
-	case len(from.text) > maxText && utf8.RuneCountInString(from.text) > maxText:
+	case utf8.RuneCountInString(from.value) > maxText:
 		return "", "Message is too long (max 1000 characters)"
 	}
-	return from.text, ""
-}
-
-// isPhone holds for 6 to 20 digits, optionally after a +.
-func isPhone(text string) bool {
-	if text[0] == '+' {
-		text = text[1:]
-	}
-	if len(text) < 6 || len(text) > 20 {
-		return false
-	}
-	for i := range len(text) {
-		if text[i] < '0' || text[i] > '9' {
-			return false
-		}
-	}
-	return true
+	return from.value, ""
 }
 
 // parseKey reads the Idempotency-Key header; without it there is no key.
-func parseKey(header http.Header, body []byte, in queueIn) (*core.Key, error) {
+func parseKey(header http.Header, body []byte, r queueRequest) (*core.Key, error) {
 	values := header["Idempotency-Key"]
 	if len(values) == 0 {
 		return nil, nil
 	}
-	id := values[0]
-	if len(values) > 1 || id == "" || len(id) > maxKey {
+	if len(values) > 1 || !keyForm.MatchString(values[0]) {
 		return nil, errKey
-	}
-	for i := range len(id) {
-		if id[i] < ' ' || id[i] > '~' {
-			return nil, errKey
-		}
 	}
 	hash := sha256.New()
 	hash.Write([]byte("queue\n")) // another dialect's answer would not be understood
 	hash.Write(body)
 	return &core.Key{
-		ID:     "key/" + id,
+		ID:     "key/" + values[0],
 		Hash:   hex.EncodeToString(hash.Sum(nil)),
-		Render: func(ids []streams.MessageID) ([]byte, error) { return in.answer(ids), nil },
+		Render: func(ids []streams.MessageID) ([]byte, error) { return r.answer(ids), nil },
 	}, nil
 }
 
@@ -206,54 +189,59 @@ func isDevice(name string) bool {
 	return true
 }
 
-// reportsIn is what POST status asks for: what can be reported, and what is
-// wrong with the rest.
-type reportsIn struct {
+// statusRequest is what a POST status comes to: what can be reported, and what
+// is wrong with the rest.
+type statusRequest struct {
 	device   string
 	items    []core.Item
 	places   []int // of each item in the request
 	problems []problemOut
 }
 
-func parseStatus(body []byte) (reportsIn, error) {
-	in, err := readStatus(body)
-	switch {
-	case err != nil:
-		return reportsIn{}, jsonFault(err)
-	case in.device.kind != jsonread.None && (in.device.kind != jsonread.String || !in.device.whole || !isDevice(in.device.text)):
-		return reportsIn{}, errDevice
-	case !in.isArray:
-		return reportsIn{}, errMessages
-	case len(in.messages) == 0:
-		return reportsIn{}, errEmpty
-	case len(in.messages) > maxItems:
-		return reportsIn{}, errTooMany
+func parseStatus(body []byte) (statusRequest, error) {
+	var in maybe[statusIn]
+	if err := decode(body, &in); err != nil {
+		return statusRequest{}, err
 	}
-	out := reportsIn{device: in.device.text}
-	for i, m := range in.messages {
-		state, wrong := checkReport(m)
+	device, messages := in.value.Device, in.value.Messages
+	switch {
+	case !in.ok:
+		return statusRequest{}, errShape
+	case device.wrong, device.half, !isDevice(device.value):
+		return statusRequest{}, errDevice
+	case !messages.ok:
+		return statusRequest{}, errMessages
+	case len(messages.items) == 0:
+		return statusRequest{}, errEmpty
+	case len(messages.items) > maxItems:
+		return statusRequest{}, errTooMany
+	}
+	r := statusRequest{device: device.value}
+	for i, item := range messages.items {
+		hash := item.value.Hash.value
+		state, wrong := checkReport(item)
 		if wrong != "" {
-			out.problems = append(out.problems, problemOut{i, shown(m.hash.text), wrong})
+			r.problems = append(r.problems, problemOut{i, shown(hash), wrong})
 			continue
 		}
-		out.items = append(out.items, core.Item{ID: m.hash.text, State: state})
-		out.places = append(out.places, i)
+		r.items = append(r.items, core.Item{ID: hash, State: state})
+		r.places = append(r.places, i)
 	}
-	return out, nil
+	return r, nil
 }
 
 // checkReport gives the state that an item reports, or says what is wrong.
-func checkReport(in reportIn) (state streams.State, wrong string) {
-	switch {
-	case !in.isObject:
+func checkReport(in maybe[reportIn]) (state streams.State, wrong string) {
+	switch hash, status := in.value.Hash, in.value.Status.value; {
+	case !in.ok:
 		return 0, "Status update must be an object"
-	case in.hash.kind == jsonread.None, in.hash.kind == jsonread.String && in.hash.text == "":
-		return 0, "Hash is required"
-	case in.hash.kind != jsonread.String:
+	case hash.wrong:
 		return 0, "Hash must be a string"
-	case in.status == 2:
+	case hash.value == "":
+		return 0, "Hash is required"
+	case status == 2:
 		return streams.Delivered, ""
-	case in.status == 3:
+	case status == 3:
 		return streams.Failed, ""
 	default:
 		return 0, "Status must be 2 or 3"
@@ -269,17 +257,17 @@ var whys = map[core.Why]string{
 }
 
 // answer is POST status's.
-func (in reportsIn) answer(reported core.Reported) updatedOut {
-	out := updatedOut{OK: true, Updated: reported.Updated}
+func (r statusRequest) answer(reported core.Reported) statusOut {
+	out := statusOut{OK: true, Updated: reported.Updated}
 	// Both lists are in the order of the request.
-	problems := in.problems
+	problems := r.problems
 	for _, p := range reported.Problems {
-		place := in.places[p.Index]
+		place := r.places[p.Index]
 		for len(problems) > 0 && problems[0].Index < place {
 			out.Errors = append(out.Errors, problems[0])
 			problems = problems[1:]
 		}
-		out.Errors = append(out.Errors, problemOut{place, shown(in.items[p.Index].ID), whys[p.Why]})
+		out.Errors = append(out.Errors, problemOut{place, shown(r.items[p.Index].ID), whys[p.Why]})
 	}
 	out.Errors = append(out.Errors, problems...)
 	return out
@@ -287,15 +275,7 @@ func (in reportsIn) answer(reported core.Reported) updatedOut {
 
 // shown is a client's hash as it is given back: ours have 16 characters.
 func shown(hash string) string {
-	const enough = 64
-	if len(hash) <= enough {
-		return hash
-	}
-	end := enough
-	for !utf8.RuneStart(hash[end]) {
-		end--
-	}
-	return hash[:end]
+	return strings.ToValidUTF8(hash[:min(len(hash), 64)], "") // without what is left of a character
 }
 
 // refusal is what a fault becomes.

@@ -1,9 +1,12 @@
 package queueapi
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,22 +37,62 @@ func TestParseQueue_Text(t *testing.T) {
 		{"text stands in for null", `"message":null,"text":"b"`, "b", ""},
 		{"the last of a name counts", `"message":"a","message":"b"`, "b", ""},
 		{"spaces are a text", `"message":" "`, " ", ""},
-		{"names are case-sensitive", `"Message":"a"`, "", "Message is required"},
+		{"names are read whatever their case", `"MESSAGE":"a"`, "a", ""},
+		{"a wrong one that is corrected", `"message":1,"message":"b"`, "b", ""},
+		{"every escape", `"message":"\"\\\/\b\f\n\r\t\u0041\u00E9"`, "\"\\/\b\f\n\r\tAé", ""},
+		{"U+FFFD", `"message":"\ufffd�"`, "��", ""},
+		{"U+FFFD and half a pair as text", `"message":"�\\ud83d"`, `�\ud83d`, ""},
+		{"U+FFFD and a pair", `"message":"�\uD83D\uDE00"`, "�😀", ""},
+		{"a first half", `"message":"\uD83D"`, "", "Message is not valid Unicode"},
+		{"a second half", `"message":"a\ude00"`, "", "Message is not valid Unicode"},
+		{"two first halves", `"message":"\ud83d\ud83d\ude00"`, "", "Message is not valid Unicode"},
+		{"half a pair after a backslash", `"message":"\\\ud83d"`, "", "Message is not valid Unicode"},
+		{"half a pair in what is not read", `"message":"a","text":"\ud83d"`, "a", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			in, err := parseQueue([]byte(`{"phone":"123456",` + test.item + `}`))
+			r, err := parseQueue([]byte(`{"phone":"123456",` + test.item + `}`))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if test.wrong != "" {
-				if len(in.drafts) != 0 || len(in.errors) != 1 || in.errors[0].text != test.wrong {
-					t.Errorf("got %v, want %q", in.errors, test.wrong)
+				if diff := cmp.Diff([]refusedOut{{0, test.wrong}}, r.out.Errors); diff != "" || len(r.drafts) != 0 {
+					t.Errorf("got %d drafts and (-want +got):\n%s", len(r.drafts), diff)
 				}
 				return
 			}
-			if len(in.errors) != 0 || len(in.drafts) != 1 || in.drafts[0].Text.Reveal() != test.want {
-				t.Errorf("got %d drafts and %v", len(in.drafts), in.errors)
+			if len(r.out.Errors) != 0 || len(r.drafts) != 1 || r.drafts[0].Text.Reveal() != test.want {
+				t.Errorf("got %d drafts and %v", len(r.drafts), r.out.Errors)
+			}
+		})
+	}
+}
+
+func TestParseQueue_Refuses(t *testing.T) {
+	list := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat("1,", n), ",") + "]" }
+	deep := func(n int) string { return `{"a":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}` }
+	tests := []struct {
+		name, body string
+		want       error
+	}{
+		{"1000 items", list(1000), nil},
+		{"1001 items", list(1001), errTooMany},
+		{"as many as fit", list(maxBody / 2), errTooMany},
+		{"nested deeply", deep(1000), nil},
+		{"nested too deeply", deep(100_000), errJSON},
+		{"something behind", `[{}] x`, errJSON},
+		{"a second value", `{} {}`, errJSON},
+		{"a comma too many", `[{},]`, errJSON},
+		{"not UTF-8", "[{\"a\":\"\xff\"}]", errJSON},
+		{"a byte order mark", "\ufeff[]", errJSON},
+		{"spaces", " \r\n\t[ ] ", errEmpty},
+		{"null", `null`, errShape},
+		{"a number", `5`, errShape},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if _, err := parseQueue([]byte(test.body)); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
 			}
 		})
 	}
@@ -59,15 +102,15 @@ func TestParseKey(t *testing.T) {
 	for key, want := range map[string]bool{
 		strings.Repeat("k", 255): true, strings.Repeat("k", 256): false, "": false, " ~": true, "a\tb": false, "a\x7f": false, "é": false,
 	} {
-		_, err := parseKey(http.Header{"Idempotency-Key": {key}}, nil, queueIn{})
+		_, err := parseKey(http.Header{"Idempotency-Key": {key}}, nil, queueRequest{})
 		if (err == nil) != want {
 			t.Errorf("%q: got %v", key, err)
 		}
 	}
-	if key, err := parseKey(http.Header{}, nil, queueIn{}); key != nil || err != nil {
+	if key, err := parseKey(http.Header{}, nil, queueRequest{}); key != nil || err != nil {
 		t.Errorf("no header: got %v, %v", key, err)
 	}
-	if _, err := parseKey(http.Header{"Idempotency-Key": {"a", "b"}}, nil, queueIn{}); err == nil {
+	if _, err := parseKey(http.Header{"Idempotency-Key": {"a", "b"}}, nil, queueRequest{}); err == nil {
 		t.Error("two keys are taken")
 	}
 }
@@ -116,23 +159,48 @@ func TestParseStatus_TooMany(t *testing.T) {
 	list := func(n int) []byte {
 		return []byte(`{"messages":[` + strings.TrimSuffix(strings.Repeat(`{"hash":"a1b2c3d4e5f67890","status":2},`, n), ",") + `]}`)
 	}
-	if in, err := parseStatus(list(1000)); err != nil || len(in.items) != 1000 {
-		t.Errorf("1000: got %d, %v", len(in.items), err)
+	if r, err := parseStatus(list(1000)); err != nil || len(r.items) != 1000 {
+		t.Errorf("1000: got %d, %v", len(r.items), err)
 	}
 	if _, err := parseStatus(list(1001)); !errors.Is(err, errTooMany) {
 		t.Errorf("1001: got %v", err)
 	}
 }
 
+func TestParseStatus_Refuses(t *testing.T) {
+	for body, want := range map[string]error{
+		`null`: errShape, `5`: errShape, `{"messages":null}`: errMessages, `{"messages":[{}],"messages":5}`: errMessages,
+		`{"device":"\ud83d","messages":[{}]}`: errDevice, `{"device":null,"messages":[{}]}`: nil, `{"messages":[{}]} {}`: errJSON,
+	} {
+		if _, err := parseStatus([]byte(body)); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", body, err, want)
+		}
+	}
+}
+
+func TestCheckReport_Status(t *testing.T) {
+	for status, want := range map[string]streams.State{
+		`2`: streams.Delivered, `3`: streams.Failed, `2.0`: 0, `2e0`: 0, `"2"`: 0, `null`: 0, `[2]`: 0, `18446744073709551618`: 0,
+	} {
+		r, err := parseStatus([]byte(`{"messages":[{"hash":"a1b2c3d4e5f67890","status":` + status + `}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want == 0 && len(r.problems) != 1 || want != 0 && (len(r.items) != 1 || r.items[0].State != want) {
+			t.Errorf("%s: got %v and %v", status, r.items, r.problems)
+		}
+	}
+}
+
 // Problems of both kinds are told in the order of the request, and no more of a hash than is needed.
-func TestReportsIn_answer(t *testing.T) {
+func TestStatusRequest_answer(t *testing.T) {
 	long := strings.Repeat("é", 100)
-	in, err := parseStatus([]byte(`{"messages":[{"hash":"` + long + `","status":2},5,{"hash":"b","status":2},{"hash":"c","status":9},{"hash":"d","status":3}]}`))
+	r, err := parseStatus([]byte(`{"messages":[{"hash":"` + long + `","status":2},5,{"hash":"b","status":2},{"hash":"c","status":9},{"hash":"d","status":3}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := in.answer(core.Reported{Updated: 1, Problems: []core.Problem{{Index: 0, Why: core.Unknown}, {Index: 2, Why: core.NotHeld}}})
-	want := updatedOut{true, 1, []problemOut{
+	got := r.answer(core.Reported{Updated: 1, Problems: []core.Problem{{Index: 0, Why: core.Unknown}, {Index: 2, Why: core.NotHeld}}})
+	want := statusOut{true, 1, []problemOut{
 		{0, strings.Repeat("é", 32), "Unknown hash"},
 		{1, "", "Status update must be an object"},
 		{3, "c", "Status must be 2 or 3"},
@@ -160,18 +228,19 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-// FuzzQueue holds that every item is either taken or refused, that what is taken is as the rules say, and that the
-// answer is JSON of the documented form.
+// FuzzQueue holds that every item is either taken or refused, that what is taken is as the rules say and is taken
+// alike when it is sent as it was understood, and that the answer is JSON of the documented form.
 func FuzzQueue(f *testing.F) {
 	for _, seed := range []string{
 		`[{"phone":"+1234567890","message":"Hello"},{"phone":"0712345678","text":"a\u00e9\ud83d\ude00"}]`,
 		`{"phone":"123456","message":"x"}`, `[{"phone":1},{},[],null,"x"]`, `[]`, `{`, `"\ud83d"`, `[{"phone":"123456","message":"\ud83d"}]`,
 		`[{"phone":"123456","message":"a","text":{"a":[1,2,{"b":null}]}}]`, "[{\"phone\":\"123456\",\"message\":\"\xff\"}]",
+		`[{"phone":"123456","message":"\ufffd\u2028<&>\\ud83d"}]`, `{"phone":"123456","Message":"b","message":null,"text":"c"}`,
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		in, err := parseQueue(body)
+		r, err := parseQueue(body)
 		if err != nil {
 			if !fault.Is(err, fault.Invalid) {
 				t.Fatalf("got %v", err)
@@ -179,26 +248,67 @@ func FuzzQueue(f *testing.F) {
 			return
 		}
 		taken := map[int]bool{}
-		for i, d := range in.drafts {
+		type sent struct{ Phone, Message string }
+		var again []sent
+		for i, d := range r.drafts {
 			if text := d.Text.Reveal(); text == "" || !utf8.ValidString(text) || utf8.RuneCountInString(text) > maxText {
 				t.Fatalf("took text %q", text)
 			}
-			if !isPhone(d.Phone.Reveal()) || in.items[i].phone != d.Phone.Reveal() {
+			if !phoneForm.MatchString(d.Phone.Reveal()) || r.out.Items[i].Phone != d.Phone.Reveal() {
 				t.Fatalf("took phone %q", d.Phone.Reveal())
 			}
-			taken[in.items[i].index] = true
+			taken[r.out.Items[i].Index] = true
+			again = append(again, sent{d.Phone.Reveal(), d.Text.Reveal()})
 		}
-		for _, e := range in.errors {
-			if taken[e.index] || e.text == "" {
-				t.Fatalf("item %d is taken and refused: %q", e.index, e.text)
+		for _, e := range r.out.Errors {
+			if taken[e.Index] || e.Error == "" {
+				t.Fatalf("item %d is taken and refused: %q", e.Index, e.Error)
 			}
-			taken[e.index] = true
+			taken[e.Index] = true
 		}
 		for i := range len(taken) {
 			if !taken[i] {
 				t.Fatalf("item %d is neither taken nor refused", i)
 			}
 		}
-		checkQueued(t, in.answer(make([]streams.MessageID, len(in.drafts))), len(in.drafts), len(in.errors))
+		checkQueued(t, r.answer(make([]streams.MessageID, len(r.drafts))), len(r.drafts), len(r.out.Errors))
+		if len(again) == 0 {
+			return
+		}
+		r2, err := parseQueue(encode(again))
+		if err != nil || !slices.Equal(r2.drafts, r.drafts) {
+			t.Fatalf("%q is understood as %q, and that otherwise (%v)", body, encode(again), err)
+		}
 	})
+}
+
+// checkQueued reads POST queue's answer as a client does.
+func checkQueued(t *testing.T, answer []byte, queued, failed int) {
+	t.Helper()
+	var got struct {
+		OK             bool
+		Queued, Failed int
+		Items          []struct {
+			Index *int
+			Hash  streams.MessageID
+			Phone string
+		}
+		Errors []struct {
+			Index *int
+			Error string
+		}
+	}
+	decoder := json.NewDecoder(bytes.NewReader(answer))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&got); err != nil {
+		t.Fatalf("%v in %s", err, answer)
+	}
+	if got.OK != (queued > 0) || got.Queued != queued || got.Failed != failed || len(got.Items) != queued || len(got.Errors) != failed {
+		t.Fatalf("got %s, want %d queued and %d failed", answer, queued, failed)
+	}
+	for _, item := range got.Items {
+		if item.Index == nil || !phoneForm.MatchString(item.Phone) {
+			t.Fatalf("got item %+v", item)
+		}
+	}
 }

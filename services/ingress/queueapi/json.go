@@ -1,0 +1,84 @@
+package queueapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// decode reads a body. What stands in it where something else belongs is for
+// the rules of its item: the types below note it, and it is no fault here.
+func decode(body []byte, to any) error {
+	// encoding/json would put U+FFFD for what is not UTF-8.
+	if !utf8.Valid(body) || json.Unmarshal(body, to) != nil {
+		return errJSON
+	}
+	return nil
+}
+
+// maybe is a value where a T belongs.
+type maybe[T any] struct {
+	value T
+	ok    bool // it is a T, and not null
+}
+
+func (m *maybe[T]) UnmarshalJSON(raw []byte) error {
+	*m = maybe[T]{}
+	m.ok = json.Unmarshal(raw, &m.value) == nil && raw[0] != 'n'
+	return nil
+}
+
+// text is a value where a text belongs. Null says as much as no value at all.
+type text struct {
+	value string
+	wrong bool // it is something else
+	half  bool // it names half a surrogate pair, which is no character
+}
+
+func (t *text) UnmarshalJSON(raw []byte) error {
+	*t = text{}
+	t.wrong = json.Unmarshal(raw, &t.value) != nil
+	// encoding/json puts U+FFFD for the half.
+	t.half = strings.ContainsRune(t.value, utf8.RuneError) && half.Match(pair.ReplaceAll(raw, nil))
+	return nil
+}
+
+var (
+	pair = regexp.MustCompile(`(?i)\\\\|\\ud[89ab]..\\ud[c-f]..`) // or a backslash of the text's own
+	half = regexp.MustCompile(`(?i)\\ud[89a-f]`)
+)
+
+// list is a value where an array belongs. Of its items one more than maxItems
+// is read at most: a body of 4 MiB has room for two million.
+type list[T any] struct {
+	items []maybe[T]
+	ok    bool // it is an array
+}
+
+func (l *list[T]) UnmarshalJSON(raw []byte) error {
+	*l = list[T]{ok: raw[0] == '['}
+	if !l.ok {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	_, err := d.Token() // the bracket
+	for err == nil && d.More() && len(l.items) <= maxItems {
+		var item maybe[T]
+		err = d.Decode(&item)
+		l.items = append(l.items, item)
+	}
+	return err
+}
+
+// encode writes JSON without touching <, > and &.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // the types of wire.go can be encoded
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
