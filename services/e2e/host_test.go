@@ -86,6 +86,13 @@ func (s *trunkline) Kill() {
 	s.client.CloseIdleConnections()
 }
 
+// within is the same one in a test of this test.
+func (s *trunkline) within(t *testing.T) *trunkline {
+	sub := *s
+	sub.T = t
+	return &sub
+}
+
 // projections are the files of all projections.
 func (s *trunkline) projections() []string {
 	s.Helper()

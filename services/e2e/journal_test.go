@@ -182,6 +182,16 @@ func (j *journal) count() count {
 	return c
 }
 
+// entries is what the journal holds now.
+func (j *journal) entries() (all []entry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, e := range j.messages {
+		all = append(all, *e)
+	}
+	return all
+}
+
 // check fails the test for everything that is not as it has to be once all has been drained.
 func (j *journal) check(t *testing.T) count {
 	t.Helper()

@@ -14,10 +14,7 @@ import (
 // simulate runs a test in simulated time, on a day when there are ids.
 func simulate(t *testing.T, f func(*testing.T)) {
 	t.Helper()
-	bustest.Simulate(t, func(t *testing.T) {
-		time.Sleep(time.Until(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)))
-		f(t)
-	})
+	bustest.SimulateFrom(t, time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), f)
 }
 
 // queue posts n messages, which have to be accepted.
@@ -131,6 +128,7 @@ func TestLease_AttemptsUsedUp(t *testing.T) {
 // The same in true time, over a restart and over a kill: the lease goes on.
 func TestLease_AcrossRestarts(t *testing.T) {
 	eachShards(t, func(t *testing.T, shards int) {
+		t.Parallel()
 		s := launch(t, process, shards)
 		token := s.account("shop", nil)
 		s.command("account", "set", "shop", "--lease", "1s")

@@ -120,6 +120,7 @@ func TestOrder_OnePhone(t *testing.T) {
 // Several phones get pages that are in order and share nothing.
 func TestOrder_ManyPhones(t *testing.T) {
 	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
+		t.Parallel()
 		s := launch(t, newHost, shards)
 		a, j := s.api(s.account("shop", nil)), newJournal(streams.DefaultLease)
 		want, wait := flood(a, j, 6, 25, 2)

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/services/operator/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -122,3 +125,34 @@ func (s *trunkline) command(args ...string) string {
 	return out.String()
 }
 
+// consumers is how many consumers the ENQUEUE streams have.
+func (s *trunkline) consumers() (n int) {
+	s.Helper()
+	s.withBus(func(b *bus.Bus) {
+		for _, shard := range s.shards.All() {
+			stream, err := b.JS.Stream(s.Context(), streams.EnqueueStream(shard))
+			if err != nil {
+				s.Fatal(err)
+			}
+			n += stream.CachedInfo().State.Consumers
+		}
+	})
+	return n
+}
+
+// knows says whether a phone of that name has called.
+func (s *trunkline) knows(name, device string) (known bool) {
+	s.Helper()
+	s.withBus(func(b *bus.Bus) {
+		book, err := accounts.Open(s.Context(), b, time.Now)
+		if err != nil {
+			s.Fatal(err)
+		}
+		devices, err := book.Devices(s.Context(), streams.AccountIDOf(name))
+		if err != nil {
+			s.Fatal(err)
+		}
+		known = slices.ContainsFunc(devices, func(d streams.Device) bool { return d.Name == device })
+	})
+	return known
+}

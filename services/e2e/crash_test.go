@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"net/http"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var (
+	rounds   = flag.Int("rounds", 3, "how often the server is killed in a burst")
+	seedFlag = flag.Uint64("seed", 0, "what chance is drawn from; 0: another one in every run")
+)
+
+// chance gives a seed, and tells it to whoever wants to see the same again.
+func chance(t *testing.T) uint64 {
+	t.Helper()
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	return seed
+}
+
+// What was answered 2xx is delivered, once, whenever the server is killed, and whether its projections survive or not.
+func TestCrash(t *testing.T) {
+	for name, restart := range map[string]func(*trunkline){
+		"restarted":          func(s *trunkline) { s.Start() },
+		"projections gone":   func(s *trunkline) { s.dropProjections(); s.Start() },
+		"killed when folded": func(s *trunkline) { s.dropProjections(); s.Start(); s.Kill(); s.Start() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachShards(t, func(t *testing.T, shards int) {
+				t.Parallel() // most of it waits for leases
+				crash(t, shards, restart)
+			})
+		})
+	}
+}
+
+func crash(t *testing.T, shards int, restart func(*trunkline)) {
+	seed := chance(t)
+	draw := rand.New(rand.NewPCG(seed, 1<<32))
+	b := newBurst(launch(t, process, shards), seed)
+	for range *rounds {
+		enough := b.journal.after(100 + draw.IntN(300))
+		ended := make(chan struct{})
+		wait := b.run(t.Context(), true)
+		go func() { wait(); close(ended) }()
+		select {
+		case <-enough:
+		case <-ended:
+			t.Fatal("the server was gone before it was killed")
+		}
+		b.Kill()
+		<-ended
+		restart(b.trunkline)
+	}
+	b.fill()
+	b.drain()
+
+	c := b.journal.check(t)
+	t.Logf("%+v, %d repeats answered as such", c, b.replays())
+	if c.Lost != 0 || c.Doubled != 0 || c.Accepted == 0 {
+		t.Errorf("got %+v, want none lost, none doubled", c)
+	}
+	stored := 0
+	for i, name := range b.accounts {
+		n := len(b.enqueued(name))
+		if stored += n; i == 0 && n != burstLimit {
+			t.Errorf("got %d messages of the account with a limit, want %d", n, burstLimit)
+		}
+	}
+	if want := c.Accepted + c.Stored; stored != want {
+		t.Errorf("got %d messages stored, want the %d that were handed out", stored, want)
+	}
+	if got := b.used(b.accounts[0]); got != burstLimit {
+		t.Errorf("got %d used, want %d", got, burstLimit)
+	}
+	live := b.dumps()
+	b.verify()
+	b.Stop()
+	b.dropProjections()
+	b.Start()
+	if diff := cmp.Diff(live, b.dumps()); diff != "" {
+		t.Errorf("dumps before and after the projections were deleted (-before +after):\n%s", diff)
+	}
+}
+
+// fill posts for the account with a limit until it is reached.
+func (b *burst) fill() {
+	b.Helper()
+	ctx, stop := context.WithCancel(b.Context())
+	defer stop()
+	wait := b.run(ctx, false) // what is open is repeated first
+	s := &sender{name: "fill", account: 0}
+	for a := b.api(b.tokens[0]); !s.full; s.posted++ {
+		messages := []sms{{number(s.posted), text(s.name, s.posted)}}
+		b.journal.posting(messages)
+		got, err := a.post("", messages...)
+		b.journal.posted(messages, got, err)
+		if err != nil || got.status != http.StatusOK && got.status != http.StatusTooManyRequests {
+			b.Fatalf("fill up to the limit: got %v, %v", got, err)
+		}
+		s.full = got.status == http.StatusTooManyRequests
+	}
+	stop()
+	wait()
+}
