@@ -6,6 +6,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
@@ -36,18 +37,18 @@ func (i *Ingress) handler() http.Handler {
 
 // answer refuses what no dialect knows.
 func answer(status int, code, text string) gin.HandlerFunc {
-	body := []byte(`{"error":"` + text + `","code":"` + code + `"}`)
-	return func(c *gin.Context) { c.Data(status, "application/json; charset=utf-8", body) }
+	body := struct {
+		Error string `json:"error"`
+		Code  string `json:"code"`
+	}{text, code}
+	return func(c *gin.Context) { c.JSON(status, body) }
 }
 
 // countAnswers counts by route and status; paths without a route are one.
 func countAnswers(to prometheus.Registerer) gin.HandlerFunc {
-	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
+	answers := promauto.With(to).NewCounterVec(prometheus.CounterOpts{
 		Namespace: "trunkline", Subsystem: "ingress", Name: "http_answers_total", Help: "HTTP requests answered, by route and status.",
 	}, []string{"route", "status"})
-	if to != nil {
-		to.MustRegister(answers)
-	}
 	return func(c *gin.Context) {
 		c.Next()
 		answers.WithLabelValues(c.FullPath(), strconv.Itoa(c.Writer.Status())).Inc()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // observer is told of each commit.
@@ -16,18 +17,14 @@ type commitMetrics struct {
 
 func newCommitMetrics(to prometheus.Registerer) commitMetrics {
 	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		return promauto.With(to).NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "trunkline", Subsystem: "ingress", Name: name, Help: help, Buckets: buckets,
 		}, []string{"stream"})
 	}
-	m := commitMetrics{
+	return commitMetrics{
 		messages: histogram("commit_messages", "Messages stored by one commit.", prometheus.ExponentialBuckets(1, 2, 11)),
 		seconds:  histogram("commit_seconds", "How long a commit took.", prometheus.ExponentialBuckets(0.0001, 2, 16)),
 	}
-	if to != nil {
-		to.MustRegister(m.messages, m.seconds)
-	}
-	return m
 }
 
 func (m commitMetrics) of(stream string) observer {

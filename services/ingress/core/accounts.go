@@ -2,8 +2,6 @@ package core
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,17 +16,14 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// tokenHash is a token's SHA-256: comparing hashes leaks nothing about tokens.
-type tokenHash [sha256.Size]byte
-
-// accounts is the accounts bucket in memory, by token.
+// accounts is the accounts bucket in memory, by token: by its hash, since comparing hashes leaks nothing about tokens.
 type accounts struct {
 	log    *zap.Logger
 	loaded chan struct{} // closed once the bucket has been read
 
 	mu       sync.RWMutex
 	accounts map[string]*streams.Account // by key in the bucket
-	tokens   map[tokenHash]owner
+	tokens   map[streams.TokenHash]owner
 	seen     uint64        // revision
 	moved    chan struct{} // closed when seen rises
 }
@@ -43,14 +38,14 @@ func newAccounts(log *zap.Logger) *accounts {
 		log:      log,
 		loaded:   make(chan struct{}),
 		accounts: map[string]*streams.Account{},
-		tokens:   map[tokenHash]owner{},
+		tokens:   map[streams.TokenHash]owner{},
 		moved:    make(chan struct{}),
 	}
 }
 
 // find gives the account of a token that is valid at now, or nil.
-func (a *accounts) find(token string, now time.Time) (tokenHash, *streams.Account) {
-	hash := tokenHash(sha256.Sum256([]byte(token)))
+func (a *accounts) find(token string, now time.Time) (streams.TokenHash, *streams.Account) {
+	hash := streams.HashToken(token)
 	a.mu.RLock()
 	owner, ok := a.tokens[hash]
 	a.mu.RUnlock()
@@ -133,8 +128,8 @@ func (a *accounts) apply(entry jetstream.KeyValueEntry) {
 func (a *accounts) replace(key string, account *streams.Account) {
 	if old := a.accounts[key]; old != nil {
 		for _, token := range old.Tokens {
-			if hash, ok := parseHash(token.Hash); ok && a.tokens[hash].account == old {
-				delete(a.tokens, hash)
+			if a.tokens[token.Hash].account == old {
+				delete(a.tokens, token.Hash)
 			}
 		}
 	}
@@ -144,16 +139,6 @@ func (a *accounts) replace(key string, account *streams.Account) {
 	}
 	a.accounts[key] = account
 	for _, token := range account.Tokens {
-		if hash, ok := parseHash(token.Hash); ok {
-			a.tokens[hash] = owner{account, token.Expires}
-		}
+		a.tokens[token.Hash] = owner{account, token.Expires}
 	}
-}
-
-func parseHash(text streams.TokenHash) (hash tokenHash, ok bool) {
-	if hex.DecodedLen(len(text)) != len(hash) {
-		return hash, false
-	}
-	_, err := hex.Decode(hash[:], []byte(text))
-	return hash, err == nil
 }

@@ -198,7 +198,7 @@ func (s *store) make() (Accepted, []*nats.Msg, error) {
 	}
 	var subject string
 	var lane streams.Lane
-	name := append(make([]byte, 0, 2*16+1), s.account.String()+"/"...)
+	account := s.account.String()
 	for i, draft := range s.cmd.Drafts {
 		if i == 0 || draft.Lane != lane {
 			lane, subject = draft.Lane, streams.EnqueueSubject(s.shard, s.account, draft.Lane)
@@ -209,8 +209,7 @@ func (s *store) make() (Accepted, []*nats.Msg, error) {
 		if err != nil {
 			return Accepted{}, nil, err
 		}
-		full, _ := made.IDs[i].AppendText(name)
-		msg.Header[jetstream.MsgIDHeader] = []string{string(full)}
+		msg.Header[jetstream.MsgIDHeader] = []string{account + "/" + made.IDs[i].String()}
 		msgs = append(msgs, msg)
 	}
 	return made, msgs, nil

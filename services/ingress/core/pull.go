@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"time"
@@ -63,9 +64,9 @@ func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 		Name:     cmd.Device,
 		Limit:    cmd.Limit,
 		Wait:     min(cmd.Wait, MaxWait),
-		Lease:    or(account.Plan.Lease, streams.DefaultLease),
-		Attempts: or(account.Plan.Attempts, streams.DefaultAttempts),
-		Policy:   or(account.Plan.AfterLapse, cmd.Policy),
+		Lease:    cmp.Or(account.Plan.Lease, streams.DefaultLease),
+		Attempts: cmp.Or(account.Plan.Attempts, streams.DefaultAttempts),
+		Policy:   cmp.Or(account.Plan.AfterLapse, cmd.Policy),
 	}
 	ask := c.ask
 	if q.Wait > 0 {
@@ -138,12 +139,4 @@ func (c *Core) hangUp(shard streams.Shard, poll string) {
 	if err == nil {
 		_ = c.bus.Conn.Publish(request.DispatcherHangup(shard), data)
 	}
-}
-
-func or[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
 )
 
 // Rate is where a token stands. Limit 0 means that it has no rate.
@@ -23,7 +24,7 @@ const per = time.Minute
 // full, as a new one is, so the others need not be kept.
 type rates struct {
 	mu      sync.Mutex
-	buckets map[tokenHash]*bucket
+	buckets map[streams.TokenHash]*bucket
 	swept   time.Time
 }
 
@@ -32,10 +33,10 @@ type bucket struct {
 	used time.Time
 }
 
-func newRates() *rates { return &rates{buckets: map[tokenHash]*bucket{}} }
+func newRates() *rates { return &rates{buckets: map[streams.TokenHash]*bucket{}} }
 
 // take counts a request of a token whose plan allows limit requests a minute.
-func (r *rates) take(token tokenHash, limit int, now time.Time) (Rate, error) {
+func (r *rates) take(token streams.TokenHash, limit int, now time.Time) (Rate, error) {
 	if limit <= 0 {
 		return Rate{}, nil
 	}
@@ -52,7 +53,7 @@ func (r *rates) take(token tokenHash, limit int, now time.Time) (Rate, error) {
 	return stands, f
 }
 
-func (r *rates) bucket(token tokenHash, limit int, now time.Time) *bucket {
+func (r *rates) bucket(token streams.TokenHash, limit int, now time.Time) *bucket {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now.Sub(r.swept) >= per {

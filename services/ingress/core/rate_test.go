@@ -1,21 +1,23 @@
 package core
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
 )
 
 func TestRates(t *testing.T) {
 	r, start := newRates(), time.Unix(1_800_000_000, 0)
-	token, other := tokenHash{1}, tokenHash{2}
+	token, other := streams.HashToken("one"), streams.HashToken("other")
 	steps := []struct {
 		name  string
 		at    time.Duration
-		token tokenHash
+		token streams.TokenHash
 		limit int
 		want  Rate
 		retry time.Duration // 0: taken
@@ -54,7 +56,7 @@ func TestRates_Sweep(t *testing.T) {
 	r, now := newRates(), time.Unix(1_800_000_000, 0)
 	for minute := range 100 {
 		for i := range 100 {
-			if _, err := r.take(tokenHash{byte(minute), byte(i)}, 60, now); err != nil {
+			if _, err := r.take(streams.HashToken(fmt.Sprint(minute, i)), 60, now); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,12 +1,12 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -104,7 +104,7 @@ func (c *Core) report(ctx context.Context, cmd Report) (Reported, error) {
 			reported.Problems = append(reported.Problems, Problem{said[i].index, why})
 		}
 	}
-	slices.SortFunc(reported.Problems, func(a, b Problem) int { return a.Index - b.Index })
+	slices.SortFunc(reported.Problems, func(a, b Problem) int { return cmp.Compare(a.Index, b.Index) })
 	return reported, nil
 }
 
@@ -155,14 +155,7 @@ func errorText(text string) string {
 		}
 		return char
 	}, text)
-	if len(text) <= event.MaxError {
-		return text
-	}
-	end := event.MaxError
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end]
+	return strings.ToValidUTF8(text[:min(len(text), event.MaxError)], "") // without what is left of a character
 }
 
 // storeReport gives the report's sequence, 0 if only that it is stored is known.

@@ -106,19 +106,15 @@ func (e exchange) replay(t *testing.T, client *http.Client, url string, values m
 // request reads a request that was filled in.
 func request(ctx context.Context, text, url string) (*http.Request, error) {
 	head, body := split(text)
-	line, headers, _ := strings.Cut(head, "\n")
-	method, path, ok := strings.Cut(strings.TrimSuffix(line, " HTTP/1.1"), " ")
-	if !ok {
-		return nil, fmt.Errorf("read request line %q", line)
+	read, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head + "\n\n")))
+	if err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, read.Method, url+read.RequestURI, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	for lines := bufio.NewScanner(strings.NewReader(headers)); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		r.Header.Add(name, strings.TrimSpace(value))
-	}
+	r.Header = read.Header
 	return r, nil
 }
 

@@ -178,15 +178,7 @@ func parsePull(q url.Values) (core.Pull, error) {
 }
 
 func isDevice(name string) bool {
-	if !utf8.ValidString(name) || utf8.RuneCountInString(name) > maxDevice {
-		return false
-	}
-	for _, char := range name {
-		if unicode.IsControl(char) {
-			return false
-		}
-	}
-	return true
+	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxDevice && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 // statusRequest is what a POST status comes to: what can be reported, and what
