@@ -14,6 +14,9 @@ import (
 type Bus struct {
 	Conn *nats.Conn
 	JS   jetstream.JetStream
+	// Gate, where it is set, is asked before a committer or PublishFenced stores
+	// anything, and says why nothing can be stored now: an ErrNotStored.
+	Gate func() error
 }
 
 // New makes a bus of a connection, which stays its caller's to close.
@@ -23,6 +26,13 @@ func New(conn *nats.Conn) (*Bus, error) {
 		return nil, fmt.Errorf("open JetStream: %w", err)
 	}
 	return &Bus{Conn: conn, JS: js}, nil
+}
+
+func (b *Bus) mayStore() error {
+	if b.Gate == nil {
+		return nil
+	}
+	return b.Gate()
 }
 
 // flush waits until the engine has seen everything sent so far.

@@ -17,6 +17,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/natsd"
 )
 
 type question struct{ Name string }
@@ -112,12 +113,12 @@ func TestCall_ClosedConnection(t *testing.T) {
 func TestCall_AnswerTooLarge(t *testing.T) {
 	b := bustest.New(t)
 	serve(t, b, endpoint("large", func(context.Context, question) (answer, error) {
-		return answer{strings.Repeat("x", 2<<20)}, nil
+		return answer{strings.Repeat("x", natsd.MaxPayload)}, nil
 	}))
 	if _, err := bus.Call[answer](t.Context(), b, "large", question{}); !fault.Is(err, fault.TooLarge) {
 		t.Errorf("got %v, want TooLarge", err)
 	}
-	if _, err := bus.Call[answer](t.Context(), b, "large", question{strings.Repeat("x", 2<<20)}); !fault.Is(err, fault.TooLarge) {
+	if _, err := bus.Call[answer](t.Context(), b, "large", question{strings.Repeat("x", natsd.MaxPayload)}); !fault.Is(err, fault.TooLarge) {
 		t.Errorf("got %v, want TooLarge", err)
 	}
 }

@@ -128,6 +128,9 @@ func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error
 	if err := ctx.Err(); err != nil {
 		return Stored{}, fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
+	if err := c.bus.mayStore(); err != nil {
+		return Stored{}, err
+	}
 	r := &request{msgs: msgs, done: make(chan outcome, 1)}
 	largest := c.bus.Conn.MaxPayload() - batchHeaders
 	for _, m := range msgs {

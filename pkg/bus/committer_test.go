@@ -17,6 +17,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/natsd"
 )
 
 // together commits all requests so that one round takes them, and returns what
@@ -117,8 +118,8 @@ func TestCommit_LargestRequest(t *testing.T) {
 			t.Errorf("%d messages: got %v, want ErrNotStored", n, err)
 		}
 	}
-	if _, err := c.Commit(t.Context(), []*nats.Msg{message("s.x", "", string(make([]byte, 1<<20)))}); !errors.Is(err, bus.ErrNotStored) {
-		t.Errorf("1 MiB: got %v, want ErrNotStored", err)
+	if _, err := c.Commit(t.Context(), []*nats.Msg{message("s.x", "", string(make([]byte, natsd.MaxPayload)))}); !errors.Is(err, bus.ErrNotStored) {
+		t.Errorf("the largest message: got %v, want ErrNotStored", err)
 	}
 }
 

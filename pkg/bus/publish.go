@@ -30,6 +30,9 @@ func (b *Bus) PublishFenced(ctx context.Context, msg *nats.Msg, lastSubjectSeq u
 	if b.Conn.IsClosed() || ctx.Err() != nil {
 		return 0, fmt.Errorf("publish to %s: %w: %w", msg.Subject, ErrNotStored, errors.Join(nats.ErrConnectionClosed, ctx.Err()))
 	}
+	if err := b.mayStore(); err != nil {
+		return 0, fmt.Errorf("publish to %s: %w", msg.Subject, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, fencedTimeout)
 	defer cancel()
 	answer, err := b.Conn.RequestMsgWithContext(ctx, &fenced)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/natsd"
 )
 
 func TestPublishFenced(t *testing.T) {
@@ -76,7 +77,7 @@ func TestPublishFenced_Refusals(t *testing.T) {
 		want error
 	}{
 		"full":             {ctx, message("s.x", "", string(make([]byte, 8<<10))), bus.ErrFull},
-		"larger than any":  {ctx, message("s.x", "", string(make([]byte, 2<<20))), nats.ErrMaxPayload},
+		"larger than any":  {ctx, message("s.x", "", string(make([]byte, 2*natsd.MaxPayload))), nats.ErrMaxPayload},
 		"no stream":        {ctx, message("nobody", "", ""), nats.ErrNoResponders},
 		"caller has ended": {cancelled, message("s.x", "", ""), context.Canceled},
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
@@ -95,6 +96,38 @@ func (h *harness) publish(subject string, e event.Event) uint64 {
 		h.t.Fatal(err)
 	}
 	return ack.Sequence
+}
+
+// publishLater publishes without waiting for the answer; await does that.
+func (h *harness) publishLater(subject string, e event.Event) {
+	h.t.Helper()
+	m, err := event.Message(subject, e)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := h.bus.JS.PublishMsgAsync(m, jetstream.WithStallWait(10*time.Second)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *harness) await() { <-h.bus.JS.PublishAsyncComplete() }
+
+// status reads all that the STATUS stream of shard 0 holds.
+func (h *harness) status() []*jetstream.RawStreamMsg {
+	h.t.Helper()
+	stream, err := h.bus.JS.Stream(context.Background(), streams.StatusStream(0))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var all []*jetstream.RawStreamMsg
+	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		m, err := stream.GetMsg(context.Background(), seq)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		all = append(all, m)
+	}
+	return all
 }
 
 func call[A, Q any](h *harness, subject string, q Q) A {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
@@ -268,5 +269,32 @@ func TestOldMessagesAreForgotten(t *testing.T) {
 	defer h.start()
 	if diff := cmp.Diff(h.dump(h.dir, 0), h.dump(dir, 0)); diff != "" {
 		t.Errorf("rebuilt: %s", diff)
+	}
+}
+
+func TestRebuildIsSilent(t *testing.T) {
+	h := newHarness(t, 1)
+	ids := h.enqueue(shop, normal, 1)
+	h.pull(phone(shop, "", 1))
+	h.stop()
+	// A lease that ran out long ago, and far behind it the report that had
+	// ended it in time.
+	over := h.now().Add(-time.Hour)
+	other := h.ids.Message()
+	h.publish(streams.EnqueueSubject(0, shop, normal), event.Enqueued{ID: other})
+	h.publish(streams.DecisionSubject(0, shop), event.Leased{
+		Lease: 1, At: over, Until: over.Add(time.Minute), Policy: streams.Retry, Attempts: 3, Messages: []event.Turn{{ID: other}},
+	})
+	for range 4000 {
+		h.publishLater(streams.ReportSubject(0, shop), event.Reported{Messages: []event.Report{{ID: ids[0], State: streams.Delivered}}})
+	}
+	h.await()
+	last := h.publish(streams.ReportSubject(0, shop), event.Reported{Messages: []event.Report{{ID: other, State: streams.Delivered}}})
+	h.dir = t.TempDir()
+	h.start()
+	h.pull(phone(shop, "", 1)) // it has caught up
+	stored := h.status()
+	if got := stored[len(stored)-1]; got.Sequence != last {
+		t.Errorf("a rebuild published %s", got.Header.Get(event.KindHeader))
 	}
 }

@@ -229,3 +229,58 @@ func TestPageOfTheLongestTexts(t *testing.T) {
 		t.Errorf("the last text came with %d bytes, %v", len(e.Text.Reveal()), err)
 	}
 }
+
+func TestDispatchersNeverDecideTheSameTwice(t *testing.T) {
+	h := newHarness(t, 1)
+	ids := h.enqueue(shop, normal, 300)
+	short := phone(shop, "", 200)
+	short.Lease = time.Millisecond
+	for got := 0; got < len(ids); {
+		got += len(h.pull(short))
+	}
+	stopSecond := h.run(t.TempDir(), 1)
+	defer stopSecond()
+	var mu sync.Mutex
+	seen := map[streams.MessageID]int{}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for { // all of them come back, and go out once more
+				q := phone(shop, "", 10)
+				q.Wait = 3 * time.Second
+				got := h.pull(q)
+				mu.Lock()
+				for _, id := range got {
+					seen[id]++
+				}
+				done := len(seen) == len(ids)
+				mu.Unlock()
+				if done || len(got) == 0 {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if seen[id] != 1 {
+			t.Errorf("message %s was handed out %d times", id, seen[id])
+		}
+	}
+	// Nor did anybody store a decision that another one had made void.
+	turns := map[event.Turn]int{}
+	for _, m := range h.status() {
+		if event.Kind(m.Header.Get(event.KindHeader)) != event.KindLeased {
+			continue
+		}
+		e, err := event.Decode[event.Leased](m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, turn := range e.Messages {
+			if turns[turn]++; turns[turn] > 1 {
+				t.Errorf("message %s was leased twice in round %d", turn.ID, turn.Round)
+			}
+		}
+	}
+}
