@@ -9,7 +9,7 @@ TEST_LOG     := $(CURDIR)/bin/test.log
 FUZZTIME     ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo build test race fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+.PHONY: help run demo bench build test race fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ run: ## everything in one process: HTTP on 127.0.0.1:8080, data in ./data
 
 demo: ## a server, senders and phones for a look around
 	$(GO) run ./services/cmd/trunkline demo
+
+bench: ## measure the product on this machine (some minutes; docs/performance.md)
+	$(GO) run ./services/cmd/trunkline bench
 
 build: ## the binary into bin/
 	$(GO) build -trimpath -o bin/ ./services/cmd/...

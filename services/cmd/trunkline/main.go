@@ -21,6 +21,7 @@ type commands struct {
 	operator.Commands
 	Phone   phoneCommand   `cmd:"" help:"Simulate phones: pull, \"send\" and report."`
 	Demo    demoCommand    `cmd:"" help:"Run a server, senders and phones for a look around, then clean up."`
+	Bench   benchCommand   `cmd:"" help:"Measure the product on this machine, beside what the engine alone could do."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
