@@ -354,7 +354,7 @@ func TestCommit_Busy(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	large := []*nats.Msg{message("s.x", "", strings.Repeat("x", 200))}
 	var first sync.WaitGroup
-	first.Go(func() { c.Commit(ctx, large) }) // one request may be larger than the bound
+	first.Go(func() { _, _ = c.Commit(ctx, large) }) // one request may be larger than the bound
 	c.AwaitWaiting(1)
 	if _, err := c.Commit(t.Context(), large); !errors.Is(err, bus.ErrBusy) || !errors.Is(err, bus.ErrNotStored) {
 		t.Errorf("got %v, want ErrBusy", err)

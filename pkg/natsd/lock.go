@@ -40,7 +40,7 @@ func takeLock(dir string) (*lock, error) {
 // release leaves the file: removing it would let two processes lock two files
 // of one name.
 func (l *lock) release() {
-	l.file.Truncate(0)
+	_ = l.file.Truncate(0)
 	l.file.Close()
 }
 

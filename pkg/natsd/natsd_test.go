@@ -144,7 +144,7 @@ func TestStart_AfterKilledProcess(t *testing.T) {
 	if err := other.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	other.Wait()
+	_ = other.Wait()
 	if _, err := Dial(dir, "test"); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("got %v, want ErrNotRunning", err)
 	}
@@ -387,7 +387,7 @@ func TestLogBridge_FatalIsKeptNotObeyed(t *testing.T) {
 	core, lines := observer.New(zap.DebugLevel)
 	b := &logBridge{log: zap.New(core).Sugar()}
 	b.Fatalf("no room for %s", "streams")
-	b.Fatalf("second")
+	b.Fatalf("second") //nolint:revive // this Fatalf returns
 	if got, want := b.fatal(), "no room for streams"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -33,12 +34,12 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 			return err
 		}
 		expect := last
-		switch {
-		case last == 0:
+		switch last {
+		case 0:
 			// The projection forgets fences behind the horizon sooner than the
 			// stream does.
 			expect = unfolded
-		case last == aged:
+		case aged:
 			expect = 0
 		}
 		m, err := event.Message(subject, e)
@@ -74,6 +75,10 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 			if stored.Sequence > expect && bytes.Equal(stored.Data, m.Data) {
 				return nil // it was ours
 			}
+		case errors.Is(err, bus.ErrFull):
+			return fault.New(fault.Full, "queue_full", "The queue is full, try again later").With(err)
+		case errors.Is(err, bus.ErrNotStored):
+			return fault.New(fault.Unavailable, "not_stored", "The queue cannot be written now, try again").With(err)
 		default:
 			return fmt.Errorf("publish %s: %w", e.Kind(), err)
 		}

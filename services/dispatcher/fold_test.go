@@ -172,7 +172,7 @@ func checkIndexes(v view) error {
 				return fmt.Errorf("leased message %s is not under its lease", m)
 			}
 			if _, ok, err := v.lease(a, r.lease); err != nil || !ok {
-				return fmt.Errorf("leased message %s has no lease: %v", m, err)
+				return fmt.Errorf("leased message %s has no lease: %w", m, err)
 			}
 		}
 		return nil

@@ -117,7 +117,8 @@ func (s *shard) list(ctx context.Context, q request.List) (request.Listed, error
 			last = q.Before
 		}
 		c := v.bucket(messagesBucket).Cursor()
-		key, value := c.Seek(messageKey(q.Account, last))
+		var value []byte
+		key, _ := c.Seek(messageKey(q.Account, last))
 		if key == nil {
 			key, value = c.Last()
 		} else {
