@@ -386,8 +386,8 @@ func TestServer_InSimulatedTime(t *testing.T) {
 func TestLogBridge_FatalIsKeptNotObeyed(t *testing.T) {
 	core, lines := observer.New(zap.DebugLevel)
 	b := &logBridge{log: zap.New(core).Sugar()}
-	b.Fatalf("no room for %s", "streams")
-	b.Fatalf("second") //nolint:revive // this Fatalf returns
+	b.Fatalf("no room for %s", "streams") //nolint:revive // this Fatalf returns
+	b.Fatalf("second")
 	if got, want := b.fatal(), "no room for streams"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
