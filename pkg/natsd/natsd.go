@@ -53,6 +53,10 @@ type Options struct {
 	// MaxStore bounds the bytes of all streams together; 0 leaves it to the
 	// streams' own limits.
 	MaxStore int64
+	// ReservePercent of the disk, or ReserveBytes if that is more, are what
+	// Disk keeps from senders; both 0: nothing.
+	ReservePercent int
+	ReserveBytes   int64
 	// Log takes the engine's own lines; nil drops them.
 	Log *zap.Logger
 }
@@ -63,6 +67,7 @@ type Server struct {
 	dir    string
 	key    nkeys.KeyPair
 	lock   *lock
+	disk   *Disk
 	log    *zap.Logger
 
 	stop sync.Once
@@ -120,7 +125,7 @@ func start(o Options, lock *lock) (*Server, error) {
 	bridge := &logBridge{log: o.Log.Named("engine").Sugar()}
 	engine.SetLoggerV2(bridge, false, false, false)
 
-	s := &Server{server: engine, dir: o.Dir, key: key, lock: lock, log: o.Log}
+	s := &Server{server: engine, dir: o.Dir, key: key, lock: lock, disk: newDisk(o), log: o.Log}
 	engine.Start()
 	if fatal := bridge.fatal(); fatal != "" {
 		s.shutdown()
@@ -192,6 +197,9 @@ func (s *Server) URL() string {
 	}
 	return s.server.ClientURL()
 }
+
+// Disk is the file system that the engine writes to.
+func (s *Server) Disk() *Disk { return s.disk }
 
 // Stop closes the connections, shuts the engine down and gives the data
 // directory free. Nothing of the engine runs afterwards. A second call does

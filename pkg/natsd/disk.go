@@ -1,0 +1,162 @@
+package natsd
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+)
+
+const (
+	// measureEvery is how old a measurement may be: what is written meanwhile
+	// has to fit into the reserve.
+	measureEvery = time.Second
+	// mostFloor bounds the last of the reserve, which nothing may take: the
+	// engine never writes to a stream again whose write failed.
+	mostFloor = 16 << 20
+	// fewFiles is as good as none: each atomic batch makes files of its own.
+	fewFiles = 256
+)
+
+// Disk is the file system of a data directory: how full it is, and what may
+// still be stored on it. It is measured when it is asked, at most once a second.
+type Disk struct {
+	path    string
+	percent int
+	least   int64
+	measure func(path string) (space, error)
+	log     *zap.Logger
+
+	mu       sync.Mutex
+	measured time.Time
+	found    space
+	failed   error // of measuring
+	low      bool  // free space is below the reserve, or was and is not far above it
+	out      bool  // the same of the floor
+	broken   error // why the engine stores nothing
+}
+
+// space is what a file system has, in bytes, and in files if it says so.
+type space struct {
+	total, free, used uint64 // used and free are not all: some is kept for root
+	files             uint64 // free ones
+	noFiles           bool   // it has as many as one likes
+	readOnly          bool
+}
+
+func newDisk(o Options) *Disk {
+	return &Disk{path: o.Dir, percent: o.ReservePercent, least: o.ReserveBytes, measure: measureSpace, log: o.Log}
+}
+
+// Room is nil while senders' messages may be accepted, else it says why not:
+// what is free is below the reserve. It is nil again by itself when space has
+// come back, and some more than was missed. The error is bus.ErrFull where the
+// disk is full, and bus.ErrNotStored.
+func (d *Disk) Room() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.writable(); err != nil {
+		return err
+	}
+	if d.low {
+		return fmt.Errorf("%w: the disk of %s has %s free and keeps %s for reports: make room", bus.ErrFull, d.path, inMiB(d.found.free), inMiB(d.reserve()))
+	}
+	return nil
+}
+
+// Writable is nil while anything may be stored, else it says why nothing may:
+// the reserve is used up as well, or the disk cannot be written. The errors are
+// Room's.
+func (d *Disk) Writable() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.writable()
+}
+
+// Used is how full the disk is, in percent, and 0 where that is not known.
+func (d *Disk) Used() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.look()
+	if d.found.used+d.found.free == 0 {
+		return 0
+	}
+	return int(d.found.used * 100 / (d.found.used + d.found.free))
+}
+
+func (d *Disk) writable() error {
+	d.look()
+	switch {
+	case d.found.readOnly:
+		return fmt.Errorf("%w: the disk of %s is read-only", bus.ErrNotStored, d.path)
+	case d.out:
+		return fmt.Errorf("%w: the disk of %s has %s free: make room", bus.ErrFull, d.path, inMiB(d.found.free))
+	case d.broken != nil:
+		return fmt.Errorf("%w: %w", bus.ErrNotStored, d.broken)
+	}
+	return nil
+}
+
+// look measures if the last measurement is old. What cannot be measured is
+// taken for room: the engine finds out.
+func (d *Disk) look() {
+	now := time.Now()
+	if age := now.Sub(d.measured); !d.measured.IsZero() && age >= 0 && age < measureEvery {
+		return
+	}
+	d.measured = now
+	found, err := d.measure(d.path)
+	if err != nil {
+		if d.failed == nil && !errors.Is(err, errors.ErrUnsupported) {
+			d.log.Warn("free space is not known", zap.String("path", d.path), zap.Error(err))
+		}
+		d.found, d.failed, d.low, d.out = space{}, err, false, false
+		return
+	}
+	before := d.found.readOnly
+	d.found, d.failed = found, nil
+	fields := []zap.Field{zap.String("path", d.path), zap.String("free", inMiB(found.free)), zap.String("reserve", inMiB(d.reserve()))}
+	if found.readOnly != before {
+		d.log.Warn(map[bool]string{true: "the disk is read-only: nothing is stored", false: "the disk can be written again"}[found.readOnly], fields...)
+	}
+	if low := d.below(d.low, d.reserve()); low != d.low {
+		d.low = low
+		d.log.Warn(map[bool]string{true: "the disk is nearly full: senders get 503", false: "the disk has room again for senders"}[low], fields...)
+	}
+	if out := d.below(d.out, d.floor()); out != d.out {
+		d.out = out
+		d.log.Warn(map[bool]string{true: "the disk is full: nothing is stored", false: "the disk has room again for reports"}[out], fields...)
+	}
+}
+
+// below says whether less than limit is free. To leave that state it takes an
+// eighth more than to enter it, so that nobody is admitted and refused in turn.
+func (d *Disk) below(already bool, limit uint64) bool {
+	files := uint64(fewFiles)
+	if already {
+		limit += limit / 8
+		files *= 2
+	}
+	return limit > 0 && (d.found.free < limit || !d.found.noFiles && d.found.files < files)
+}
+
+// reserve is what senders' messages leave free, in bytes.
+func (d *Disk) reserve() uint64 {
+	return max(d.found.total/100*uint64(d.percent), uint64(d.least))
+}
+
+// floor is what everything leaves free.
+func (d *Disk) floor() uint64 { return min(d.reserve()/4, mostFloor) }
+
+// fail says that the engine stores nothing, and why; nil, that it does again.
+func (d *Disk) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken = err
+}
+
+func inMiB(bytes uint64) string { return fmt.Sprintf("%d MiB", bytes>>20) }
