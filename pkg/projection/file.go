@@ -24,12 +24,13 @@ type File struct {
 	boot       string
 	positions  map[string]*position
 
-	mu     sync.Mutex
-	live   *store // nil once closed
-	ready  chan struct{}
-	behind int // streams that still have to catch up before ready is closed
-	follow []*reader
-	begun  bool
+	mu      sync.Mutex
+	live    *store // nil once closed
+	ready   chan struct{}
+	behind  int // streams that still have to catch up before ready is closed
+	follow  []*reader
+	begun   bool
+	trouble trouble
 
 	ended  chan struct{} // closed when Run has returned
 	runErr error         // what it returned; read after ended
@@ -62,6 +63,7 @@ func Open(path string, b *bus.Bus, p Projection, o Options) (*File, error) {
 		positions:  map[string]*position{},
 		ready:      make(chan struct{}),
 		ended:      make(chan struct{}),
+		trouble:    trouble{since: make(chan struct{})},
 		upkeep:     make(chan struct{}, 1),
 		between:    make(chan func(context.Context)),
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 )
@@ -40,7 +39,7 @@ func (f *File) run(ctx context.Context) error {
 		}
 		f.o.Log.Warn("projection is folded anew", zap.String("file", f.path), zap.Error(err))
 		f.unready()
-		if err := f.makeAnew(); err != nil {
+		if err := f.insist(ctx, f.makeAnew); err != nil {
 			return err
 		}
 	}
@@ -79,7 +78,7 @@ func (f *File) fold(ctx context.Context, q *queue) error {
 		case <-q.arrived:
 			items = q.take(items)
 			for batch := range slices.Chunk(items, f.o.BatchMax) {
-				if err := f.commit(batch); err != nil {
+				if err := f.commit(ctx, batch); err != nil {
 					return err
 				}
 				if ctx.Err() != nil {
@@ -90,10 +89,13 @@ func (f *File) fold(ctx context.Context, q *queue) error {
 	}
 }
 
-// commit applies a batch to the live file and tells everyone.
-func (f *File) commit(batch []item) error {
-	var err error
-	f.applied, err = apply(f.live, f.projection, batch, f.at, f.applied)
+// commit applies a batch to the live file, as soon as that can be written, and
+// tells everyone.
+func (f *File) commit(ctx context.Context, batch []item) error {
+	err := f.insist(ctx, func() (err error) {
+		f.applied, err = apply(f.live, f.projection, batch, f.at, f.applied)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -148,21 +150,23 @@ func apply(s *store, p Projection, batch []item, at cursors, applied []Event) ([
 	if len(applied) == 0 {
 		return applied, nil
 	}
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		for _, e := range applied {
-			if err := p.Apply(tx, e); err != nil {
-				return fmt.Errorf("apply %s %d: %w", e.Stream, e.Seq, err)
-			}
-		}
-		for stream, c := range moved {
-			if err := writeCursor(tx, stream, c); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	tx, err := s.db.Begin(true)
 	if err != nil {
 		return applied[:0], err
+	}
+	defer tx.Rollback() // after a commit it does nothing
+	for _, e := range applied {
+		if err := p.Apply(tx, e); err != nil {
+			return applied[:0], fmt.Errorf("apply %s %d: %w", e.Stream, e.Seq, err)
+		}
+	}
+	for stream, c := range moved {
+		if err := writeCursor(tx, stream, c); err != nil {
+			return applied[:0], err
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return applied[:0], unwritten(err)
 	}
 	for stream, c := range moved {
 		at[stream] = c

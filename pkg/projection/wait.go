@@ -79,8 +79,8 @@ func compareWaiter(w waiter, seq uint64) int {
 // Wait returns when the event seq of stream, and all before it, are applied:
 // View and the memory that Committed keeps show them then. seq must be at or
 // before the last event that the sources match; Wait would else wait for the
-// next one that does. It fails when ctx or Run ends first. Never call it inside
-// View.
+// next one that does. It fails when ctx or Run ends first, and with the fault
+// Unwritten while the file cannot be written. Never call it inside View.
 func (f *File) Wait(ctx context.Context, stream string, seq uint64) error {
 	p := f.positions[stream]
 	if p == nil {
@@ -93,12 +93,21 @@ func (f *File) Wait(ctx context.Context, stream string, seq uint64) error {
 	if w.done == nil {
 		return nil
 	}
+	f.mu.Lock()
+	trouble := f.trouble.since
+	f.mu.Unlock()
 	select {
 	case <-w.done:
 		return nil
 	case <-ctx.Done():
 		p.forget(w)
 		return fmt.Errorf("wait for %s %d: %w", stream, seq, ctx.Err())
+	case <-trouble:
+		p.forget(w)
+		if err := f.Err(); err != nil && p.applied.Load() < seq {
+			return fmt.Errorf("wait for %s %d: %w", stream, seq, err)
+		}
+		return f.Wait(ctx, stream, seq) // it was short
 	case <-f.ended:
 		p.forget(w)
 		if p.applied.Load() >= seq {

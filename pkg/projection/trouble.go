@@ -1,0 +1,97 @@
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+)
+
+// Unwritten is the code of the fault that says that a file cannot be written,
+// as on a full disk: what it shows is old. Folding goes on by itself when it
+// can be written again.
+const Unwritten = "projection_unwritten"
+
+// errUnwritten is a transaction that could not be committed. Nothing of it is
+// in the file.
+var errUnwritten = errors.New("file cannot be written")
+
+// trouble is what keeps a file from being written, if anything does.
+type trouble struct {
+	err   error
+	since chan struct{} // closed when err came to be
+}
+
+// Err is nil while the file is written, else the fault Unwritten.
+func (f *File) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trouble.fault()
+}
+
+func (t trouble) fault() error {
+	if t.err == nil {
+		return nil
+	}
+	return fault.New(fault.Unavailable, Unwritten, "What is stored cannot be folded: a projection's disk is full or cannot be written").With(t.err)
+}
+
+// inTrouble notes that the file could not be written, or with nil that it was,
+// and tells who waits for it.
+func (f *File) inTrouble(err error) {
+	f.mu.Lock()
+	before := f.trouble.err
+	f.trouble.err = err
+	switch {
+	case before == nil && err != nil:
+		close(f.trouble.since)
+	case before != nil && err == nil:
+		f.trouble.since = make(chan struct{})
+	}
+	f.mu.Unlock()
+	switch {
+	case before == nil && err != nil:
+		f.o.Log.Error("projection cannot be written, trying again until it can", zap.String("file", f.path), zap.Error(err))
+	case before != nil && err == nil:
+		f.o.Log.Info("projection is written again", zap.String("file", f.path))
+	}
+}
+
+// insist calls write until it does not fail for the disk's sake.
+func (f *File) insist(ctx context.Context, write func() error) error {
+	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		err := write()
+		if !ofDisk(err) {
+			f.inTrouble(nil)
+			return err
+		}
+		f.inTrouble(err)
+		again := time.NewTimer(pause)
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				again.Stop()
+				return ctx.Err()
+			case work := <-f.between:
+				work(ctx)
+			case <-again.C:
+				waiting = false
+			}
+		}
+	}
+}
+
+// ofDisk says whether an error is one that room on the disk, or a disk that
+// can be written again, mends.
+func ofDisk(err error) bool {
+	var errno syscall.Errno
+	return errors.Is(err, errUnwritten) || errors.As(err, &errno)
+}
+
+// unwritten marks an error of a commit.
+func unwritten(err error) error { return fmt.Errorf("%w: %w", errUnwritten, err) }
