@@ -74,11 +74,13 @@ func Run(ctx context.Context, cfg Config, d Deps) (err error) {
 	defer d.Listener.Close() // ingress does, unless it never came to run
 
 	engine, err := natsd.Start(natsd.Options{
-		Dir:           cfg.Data,
-		InProcessOnly: d.InProcessOnly,
-		Durability:    cfg.Engine.Durability,
-		MaxStore:      int64(cfg.Engine.MaxStore),
-		Log:           d.Log,
+		Dir:            cfg.Data,
+		InProcessOnly:  d.InProcessOnly,
+		Durability:     cfg.Engine.Durability,
+		MaxStore:       int64(cfg.Engine.MaxStore),
+		ReservePercent: cfg.Engine.ReservePercent,
+		ReserveBytes:   int64(cfg.Engine.ReserveMin),
+		Log:            d.Log,
 	})
 	if err != nil {
 		return err
@@ -140,7 +142,7 @@ func connect(cfg Config, d Deps, engine *natsd.Server, dir string) (*parts, erro
 		return nil, err
 	}
 	p.front = ingress.New(cfg.Ingress, ingress.Deps{
-		Deps: forIngress, Shards: shards, Listener: d.Listener, Version: d.Version, Gatherer: metrics,
+		Deps: forIngress, Shards: shards, Disk: engine.Disk(), Listener: d.Listener, Version: d.Version, Gatherer: metrics,
 	})
 	p.back = []service.Service{
 		quota.New(cfg.Quota, quota.Deps{Deps: forQuota, Shards: shards}),
@@ -154,7 +156,11 @@ func dial(engine *natsd.Server, name string) (*bus.Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bus.New(conn)
+	b, err := bus.New(conn)
+	if err == nil {
+		b.Gate = engine.Disk().Writable
+	}
+	return b, err
 }
 
 // run runs the parts, and started beside them, until ctx is done or a part fails.

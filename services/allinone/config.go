@@ -29,6 +29,8 @@ type Engine struct {
 	MaxStore        config.Size `yaml:"max_store" doc:"Most bytes of all streams together; 0 leaves it to the streams' own limits."`
 	EnqueueMaxBytes config.Size `yaml:"enqueue_max_bytes" doc:"Most bytes of messages that a shard keeps, 300 or so a message for 35 days; beyond it senders get 503; fixed when the data directory is made."`
 	StatusMaxBytes  config.Size `yaml:"status_max_bytes" doc:"Most bytes of leases and reports that a shard keeps; fixed when the data directory is made."`
+	ReservePercent  int         `yaml:"reserve_percent" doc:"Percent of the disk that senders' messages leave free, so that reports still fit: below it senders get 503; 0 leaves only reserve_min."`
+	ReserveMin      config.Size `yaml:"reserve_min" doc:"Least that senders' messages leave free on the disk; with both 0 nothing is kept, and a full disk stops everything."`
 	Shards          int         `yaml:"shards" doc:"Pairs of streams that accounts are spread over, 1 to 64; 1 is best on one disk; fixed when the data directory is made."`
 }
 
@@ -46,6 +48,8 @@ func DefaultConfig() Config {
 			Durability:      "sync",
 			EnqueueMaxBytes: 16 << 30,
 			StatusMaxBytes:  8 << 30,
+			ReservePercent:  5,
+			ReserveMin:      128 << 20,
 			Shards:          1,
 		},
 		Log:        Log{Level: zapcore.InfoLevel},
@@ -70,6 +74,10 @@ func (c Config) check() error {
 		return fmt.Errorf("engine.shards: want 1 to %d, not %d", streams.MaxShards, e.Shards)
 	case e.EnqueueMaxBytes < minMaxBytes || e.StatusMaxBytes < minMaxBytes:
 		return fmt.Errorf("engine.enqueue_max_bytes and engine.status_max_bytes: want %v or more", config.Size(minMaxBytes))
+	case e.ReservePercent < 0 || e.ReservePercent > 90:
+		return fmt.Errorf("engine.reserve_percent: want 0 to 90, not %d", e.ReservePercent)
+	case e.ReserveMin < 0:
+		return fmt.Errorf("engine.reserve_min: want 0 or more")
 	case e.MaxStore != 0 && e.MaxStore < config.Size(e.Shards)*(e.EnqueueMaxBytes+e.StatusMaxBytes):
 		return fmt.Errorf("engine.max_store: want 0, or at least what the limits of %d shards add up to", e.Shards)
 	}

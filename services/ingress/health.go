@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/pkg/projection"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -17,7 +19,7 @@ import (
 // releaseID numbers the HTTP side's contract.
 const releaseID = 1
 
-// fullAt is how full a stream may be before health warns, in percent.
+// fullAt is how full a stream or the disk may be before health warns, in percent.
 const fullAt = 70
 
 // health is ready when senders and phones can be served.
@@ -33,6 +35,9 @@ func (i *Ingress) health() *httpx.Health {
 		_, _, err := i.claim.IDs()
 		return judged("An instance number is held", err == nil)
 	})
+	if i.deps.Disk != nil {
+		h.Register("disk:full", i.disk)
+	}
 	h.Register("quota:answer", i.asks("Quota answers", func(ctx context.Context) error {
 		_, err := bus.Call[request.Usage](ctx, i.deps.Bus, request.QuotaUsage, request.UsageOf{})
 		return err
@@ -50,19 +55,23 @@ func (i *Ingress) health() *httpx.Health {
 }
 
 // asks checks another part by a cheap request. Until it has answered once, the system is starting and not ready;
-// afterwards its absence is a warning, since what does not need it goes on.
+// afterwards its absence is a warning, since what does not need it goes on. One that cannot write its projection fails.
 func (i *Ingress) asks(description string, ask func(context.Context) error) func(context.Context) httpx.Check {
 	var answered atomic.Bool
 	return func(ctx context.Context) httpx.Check {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		// Any answer will do, also that there is no such thing.
-		alive := !fault.Is(ask(ctx), fault.Unavailable)
+		err := ask(ctx)
+		alive := !fault.Is(err, fault.Unavailable)
 		if alive {
 			answered.Store(true)
 		}
 		check := judged(description, alive)
-		if !alive && answered.Load() {
+		switch {
+		case !alive && fault.As(err).Code == projection.Unwritten:
+			check.Description = fault.As(err).Text
+		case !alive && answered.Load():
 			check.Status = httpx.Warn
 		}
 		return check
@@ -82,6 +91,23 @@ func (i *Ingress) fullness(ctx context.Context, stream string) httpx.Check {
 	}
 	if check.ObservedValue >= fullAt {
 		check.Status = httpx.Warn
+	}
+	return check
+}
+
+// disk fails when nothing can be stored, and warns when senders are refused, or will be.
+func (i *Ingress) disk(context.Context) httpx.Check {
+	check := httpx.Check{Description: "Of the disk", ObservedUnit: "percent", ObservedValue: i.deps.Disk.Used(), Status: httpx.Pass}
+	if check.ObservedValue >= fullAt {
+		check.Status = httpx.Warn
+	}
+	if i.deps.Disk.Room() != nil {
+		check.Description, check.Status = "The disk is nearly full: senders get 503, phones are served", httpx.Warn
+	}
+	if err := i.deps.Disk.Writable(); errors.Is(err, bus.ErrFull) {
+		check.Description, check.Status = "The disk is full: nothing can be stored until there is room", httpx.Fail
+	} else if err != nil {
+		check.Description, check.Status = "Nothing can be stored: the disk is read-only or fails", httpx.Fail
 	}
 	return check
 }

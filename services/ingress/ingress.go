@@ -19,10 +19,18 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
+// Disk is what the streams are stored on.
+type Disk interface {
+	Room() error     // why senders are refused, as bus.ErrNotStored
+	Writable() error // why nothing at all is stored, as bus.ErrNotStored
+	Used() int       // percent
+}
+
 // Deps is what ingress is made of.
 type Deps struct {
 	service.Deps
 	Shards   streams.Shards
+	Disk     Disk                // nil where the engine is in another process
 	Listener net.Listener        // where HTTP is served; Run closes it
 	Version  string              // of the program, semantic
 	Gatherer prometheus.Gatherer // what /metrics shows
@@ -43,6 +51,9 @@ func New(cfg Config, d Deps) *Ingress {
 	i.claim = newClaim(d, i.serveRequests, func() bool { return i.core.Idle() })
 	o := core.Options{Bus: d.Bus, Shards: d.Shards, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now}
 	commits := newCommitMetrics(d.Metrics)
+	if d.Disk != nil {
+		o.Room = d.Disk.Room
+	}
 	for _, shard := range d.Shards.All() {
 		o.Enqueue = append(o.Enqueue, i.committer(streams.EnqueueStream(shard), commits.of("enqueue")))
 		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), commits.of("status")))

@@ -36,6 +36,7 @@ type Options struct {
 	Enqueue  []Committer // of the ENQUEUE stream of each shard
 	Status   []Committer // of the STATUS stream of each shard
 	Identity Identity
+	Room     func() error // why no messages may be accepted now, as bus.ErrNotStored; nil: they always may
 	Log      *zap.Logger
 	Metrics  prometheus.Registerer
 	Now      func() time.Time
@@ -48,6 +49,7 @@ type Core struct {
 	enqueue  []Committer
 	status   []Committer
 	identity Identity
+	room     func() error
 	now      func() time.Time
 
 	accounts *accounts
@@ -59,12 +61,16 @@ type Core struct {
 
 // New makes a core that admits nobody before Run has read the accounts.
 func New(o Options) *Core {
+	if o.Room == nil {
+		o.Room = func() error { return nil }
+	}
 	return &Core{
 		bus:      o.Bus,
 		shards:   o.Shards,
 		enqueue:  o.Enqueue,
 		status:   o.Status,
 		identity: o.Identity,
+		room:     o.Room,
 		now:      o.Now,
 		accounts: newAccounts(o.Log),
 		rates:    newRates(),

@@ -98,6 +98,9 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 			return answer, nil
 		}
 	}
+	if err := c.room(); err != nil {
+		return Accepted{}, storeFault(err)
+	}
 	// From here on a caller that hangs up changes nothing: what quota granted
 	// must be stored or given back.
 	ctx = context.WithoutCancel(ctx)
