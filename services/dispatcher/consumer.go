@@ -141,17 +141,19 @@ func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams
 }
 
 // mend deletes a consumer that says it has nothing although the projection
-// knows messages that were never handed out: the next pull makes it anew.
-func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) {
+// knows messages that were never handed out: the next pull makes it anew. It
+// says whether there was such a consumer.
+func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) bool {
 	name := streams.ConsumerName(a, l)
 	consumer := s.lanes.get(name)
 	if consumer == nil {
-		return
+		return false
 	}
 	info, err := consumer.Info(ctx)
 	if err != nil || info.NumPending > 0 || info.NumAckPending > 0 {
-		return
+		return false
 	}
 	s.lanes.forget(name)
 	_ = s.deps.Bus.JS.DeleteConsumer(ctx, s.enqueue, name)
+	return true
 }

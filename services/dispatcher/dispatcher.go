@@ -75,16 +75,17 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 // shard is a dispatcher over one shard.
 type shard struct {
 	*Dispatcher
-	number  streams.Shard
-	enqueue string // the stream names
-	status  string
-	file    *projection.File
-	ids     *streams.IDs
-	turns   turns
-	polls   polls
-	lanes   consumers
-	handle  atomic.Pointer[jetstream.Stream]
-	due     chan struct{} // has a token when leases may end sooner than thought
+	number     streams.Shard
+	enqueue    string // the stream names
+	status     string
+	file       *projection.File
+	ids        *streams.IDs
+	turns      turns
+	polls      polls
+	lanes      consumers
+	handle     atomic.Pointer[jetstream.Stream]
+	unreadable unreadable
+	due        chan struct{} // has a token when leases may end sooner than thought
 }
 
 func (d *Dispatcher) open(number streams.Shard) (*shard, error) {

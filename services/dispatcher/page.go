@@ -40,7 +40,7 @@ type page struct {
 type laneWork struct {
 	lane     streams.Lane
 	returned []candidate // handed out before, without their bodies
-	lowest   uint64      // of what was never handed out; 0: there is none
+	first    candidate   // of what was never handed out; its seq is 0 if there is none
 }
 
 // collect gathers up to q.Limit candidates, the most urgent lane first, in each
@@ -68,7 +68,7 @@ func (s *shard) collect(ctx context.Context, q request.Pull) (*page, error) {
 			p.putBack()
 			return nil, err
 		}
-		if work.lowest == 0 {
+		if work.first.seq == 0 {
 			continue
 		}
 		if err := s.addFetched(ctx, p, q, work); err != nil {
@@ -119,11 +119,11 @@ func (v view) work(q request.Pull, most int) []laneWork {
 					return len(work.returned) < most
 				})
 				prefix = lanePrefix(q.Account, neverOut, work.lane)
-				eachKey(v.bucket(waitingBucket), prefix, func(key, _ []byte) bool {
-					work.lowest = id(key[len(prefix):], 0)
+				eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
+					work.first = candidate{id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0)}
 					return false
 				})
-				if len(work.returned) > 0 || work.lowest != 0 {
+				if len(work.returned) > 0 || work.first.seq != 0 {
 					all = append(all, work)
 				}
 			}
@@ -133,18 +133,25 @@ func (v view) work(q request.Pull, most int) []laneWork {
 }
 
 // addRead adds messages whose bodies are read from ENQUEUE by sequence. What
-// has aged out of the stream cannot be sent any more and is left.
+// has aged out of the stream, or is damaged there, cannot be sent and is left.
 func (s *shard) addRead(ctx context.Context, p *page, wanted []candidate) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
 	for i := range wanted {
 		group.Go(func() error {
-			m, err := s.deps.Bus.Get(ctx, s.enqueue, wanted[i].seq)
-			if err != nil && !errors.Is(err, bus.ErrNoMessage) {
+			c := &wanted[i]
+			m, err := s.deps.Bus.Get(ctx, s.enqueue, c.seq)
+			switch {
+			case errors.Is(err, bus.ErrNoMessage):
+				s.missing(ctx, c.seq, c.id)
+			case err != nil:
 				return err
-			}
-			if err == nil {
-				wanted[i].body = m.Data
+			default:
+				if err := bodyOf(m.Data, c.id); err != nil {
+					s.say(c.seq, c.id, err)
+					return nil
+				}
+				c.body = m.Data
 			}
 			return nil
 		})
@@ -168,7 +175,7 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 		if room == 0 {
 			return nil
 		}
-		got, err := s.fetch(ctx, q.Account, work.lane, work.lowest, room)
+		got, err := s.fetch(ctx, q.Account, work.lane, work.first.seq, room)
 		if err != nil {
 			return err
 		}
@@ -180,8 +187,8 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 			break
 		}
 	}
-	if !found {
-		s.mend(ctx, q.Account, work.lane)
+	if !found && s.mend(ctx, q.Account, work.lane) {
+		s.lookAt(ctx, work.first)
 	}
 	return nil
 }
@@ -191,11 +198,17 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 func (s *shard) sort(p *page, a streams.AccountID, got []jetstream.Msg) error {
 	first := len(p.candidates)
 	for _, m := range got {
-		e, err := event.Decode[event.Enqueued](m.Data())
+		meta, err := m.Metadata()
 		if err != nil {
 			return fmt.Errorf("read fetched message: %w", err)
 		}
-		p.candidates = append(p.candidates, candidate{id: e.ID, body: m.Data(), fetched: m})
+		e, err := event.Decode[event.Enqueued](m.Data())
+		if err != nil {
+			s.say(meta.Sequence.Stream, 0, err)
+			_ = m.Ack()
+			continue
+		}
+		p.candidates = append(p.candidates, candidate{id: e.ID, seq: meta.Sequence.Stream, body: m.Data(), fetched: m})
 	}
 	return s.view(func(v view) error {
 		kept := p.candidates[:first]

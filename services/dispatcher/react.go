@@ -42,7 +42,9 @@ func (s *shard) react(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if s.file.Err() != nil { // the file has said so
+			next = s.deps.Now().Add(retryAfter)
+		} else if err != nil {
 			s.deps.Log.Warn("could not store a decision, trying again", zap.Error(err), zap.Int("shard", int(s.number)))
 			next = s.deps.Now().Add(retryAfter)
 		}
@@ -69,6 +71,9 @@ func (s *shard) lookAgain() {
 
 // decideDue decides everything that is due, and says when to look again.
 func (s *shard) decideDue(ctx context.Context) (time.Time, error) {
+	if err := s.file.Err(); err != nil {
+		return time.Time{}, err
+	}
 	next, err := s.moveHorizon(ctx)
 	if err != nil {
 		return next, err

@@ -27,8 +27,12 @@ func (s *shard) endpoints() []bus.Endpoint {
 var errCatchingUp = fault.New(fault.Unavailable, "catching_up", "The queue is catching up")
 
 // ready waits until everything is folded that the streams held at the start:
-// before, nobody can be told where a message stands or that there is none.
+// before, nobody can be told where a message stands or that there is none. It
+// fails while nothing can be folded: what is decided then would not be seen.
 func (s *shard) ready(ctx context.Context) error {
+	if err := s.file.Err(); err != nil {
+		return err
+	}
 	if err := s.file.Ready(ctx); err != nil {
 		return errCatchingUp.With(err)
 	}

@@ -64,6 +64,9 @@ func (q *Quota) release(_ context.Context, r request.Release) (request.Released,
 }
 
 func (q *Quota) usage(_ context.Context, r request.UsageOf) (request.Usage, error) {
+	if err := q.file.Err(); err != nil {
+		return request.Usage{}, err
+	}
 	return q.ledger.usage(r.Account)
 }
 
