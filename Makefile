@@ -34,6 +34,15 @@ test: ## all tests of all modules; then no secret may be in their logs
 race: ## the tests with the race detector (needs a C compiler)
 	$(GO) test -race $(TESTFLAGS) $(PACKAGES)
 
+simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n replays one
+	$(GO) test ./services/simulation -run TestLawsHold -count=1 -timeout 0 -v -for $(or $(FOR),10m) $(if $(SEED),-seed $(SEED)) | grep -v '^=== RUN\|^    --- PASS'
+
+crash: ## kill -9 of the real server in bursts, ROUNDS (5) in each of the ways
+	$(GO) test ./services/e2e -run TestCrash -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),5)
+
+planted: ## build each known bug in, and see that the tests find it
+	scripts/planted
+
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)
 
