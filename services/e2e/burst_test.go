@@ -81,25 +81,27 @@ func newBurst(s *trunkline, seed uint64) *burst {
 	return b
 }
 
-// run lets all senders and phones work until ctx is done or the server is gone. The phones go on alone where there are
-// to be no new messages.
-func (b *burst) run(ctx context.Context, sending bool) (wait func()) {
+// run lets all senders and phones work until ctx is done or the server is gone.
+func (b *burst) run(ctx context.Context) (wait func()) {
+	waitPhones := b.runPhones(ctx)
 	var all sync.WaitGroup
-	use := func(account int) api {
-		a := b.api(b.tokens[account])
-		a.ctx = ctx
-		return a
-	}
 	for _, s := range b.senders {
-		a := use(s.account)
+		a := b.api(b.tokens[s.account])
+		a.ctx = ctx
 		all.Go(func() {
-			if s.finish(a, b.journal) && sending {
+			if s.finish(a, b.journal) {
 				s.run(a, b.journal)
 			}
 		})
 	}
+	return func() { all.Wait(); waitPhones() }
+}
+
+func (b *burst) runPhones(ctx context.Context) (wait func()) {
+	var all sync.WaitGroup
 	for _, p := range b.phones {
-		a := use(p.account)
+		a := b.api(b.tokens[p.account])
+		a.ctx = ctx
 		all.Go(func() { p.run(a, b.journal) })
 	}
 	return all.Wait
@@ -131,7 +133,7 @@ func (s *sender) post(a api, j *journal, messages []sms) bool {
 		s.open = messages
 	}
 	got, err := a.post(key, messages...)
-	if !j.posted(messages, got, err) {
+	if !j.posted(messages, s.keyed, got, err) {
 		s.open = nil
 	}
 	if got.header.Get("Idempotent-Replayed") != "" {
@@ -161,25 +163,18 @@ func (p *phone) run(a api, j *journal) {
 	}
 }
 
-// drain runs the phones until nothing waits and nobody holds anything.
+// drain runs the phones until everything that is stored has been handed out and reported, and nothing waits.
 func (b *burst) drain() {
 	b.Helper()
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
-	wait := b.run(ctx, false)
-	await(b.T, "phones drain the queue", func() bool {
-		for _, name := range b.accounts {
-			if len(b.list(name, streams.Pending, streams.Leased)) > 0 {
-				return false
-			}
-		}
-		for _, e := range b.journal.entries() {
-			if e.fate == accepted && e.reported.IsZero() || len(e.handouts) > 0 && e.reported.IsZero() {
-				return false
-			}
-		}
-		return true
-	})
+	wait := b.runPhones(ctx)
+	for _, name := range b.accounts {
+		stored := b.enqueued(name)
+		await(b.T, "phones drain the queue of "+name, func() bool {
+			return b.journal.ended(stored) && len(b.list(name, streams.Pending, streams.Leased)) == 0
+		})
+	}
 	stop()
 	wait()
 }

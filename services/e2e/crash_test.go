@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"flag"
 	"math/rand/v2"
 	"net/http"
@@ -49,7 +48,7 @@ func crash(t *testing.T, shards int, restart func(*trunkline)) {
 	for range *rounds {
 		enough := b.journal.after(100 + draw.IntN(300))
 		ended := make(chan struct{})
-		wait := b.run(t.Context(), true)
+		wait := b.run(t.Context())
 		go func() { wait(); close(ended) }()
 		select {
 		case <-enough:
@@ -60,6 +59,7 @@ func crash(t *testing.T, shards int, restart func(*trunkline)) {
 		<-ended
 		restart(b.trunkline)
 	}
+	b.settle()
 	b.fill()
 	b.drain()
 
@@ -91,23 +91,28 @@ func crash(t *testing.T, shards int, restart func(*trunkline)) {
 	}
 }
 
+// settle repeats the requests whose answers did not come.
+func (b *burst) settle() {
+	b.Helper()
+	for _, s := range b.senders {
+		if a := b.api(b.tokens[s.account]); !s.finish(a, b.journal) || len(s.open) > 0 {
+			b.Errorf("a request of %s got no answer, or one that leaves it open", s.name)
+		}
+	}
+}
+
 // fill posts for the account with a limit until it is reached.
 func (b *burst) fill() {
 	b.Helper()
-	ctx, stop := context.WithCancel(b.Context())
-	defer stop()
-	wait := b.run(ctx, false) // what is open is repeated first
 	s := &sender{name: "fill", account: 0}
 	for a := b.api(b.tokens[0]); !s.full; s.posted++ {
 		messages := []sms{{number(s.posted), text(s.name, s.posted)}}
 		b.journal.posting(messages)
 		got, err := a.post("", messages...)
-		b.journal.posted(messages, got, err)
+		b.journal.posted(messages, false, got, err)
 		if err != nil || got.status != http.StatusOK && got.status != http.StatusTooManyRequests {
 			b.Fatalf("fill up to the limit: got %v, %v", got, err)
 		}
 		s.full = got.status == http.StatusTooManyRequests
 	}
-	stop()
-	wait()
 }

@@ -62,16 +62,16 @@ func (j *journal) posting(messages []sms) {
 	}
 }
 
-// posted notes what a post was answered, and says whether it has to be repeated to know what became of it.
-func (j *journal) posted(messages []sms, got answer, err error) (open bool) {
+// posted notes what a post was answered, and says whether that leaves open what became of it.
+func (j *journal) posted(messages []sms, keyed bool, got answer, err error) (open bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	said := refused
 	switch {
 	case got.status == http.StatusOK:
 		said = accepted // whether the rest of the answer came or not
-	case err != nil, got.status == http.StatusServiceUnavailable && got.queued().Code == "outcome_unknown":
-		return true
+	case err != nil, got.status == http.StatusServiceUnavailable && (keyed || got.queued().Code == "outcome_unknown"):
+		return true // a repeat may have been stored the first time
 	}
 	items := got.queued().Items
 	for i, m := range messages {
@@ -182,14 +182,15 @@ func (j *journal) count() count {
 	return c
 }
 
-// entries is what the journal holds now.
-func (j *journal) entries() (all []entry) {
+// ended says whether the messages with these hashes have all been handed out and reported.
+func (j *journal) ended(hashes []string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	reported := map[string]bool{}
 	for _, e := range j.messages {
-		all = append(all, *e)
+		reported[e.hash] = !e.reported.IsZero()
 	}
-	return all
+	return !slices.ContainsFunc(hashes, func(hash string) bool { return !reported[hash] })
 }
 
 // check fails the test for everything that is not as it has to be once all has been drained.

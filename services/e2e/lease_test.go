@@ -69,23 +69,30 @@ func TestLease_DeadPhone(t *testing.T) {
 	})
 }
 
-// A phone that takes its time keeps its page as long as it reports one message in every part of a lease.
+// A phone that takes its time keeps its page as long as it reports one message in every part of a lease, whether it has
+// a name or not.
 func TestLease_SlowPhone(t *testing.T) {
-	eachShards(t, func(t *testing.T, shards int) {
-		simulate(t, func(t *testing.T) {
-			s := launch(t, simulated, shards)
-			a := s.api(s.token)
-			const messages = 10
-			a.queue(t, "shop", messages)
-			page := a.mustPull(t, "slow", messages, 0, messages)
-			for i := range page {
-				time.Sleep(streams.DefaultLease * 9 / 10)
-				a.mustPull(t, "other", messages, 0, 0)
-				a.mustReport(t, "slow", success, page[i:i+1], 1)
-			}
-			time.Sleep(2 * streams.DefaultLease)
-			a.mustPull(t, "other", messages, 0, 0)
+	for name, device := range map[string]string{"named": "slow", "nameless": ""} {
+		t.Run(name, func(t *testing.T) {
+			eachShards(t, func(t *testing.T, shards int) { slowPhone(t, shards, device) })
 		})
+	}
+}
+
+func slowPhone(t *testing.T, shards int, device string) {
+	simulate(t, func(t *testing.T) {
+		s := launch(t, simulated, shards)
+		a := s.api(s.token)
+		const messages = 10
+		a.queue(t, "shop", messages)
+		page := a.mustPull(t, device, messages, 0, messages)
+		for i := range page {
+			time.Sleep(streams.DefaultLease * 9 / 10)
+			a.mustPull(t, "other", messages, 0, 0)
+			a.mustReport(t, device, success, page[i:i+1], 1)
+		}
+		time.Sleep(2 * streams.DefaultLease)
+		a.mustPull(t, "other", messages, 0, 0)
 	})
 }
 

@@ -78,28 +78,39 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// A quota that lost its projection counts as if it had not.
-func TestLimit_ProjectionDeleted(t *testing.T) {
-	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
-		s := launch(t, newHost, shards)
-		token := s.account("shop", limited)
-		if diff := cmp.Diff(map[int]int{http.StatusOK: 60}, s.api(token).storm(t, "before", 60)); diff != "" {
-			t.Errorf("answers before (-want +got):\n%s", diff)
-		}
-		s.Stop()
-		if err := os.Remove(filepath.Join(s.dir, "projections", "quota.db")); err != nil {
-			t.Fatal(err)
-		}
-		s.Start()
-		want := map[int]int{http.StatusOK: 40, http.StatusTooManyRequests: 100}
-		if diff := cmp.Diff(want, s.api(token).storm(t, "after", 140)); diff != "" {
-			t.Errorf("answers after (-want +got):\n%s", diff)
-		}
-		if got := s.shownUsed("shop"); got != 100 {
-			t.Errorf("got %d used, want 100", got)
-		}
-		if got := len(s.enqueued("shop")); got != 100 {
-			t.Errorf("got %d messages stored, want 100", got)
-		}
-	})
+// A quota that starts again counts on, whether it has its projection still or lost it.
+func TestLimit_AcrossRestarts(t *testing.T) {
+	for name, deleted := range map[string]bool{"projection kept": false, "projection deleted": true} {
+		t.Run(name, func(t *testing.T) {
+			everywhere(t, func(t *testing.T, newHost newHost, shards int) {
+				s := launch(t, newHost, shards)
+				token := s.account("shop", limited)
+				if diff := cmp.Diff(map[int]int{http.StatusOK: 60}, s.api(token).storm(t, "before", 60)); diff != "" {
+					t.Errorf("answers before (-want +got):\n%s", diff)
+				}
+				s.Stop()
+				if deleted {
+					if err := os.Remove(filepath.Join(s.dir, "projections", "quota.db")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.Start()
+				want := map[int]int{http.StatusOK: 40, http.StatusTooManyRequests: 100}
+				if diff := cmp.Diff(want, s.api(token).storm(t, "after", 140)); diff != "" {
+					t.Errorf("answers after (-want +got):\n%s", diff)
+				}
+				if got := s.shownUsed("shop"); got != 100 {
+					t.Errorf("got %d used, want 100", got)
+				}
+				if got := len(s.enqueued("shop")); got != 100 {
+					t.Errorf("got %d messages stored, want 100", got)
+				}
+				s.Stop()
+				s.Start()
+				if diff := cmp.Diff(map[int]int{http.StatusTooManyRequests: 5}, s.api(token).storm(t, "full", 5)); diff != "" {
+					t.Errorf("answers at last (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }

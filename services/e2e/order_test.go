@@ -37,7 +37,7 @@ func flood(a api, j *journal, senders, requests int, seed uint64) (messages int,
 				}
 				j.posting(all)
 				got, err := a.post("", all...)
-				if j.posted(all, got, err); err != nil || got.status != http.StatusOK {
+				if j.posted(all, false, got, err); err != nil || got.status != http.StatusOK {
 					return fmt.Errorf("post: got %v, %w", got, err)
 				}
 			}
