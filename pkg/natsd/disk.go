@@ -152,6 +152,14 @@ func (d *Disk) reserve() uint64 {
 // floor is what everything leaves free.
 func (d *Disk) floor() uint64 { return min(d.reserve()/4, mostFloor) }
 
+// full says whether even the floor is used up.
+func (d *Disk) full() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.look()
+	return d.out
+}
+
 // fail says that the engine stores nothing, and why; nil, that it does again.
 func (d *Disk) fail(err error) {
 	d.mu.Lock()

@@ -15,7 +15,11 @@ import (
 
 // lock is held on a data directory by the one process that may open it. The
 // kernel gives it free when that process ends, however it ends.
-type lock struct{ file *os.File }
+type lock struct {
+	file *os.File
+	// crashed says that the one before did not give it free by itself.
+	crashed bool
+}
 
 func takeLock(dir string) (*lock, error) {
 	file, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
@@ -27,6 +31,7 @@ func takeLock(dir string) (*lock, error) {
 		defer file.Close()
 		return nil, fmt.Errorf("data directory %s is in use by another process%s: stop that one first, or give this one its own directory", dir, holder(file))
 	}
+	crashed := holder(file) != ""
 	if err == nil {
 		err = writeHolder(file)
 	}
@@ -34,13 +39,16 @@ func takeLock(dir string) (*lock, error) {
 		file.Close()
 		return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
 	}
-	return &lock{file}, nil
+	return &lock{file, crashed}, nil
 }
 
 // release leaves the file: removing it would let two processes lock two files
-// of one name.
-func (l *lock) release() {
-	_ = l.file.Truncate(0)
+// of one name. Whoever leaves the directory in order says so, else the next one
+// takes it for a crash.
+func (l *lock) release(inOrder bool) {
+	if inOrder {
+		_ = l.file.Truncate(0)
+	}
 	l.file.Close()
 }
 

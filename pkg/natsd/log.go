@@ -10,17 +10,33 @@ import (
 // logBridge hands the engine's lines to zap. A fatal one does not end the
 // process: the first is kept, and Start returns it.
 type logBridge struct {
-	log *zap.SugaredLogger
+	log   *zap.SugaredLogger
+	alarm chan<- struct{} // gets a token with each complaint, if it has none
 
 	mu    sync.Mutex
 	first string
 }
 
 func (b *logBridge) Noticef(format string, v ...any) { b.log.Debugf(format, v...) }
-func (b *logBridge) Warnf(format string, v ...any)   { b.log.Warnf(format, v...) }
-func (b *logBridge) Errorf(format string, v ...any)  { b.log.Errorf(format, v...) }
 func (b *logBridge) Debugf(format string, v ...any)  { b.log.Debugf(format, v...) }
 func (b *logBridge) Tracef(format string, v ...any)  {}
+
+func (b *logBridge) Warnf(format string, v ...any) {
+	b.log.Warnf(format, v...)
+	b.ring()
+}
+
+func (b *logBridge) Errorf(format string, v ...any) {
+	b.log.Errorf(format, v...)
+	b.ring()
+}
+
+func (b *logBridge) ring() {
+	select {
+	case b.alarm <- struct{}{}:
+	default:
+	}
+}
 
 func (b *logBridge) Fatalf(format string, v ...any) {
 	line := fmt.Sprintf(format, v...)

@@ -2,6 +2,7 @@
 package natsd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -63,17 +64,21 @@ type Options struct {
 
 // Server is a running engine that owns its data directory.
 type Server struct {
+	o     Options
+	dir   string
+	key   nkeys.KeyPair
+	lock  *lock
+	disk  *Disk
+	log   *zap.Logger
+	alarm chan struct{} // has a token when the engine complained
+
+	stop      sync.Once
+	endTend   context.CancelFunc
+	tendEnded chan struct{}
+
+	mu     sync.Mutex
 	server *server.Server
-	dir    string
-	key    nkeys.KeyPair
-	lock   *lock
-	disk   *Disk
-	log    *zap.Logger
-
-	stop sync.Once
-
-	mu    sync.Mutex
-	conns []*nats.Conn
+	conns  []*nats.Conn
 }
 
 // Start takes the data directory's lock and starts the engine on it. The
@@ -98,7 +103,7 @@ func Start(o Options) (*Server, error) {
 	}
 	s, err := start(o, lock)
 	if err != nil {
-		lock.release()
+		lock.release(false)
 		return nil, err
 	}
 	return s, nil
@@ -114,34 +119,65 @@ func start(o Options, lock *lock) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	public, err := key.PublicKey()
-	if err != nil {
-		return nil, fmt.Errorf("read engine key: %w", err)
+	s := &Server{
+		o: o, dir: o.Dir, key: key, lock: lock, disk: newDisk(o), log: o.Log,
+		alarm: make(chan struct{}, 1), tendEnded: make(chan struct{}),
 	}
-	engine, err := server.NewServer(engineOptions(o, public))
-	if err != nil {
-		return nil, fmt.Errorf("configure engine: %w", err)
-	}
-	bridge := &logBridge{log: o.Log.Named("engine").Sugar()}
-	engine.SetLoggerV2(bridge, false, false, false)
-
-	s := &Server{server: engine, dir: o.Dir, key: key, lock: lock, disk: newDisk(o), log: o.Log}
-	engine.Start()
-	if fatal := bridge.fatal(); fatal != "" {
-		s.shutdown()
-		return nil, fmt.Errorf("start engine: %s", fatal)
-	}
-	if !engine.ReadyForConnections(readyTimeout) || !engine.JetStreamEnabled() {
-		s.shutdown()
-		return nil, fmt.Errorf("start engine: not ready after %v", readyTimeout)
-	}
-	if !o.InProcessOnly {
-		if err := writeAddress(o.Dir, engine.ClientURL()); err != nil {
-			s.shutdown()
+	if lock.crashed {
+		if err := s.checkStreams(); err != nil {
 			return nil, err
 		}
 	}
+	if err := s.launch(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.endTend = cancel
+	go func() {
+		defer close(s.tendEnded)
+		s.tend(ctx)
+	}()
 	return s, nil
+}
+
+// launch starts an engine on the directory, and ends it if it does not become
+// ready.
+func (s *Server) launch() error {
+	public, err := s.key.PublicKey()
+	if err != nil {
+		return fmt.Errorf("read engine key: %w", err)
+	}
+	engine, err := server.NewServer(engineOptions(s.o, public))
+	if err != nil {
+		return fmt.Errorf("configure engine: %w", err)
+	}
+	bridge := &logBridge{log: s.log.Named("engine").Sugar(), alarm: s.alarm}
+	engine.SetLoggerV2(bridge, false, false, false)
+	engine.Start()
+	switch {
+	case bridge.fatal() != "":
+		err = fmt.Errorf("start engine: %s", bridge.fatal())
+	case !engine.ReadyForConnections(readyTimeout) || !engine.JetStreamEnabled():
+		err = fmt.Errorf("start engine: not ready after %v", readyTimeout)
+	case !s.o.InProcessOnly:
+		err = writeAddress(s.dir, engine.ClientURL())
+	}
+	if err != nil {
+		engine.Shutdown()
+		engine.WaitForShutdown()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.server = engine
+	return nil
+}
+
+// engine is the one that runs, or that ran last.
+func (s *Server) engine() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server
 }
 
 func engineOptions(o Options, public string) *server.Options {
@@ -187,15 +223,16 @@ func (s *Server) Connect(name string) (*nats.Conn, error) {
 
 // InProcessConn is a raw connection to the engine, for nats.InProcessServer.
 func (s *Server) InProcessConn() (net.Conn, error) {
-	return s.server.InProcessConn()
+	return s.engine().InProcessConn()
 }
 
 // URL is the address the engine listens on, empty with InProcessOnly.
 func (s *Server) URL() string {
-	if s.server.Addr() == nil {
+	engine := s.engine()
+	if engine.Addr() == nil {
 		return ""
 	}
-	return s.server.ClientURL()
+	return engine.ClientURL()
 }
 
 // Disk is the file system that the engine writes to.
@@ -206,11 +243,13 @@ func (s *Server) Disk() *Disk { return s.disk }
 // nothing.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
+		s.endTend()
+		<-s.tendEnded
 		if err := os.Remove(filepath.Join(s.dir, addressFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.log.Warn("address file not removed", zap.Error(err))
 		}
 		s.shutdown()
-		s.lock.release()
+		s.lock.release(true)
 	})
 }
 
@@ -222,8 +261,8 @@ func (s *Server) shutdown() {
 	for _, conn := range conns {
 		conn.Close()
 	}
-	s.server.Shutdown()
-	s.server.WaitForShutdown()
+	s.engine().Shutdown()
+	s.engine().WaitForShutdown()
 }
 
 // connOptions are common to every connection to an engine of ours.

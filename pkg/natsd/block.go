@@ -1,0 +1,195 @@
+package natsd
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"os"
+
+	"github.com/minio/highwayhash"
+)
+
+// block is one of the files that the engine keeps a stream in: records, each
+// with a checksum, one after the other. After a crash the engine reads them all
+// and cuts a file off at the first record that is not whole, which is right for
+// one that was half written at its end, and loses thousands of messages if one
+// bit has flipped in the middle.
+type block struct {
+	path   string
+	stream string
+	index  int
+	last   bool // of its stream: its end may be half written
+	data   []byte
+	hash   hash.Hash64
+}
+
+// The engine's layout of a record: length, sequence, time, length of the
+// subject; subject, length of the headers if there are any, headers, body;
+// checksum.
+const (
+	recordHead    = 22
+	recordSum     = 8
+	emptyRecord   = recordHead + recordSum
+	longestRecord = 32 << 20
+
+	withHeaders = 1 << 31 // in the length
+	erased      = 1 << 63 // in the sequence
+	tombstone   = 1 << 62
+
+	// farthest is how many sequences a damaged stretch may hold.
+	farthest = 1 << 20
+)
+
+// compressed begins a block that is compressed as a whole. The engine checks
+// those itself and refuses the stream.
+var compressed = []byte("cmp")
+
+// damage is a stretch of a block that holds no whole record.
+type damage struct {
+	from, to      int    // offsets
+	before, after uint64 // the sequences of the messages around it; 0: in another block
+}
+
+func openBlock(path, stream string, index int, last bool) (*block, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("check stream %s: %w", stream, err)
+	}
+	key := sha256.Sum256(fmt.Appendf(nil, "%s-%d", stream, index))
+	sum, err := highwayhash.New64(key[:])
+	if err != nil {
+		return nil, fmt.Errorf("check stream %s: %w", stream, err)
+	}
+	return &block{path: path, stream: stream, index: index, last: last, data: data, hash: sum}, nil
+}
+
+// record is the length and the sequence of one.
+type record struct {
+	length int
+	seq    uint64
+}
+
+func (r record) number() uint64 { return r.seq &^ (erased | tombstone) }
+
+// head reads the head of a record, if there can be one at an offset.
+func (b *block) head(at int) (r record, subject int, headers, ok bool) {
+	if at+emptyRecord > len(b.data) {
+		return r, 0, false, false
+	}
+	head := b.data[at:]
+	length := binary.LittleEndian.Uint32(head)
+	headers = length&withHeaders != 0
+	r = record{length: int(length &^ withHeaders), seq: binary.LittleEndian.Uint64(head[4:])}
+	subject = int(binary.LittleEndian.Uint16(head[20:]))
+	least := emptyRecord + subject
+	if headers {
+		least += 4
+	}
+	return r, subject, headers, r.length >= least && r.length <= longestRecord && at+r.length <= len(b.data)
+}
+
+// whole reads the record at an offset and holds it to its checksum.
+func (b *block) whole(at int) (record, bool) {
+	r, subject, headers, ok := b.head(at)
+	if !ok {
+		return r, false
+	}
+	all := b.data[at : at+r.length]
+	rest := recordHead + subject
+	b.hash.Reset()
+	b.hash.Write(all[4:20])
+	b.hash.Write(all[recordHead:rest])
+	if headers {
+		rest += 4
+	}
+	b.hash.Write(all[rest : r.length-recordSum])
+	return r, bytes.Equal(b.hash.Sum(nil), all[r.length-recordSum:])
+}
+
+// damages lists the damaged stretches. The end of the stream's last block is
+// none: it may have been half written when the process was killed.
+func (b *block) damages() (all []damage) {
+	if bytes.HasPrefix(b.data, compressed) {
+		return nil
+	}
+	var last uint64
+	for at := 0; at < len(b.data); {
+		if r, ok := b.whole(at); ok {
+			if r.seq&tombstone == 0 {
+				last = max(last, r.number())
+			}
+			at += r.length
+			continue
+		}
+		d := damage{from: at, to: len(b.data), before: last}
+		if next, found := b.next(at, last); found {
+			d.to, d.after = next, b.messageFrom(next)
+		} else if b.last {
+			return all // the engine cuts it off
+		}
+		if d.to-d.from < emptyRecord {
+			return all
+		}
+		all = append(all, d)
+		at = d.to
+	}
+	return all
+}
+
+// next finds the whole record that follows a damaged one.
+func (b *block) next(at int, last uint64) (int, bool) {
+	for at++; at+emptyRecord <= len(b.data); at++ {
+		r, _, _, ok := b.head(at)
+		if !ok {
+			continue
+		}
+		near := r.number() > last && (last == 0 || r.number() <= last+farthest)
+		if !near && r.length != emptyRecord {
+			continue
+		}
+		if _, ok := b.whole(at); ok {
+			return at, true
+		}
+	}
+	return 0, false
+}
+
+// messageFrom is the sequence of the first message at an offset or behind it, 0
+// if there is none.
+func (b *block) messageFrom(at int) uint64 {
+	for at < len(b.data) {
+		r, ok := b.whole(at)
+		if !ok {
+			break
+		}
+		if r.seq&tombstone == 0 && r.number() != 0 {
+			return r.number()
+		}
+		at += r.length
+	}
+	return 0
+}
+
+// setAside writes, in the place of a damaged stretch, a record that the engine
+// takes for a deleted message and passes over, so that it keeps what follows.
+func (b *block) setAside(d damage) error {
+	record := make([]byte, d.to-d.from)
+	binary.LittleEndian.PutUint32(record, uint32(len(record)))
+	binary.LittleEndian.PutUint64(record[4:], erased)
+	b.hash.Reset()
+	b.hash.Write(record[4:20])
+	b.hash.Write(record[recordHead : len(record)-recordSum])
+	copy(record[len(record)-recordSum:], b.hash.Sum(nil))
+
+	file, err := os.OpenFile(b.path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if _, err := file.WriteAt(record, int64(d.from)); err != nil {
+		return err
+	}
+	return file.Sync()
+}

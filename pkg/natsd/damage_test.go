@@ -1,0 +1,223 @@
+package natsd
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+const (
+	damagedMessages = 12
+	bodySize        = mib // so that there are two blocks
+)
+
+// crashed makes a stream of some messages, and leaves the directory as a killed
+// process does.
+func crashed(t *testing.T) (dir string) {
+	t.Helper()
+	s := mustStart(t, Options{Dir: t.TempDir(), InProcessOnly: true, Durability: "process"})
+	defer s.Stop()
+	conn, err := s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	js := mustStream(t, conn)
+	for i := range damagedMessages {
+		m := nats.NewMsg("s." + strconv.Itoa(i))
+		m.Header.Set(jetstream.MsgIDHeader, strconv.Itoa(i))
+		m.Data = body(i)
+		if _, err := js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir = filepath.Join(t.TempDir(), "data")
+	copyPrivate(t, s.dir, dir)
+	return dir
+}
+
+func body(i int) []byte { return bytes.Repeat([]byte{byte('a' + i)}, bodySize) }
+
+func copyPrivate(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(to, keysDir, "engine.nk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func blockOf(t *testing.T, dir string, index int) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, engineDir, "jetstream", "*", "streams", "S", "msgs", strconv.Itoa(index)+".blk"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("got the blocks %v, %v", found, err)
+	}
+	return found[0]
+}
+
+// change changes a block.
+func change(t *testing.T, path string, by func([]byte) []byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, by(data), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// at finds where a record of a block begins.
+func at(t *testing.T, data []byte, seq uint64) int {
+	t.Helper()
+	for at := 0; at < len(data); at += int(binary.LittleEndian.Uint32(data[at:]) &^ withHeaders) {
+		if binary.LittleEndian.Uint64(data[at+4:]) == seq {
+			return at
+		}
+	}
+	t.Fatalf("the block has no message %d", seq)
+	return 0
+}
+
+// One bit that flips costs one message, which the start names; all others are
+// given as they were. Without the check the engine would cut off all that
+// follow in the file.
+func TestStart_FlippedBit(t *testing.T) {
+	left := crashed(t)
+	inRecord := func(seq uint64, offset int) func(*testing.T, []byte) []byte {
+		return func(t *testing.T, data []byte) []byte {
+			data[at(t, data, seq)+offset] ^= 1
+			return data
+		}
+	}
+	for name, test := range map[string]struct {
+		block  int
+		change func(*testing.T, []byte) []byte
+		lost   []uint64
+		said   int
+	}{
+		"nothing":          {1, func(_ *testing.T, data []byte) []byte { return data }, nil, 0},
+		"body":             {1, inRecord(3, 5000), []uint64{3}, 1},
+		"first of a block": {1, inRecord(1, 5000), []uint64{1}, 1},
+		"subject":          {1, inRecord(4, recordHead), []uint64{4}, 1},
+		"length":           {1, inRecord(3, 1), []uint64{3}, 1},
+		"sequence":         {1, inRecord(3, 4), []uint64{3}, 1},
+		"checksum": {1, func(t *testing.T, data []byte) []byte {
+			data[at(t, data, 4)-1] ^= 1
+			return data
+		}, []uint64{3}, 1},
+		"last block": {2, inRecord(damagedMessages-2, 5000), []uint64{damagedMessages - 2}, 1},
+		"half written": {2, func(_ *testing.T, data []byte) []byte {
+			return data[:len(data)-100]
+		}, []uint64{damagedMessages}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			copyPrivate(t, left, dir)
+			change(t, blockOf(t, dir, test.block), func(data []byte) []byte { return test.change(t, data) })
+			core, logged := observer.New(zap.ErrorLevel)
+			s := mustStart(t, Options{Dir: dir, InProcessOnly: true, Durability: "process", Log: zap.New(core)})
+			defer s.Stop()
+			conn, err := s.Connect("test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var lost []uint64
+			stream, err := mustStream(t, conn).Stream(t.Context(), "S")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range damagedMessages {
+				m, err := stream.GetMsg(t.Context(), uint64(i+1))
+				switch {
+				case err != nil:
+					lost = append(lost, uint64(i+1))
+				case !bytes.Equal(m.Data, body(i)) || m.Header.Get(jetstream.MsgIDHeader) != strconv.Itoa(i):
+					t.Errorf("message %d has another content", i+1)
+				}
+			}
+			if fmt.Sprint(lost) != fmt.Sprint(test.lost) {
+				t.Errorf("lost %v, want %v", lost, test.lost)
+			}
+			if got := logged.FilterMessageSnippet("the disk has damaged a stream").Len(); got != test.said {
+				t.Errorf("got the lines %v, want %d", logged.All(), test.said)
+			}
+			kept, err := filepath.Glob(filepath.Join(dir, engineDir, damagedDir, "*"))
+			if err != nil || len(kept) != test.said {
+				t.Errorf("kept %v, %v, want %d", kept, err, test.said)
+			}
+		})
+	}
+}
+
+// After a stop in order nothing is looked through.
+func TestStart_InOrder(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+		if s.lock.crashed {
+			t.Error("a stop in order was taken for a crash")
+		}
+		s.Stop()
+	}
+}
+
+// Wherever a bit flips in a block, the records around it are found: one
+// stretch is damaged, and it is no longer than the record.
+func TestBlock_AnyBit(t *testing.T) {
+	path := blockOf(t, crashed(t), 1)
+	b, err := openBlock(path, "S", 1, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.damages(); len(got) != 0 {
+		t.Fatalf("a whole block: got %v", got)
+	}
+	draw := rand.New(rand.NewPCG(1, 2))
+	end := at(t, b.data, 7) // the last one has none behind it to be found by
+	offsets := []int{0, 3, 4, 11, 12, 19, 20, 21, recordHead}
+	for range 12 {
+		offsets = append(offsets, draw.IntN(end))
+	}
+	for _, offset := range offsets {
+		bit := byte(1) << draw.IntN(8)
+		b.data[offset] ^= bit
+		got := b.damages()
+		b.data[offset] ^= bit
+		if unchecked := len(got) == 0 && b.unchecked(t, offset); unchecked {
+			continue
+		}
+		if len(got) != 1 || got[0].from > offset || got[0].to <= offset || got[0].to-got[0].from > bodySize+200 || got[0].after != got[0].before+2 {
+			t.Errorf("bit %08b at %d: got %+v", bit, offset, got)
+		}
+	}
+}
+
+// unchecked says that an offset is among the four bytes that no checksum
+// covers: the length of a message's headers.
+func (b *block) unchecked(t *testing.T, offset int) bool {
+	t.Helper()
+	for at := 0; at < len(b.data); {
+		r, subject, headers, ok := b.head(at)
+		if !ok {
+			t.Fatal("not a block")
+		}
+		from := at + recordHead + subject
+		if headers && offset >= from && offset < from+4 {
+			return true
+		}
+		at += r.length
+	}
+	return false
+}
