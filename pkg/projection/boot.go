@@ -40,17 +40,7 @@ func readMark(path string) (string, error) {
 
 // markOpen leaves the mark.
 func markOpen(path, boot string) error {
-	file, err := os.OpenFile(markPath(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("mark %s as open: %w", path, err)
-	}
-	_, err = file.WriteString(boot + "\n")
-	if err == nil {
-		err = file.Sync()
-	}
-	if closed := file.Close(); err == nil {
-		err = closed
-	}
+	err := writeSynced(markPath(path), boot+"\n")
 	if err == nil {
 		err = syncDir(path)
 	}
@@ -58,6 +48,22 @@ func markOpen(path, boot string) error {
 		return fmt.Errorf("mark %s as open: %w", path, err)
 	}
 	return nil
+}
+
+// writeSynced writes a small file that is on the disk when it returns.
+func writeSynced(path, content string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(content)
+	if err == nil {
+		err = file.Sync()
+	}
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	return err
 }
 
 // markClosed removes the mark. The file itself must be synced.

@@ -119,6 +119,9 @@ func (f *File) open() error {
 			return err
 		}
 	}
+	if err := dropSum(f.path); err != nil {
+		return err
+	}
 	if err := s.begin(f.schema); err != nil {
 		return fmt.Errorf("begin %s: %w", f.path, err)
 	}
@@ -137,6 +140,16 @@ func (f *File) open() error {
 
 // openOld opens the file as it is, or gives a reason not to use it.
 func (f *File) openOld(closed bool) (s *store, reason string, err error) {
+	if closed {
+		known, fits, err := checkSum(f.path)
+		if err != nil {
+			return nil, "", err
+		}
+		if known && !fits {
+			return nil, "its checksum is wrong", nil
+		}
+		closed = known
+	}
 	s, err = openStore(f.path, f.durable(), closed)
 	if errors.Is(err, errDamaged) {
 		return nil, err.Error(), nil
@@ -252,6 +265,9 @@ func (f *File) Close() error {
 	<-s.closed
 	if err == nil {
 		err = s.err
+	}
+	if err == nil {
+		err = writeSum(f.path)
 	}
 	if err == nil && f.boot != "" {
 		err = markClosed(f.path)

@@ -50,6 +50,28 @@ func TestOpen(t *testing.T) {
 			must(t, err)
 			must(t, file.Close())
 		}, tally{}, true},
+		{"a flipped bit in a value", func(t *testing.T, path string) {
+			left, err := os.ReadFile(path)
+			must(t, err)
+			// Older versions of the page are in the file too.
+			left[bytes.LastIndex(left, eventKey(payments, 150))+len(eventKey(payments, 150))] ^= 1
+			must(t, os.WriteFile(path, left, 0o600))
+		}, tally{}, true},
+		{"checksum of another file", func(t *testing.T, path string) {
+			must(t, os.WriteFile(path+".sum", []byte("crc32c 00000000 of 0 bytes\n"), 0o600))
+		}, tally{}, true},
+		{"no checksum", func(t *testing.T, path string) { must(t, os.Remove(path+".sum")) }, tally{}, false},
+		{"no checksum, damaged", func(t *testing.T, path string) {
+			must(t, os.Remove(path+".sum"))
+			left, err := os.ReadFile(path)
+			must(t, err)
+			for at := range len(left) / os.Getpagesize() {
+				if p := left[at*os.Getpagesize():][:os.Getpagesize()]; bytes.Contains(p, eventKey(payments, 150)) {
+					clear(p)
+				}
+			}
+			must(t, os.WriteFile(path, left, 0o600))
+		}, tally{}, true},
 		{"open when the machine went down", func(t *testing.T, path string) {
 			must(t, os.WriteFile(path+".open", []byte("another boot\n"), 0o600))
 		}, tally{}, true},
@@ -93,7 +115,7 @@ func TestOpen(t *testing.T) {
 				t.Error("dump differs from a fold in one go")
 			}
 			f.stop()
-			want := []string{filepath.Base(path)}
+			want := []string{filepath.Base(path), filepath.Base(path) + ".sum"}
 			if diff := cmp.Diff(want, namesBeside(t, path)); diff != "" {
 				t.Errorf("files after a clean close (-want +got):\n%s", diff)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -54,6 +55,9 @@ func (f *File) followStreams(ctx context.Context) error {
 	}
 	f.setReaders(readers)
 	defer f.setReaders(nil)
+	for _, p := range f.positions {
+		p.wakes(q.arrived)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, r := range readers {
 		g.Go(func() error { return r.run(ctx) })
@@ -69,6 +73,7 @@ func (f *File) pullBatch() int { return max(f.o.BatchMax, 512) }
 // fold takes what has arrived into the live file, transaction by transaction.
 func (f *File) fold(ctx context.Context, q *queue) error {
 	var items []item
+	var committed time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,6 +81,7 @@ func (f *File) fold(ctx context.Context, q *queue) error {
 		case work := <-f.between:
 			work(ctx)
 		case <-q.arrived:
+			f.gather(ctx, q, committed)
 			items = q.take(items)
 			for batch := range slices.Chunk(items, f.o.BatchMax) {
 				if err := f.commit(ctx, batch); err != nil {
@@ -84,6 +90,7 @@ func (f *File) fold(ctx context.Context, q *queue) error {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
+				committed = time.Now()
 			}
 		}
 	}

@@ -15,10 +15,13 @@ type item struct {
 type queue struct {
 	mu      sync.Mutex
 	items   []item
-	arrived chan struct{}
+	last    map[string]uint64 // by stream: the newest event that came
+	arrived chan struct{}     // has a token when there is something to do
 }
 
-func newQueue() *queue { return &queue{arrived: make(chan struct{}, 1)} }
+func newQueue() *queue {
+	return &queue{last: map[string]uint64{}, arrived: make(chan struct{}, 1)}
+}
 
 func (q *queue) put(items []item) {
 	if len(items) == 0 {
@@ -26,11 +29,21 @@ func (q *queue) put(items []item) {
 	}
 	q.mu.Lock()
 	q.items = append(q.items, items...)
+	if e := &items[len(items)-1]; e.Seq != 0 {
+		q.last[e.Stream] = e.Seq
+	}
 	q.mu.Unlock()
 	select {
 	case q.arrived <- struct{}{}:
 	default:
 	}
+}
+
+// newest is the newest event of a stream that has come, 0 if none has.
+func (q *queue) newest(stream string) uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.last[stream]
 }
 
 // take gives all that has arrived and keeps spare's memory for what comes, but

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -209,6 +210,7 @@ func TestVerifyStopsAtCursor(t *testing.T) {
 		)
 	}))
 	must(t, db.Close())
+	must(t, os.Remove(path+".sum")) // else it is folded anew
 	s, err := b.JS.Stream(t.Context(), orders)
 	must(t, err)
 	must(t, s.DeleteMsg(t.Context(), 10))
@@ -271,6 +273,7 @@ func TestVerifyFindsDifference(t *testing.T) {
 			must(t, err)
 			must(t, db.Update(func(tx *bolt.Tx) error { return test.plant(tx.Bucket([]byte("counts"))) }))
 			must(t, db.Close())
+			must(t, os.Remove(path+".sum")) // else it is folded anew
 
 			f = start(t, path, b, tally{}, projection.Options{Render: readable})
 			ctx, cancel := patient(t)

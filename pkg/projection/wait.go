@@ -13,7 +13,8 @@ type position struct {
 	applied atomic.Uint64
 
 	mu      sync.Mutex
-	waiters []waiter // by seq
+	waiters []waiter        // by seq
+	began   chan<- struct{} // gets a token when somebody begins to wait
 }
 
 type waiter struct {
@@ -50,7 +51,25 @@ func (p *position) await(seq uint64) waiter {
 	w := waiter{seq: seq, done: make(chan struct{})}
 	at, _ := slices.BinarySearchFunc(p.waiters, seq+1, compareWaiter)
 	p.waiters = slices.Insert(p.waiters, at, w)
+	select {
+	case p.began <- struct{}{}:
+	default:
+	}
 	return w
+}
+
+// wakes says who is told when somebody begins to wait.
+func (p *position) wakes(began chan<- struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.began = began
+}
+
+// awaits says whether somebody waits for an event at or before seq.
+func (p *position) awaits(seq uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiters) > 0 && p.waiters[0].seq <= seq
 }
 
 // forget drops a waiter that gave up.
