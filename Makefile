@@ -7,6 +7,8 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 TEST_LOG     := $(CURDIR)/bin/test.log
 FUZZTIME     ?= 10s
+# Of the end-to-end tests, those that do much at once in one process: the others wait for processes.
+RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo bench build test race fuzz golden lint vet fmt fmt-check tidy tidy-check ci
@@ -32,7 +34,8 @@ test: ## all tests of all modules; then no secret may be in their logs
 	@scripts/log-scan $(TEST_LOG)
 
 race: ## the tests with the race detector (needs a C compiler)
-	$(GO) test -race $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v services/e2e)
+	$(GO) test -race $(TESTFLAGS) ./services/e2e -run '$(RACE_E2E)'
 
 simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n replays one
 	$(GO) test ./services/simulation -run TestLawsHold -count=1 -timeout 0 -v -for $(or $(FOR),10m) $(if $(SEED),-seed $(SEED)) | grep -v '^=== RUN\|^    --- PASS'
