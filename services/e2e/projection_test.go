@@ -102,9 +102,7 @@ func TestProjections(t *testing.T) {
 		s.dropProjections()
 		s.Start()
 		equal("the files were deleted")
-		for _, name := range s.projectionNames() {
-			s.command("projection", "rebuild", name)
-		}
+		s.rebuild()
 		equal("a rebuild while it runs")
 		s.Kill()
 		s.garble()

@@ -87,18 +87,46 @@ func (s *trunkline) projectionNames() (names []string) {
 // verify lets the server compare every projection with one made anew.
 func (s *trunkline) verify() {
 	s.Helper()
-	for _, name := range s.projectionNames() {
-		s.command("projection", "verify", name)
-	}
+	s.withBus(func(b *bus.Bus) {
+		for _, name := range s.projectionNames() {
+			verified, err := bus.Call[request.Verified](s.Context(), b, request.ProjectionVerify(name), request.Verify{})
+			if err != nil || verified.Difference != "" {
+				s.Errorf("verify %s: got %q, %v", name, verified.Difference, err)
+			}
+		}
+	})
+}
+
+// rebuild lets the server make every projection anew.
+func (s *trunkline) rebuild() {
+	s.Helper()
+	s.withBus(func(b *bus.Bus) {
+		for _, name := range s.projectionNames() {
+			if _, err := bus.Call[request.Rebuilt](s.Context(), b, request.ProjectionRebuild(name), request.Rebuild{}); err != nil {
+				s.Errorf("rebuild %s: %v", name, err)
+			}
+		}
+	})
 }
 
 // dumps gives the content of every projection.
 func (s *trunkline) dumps() map[string]string {
 	s.Helper()
 	all := map[string]string{}
-	for _, name := range s.projectionNames() {
-		all[name] = s.command("projection", "dump", name)
-	}
+	dir := s.TempDir()
+	s.withBus(func(b *bus.Bus) {
+		for _, name := range s.projectionNames() {
+			file := filepath.Join(dir, name)
+			if _, err := bus.Call[request.Dumped](s.Context(), b, request.ProjectionDump(name), request.Dump{File: file}); err != nil {
+				s.Fatalf("dump %s: %v", name, err)
+			}
+			dump, err := os.ReadFile(filepath.Clean(file))
+			if err != nil {
+				s.Fatal(err)
+			}
+			all[name] = string(dump)
+		}
+	})
 	return all
 }
 
