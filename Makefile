@@ -34,7 +34,7 @@ test: ## all tests of all modules; then no secret may be in their logs
 	@scripts/log-scan $(TEST_LOG)
 
 race: ## the tests with the race detector (needs a C compiler)
-	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v services/e2e)
+	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v -e services/e2e -e operator/bench)
 	$(GO) test -race $(TESTFLAGS) ./services/e2e -run '$(RACE_E2E)'
 
 simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n replays one

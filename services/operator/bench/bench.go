@@ -207,11 +207,12 @@ func (r *run) step(format string, args ...any) {
 }
 
 func (o Options) bar() *progressbar.ProgressBar {
-	if o.Progress == nil {
-		return progressbar.DefaultSilent(-1)
+	writer := o.Progress
+	if writer == nil {
+		writer = io.Discard
 	}
 	return progressbar.NewOptions(-1,
-		progressbar.OptionSetWriter(o.Progress),
+		progressbar.OptionSetWriter(writer),
 		progressbar.OptionSpinnerType(14),
 		progressbar.OptionSetSpinnerChangeInterval(0), // else it turns in a goroutine of its own, without the lock
 		progressbar.OptionSetElapsedTime(true),
