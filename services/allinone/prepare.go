@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -50,6 +51,9 @@ func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (sec
 	}
 	token, err := makeDefault(ctx, b, d)
 	if err != nil {
+		return "", err
+	}
+	if err := syncDirs(cfg.Data); err != nil {
 		return "", err
 	}
 	return token, writeSynced(created, []byte("The streams of this directory were made once and are never made anew.\n"))
@@ -120,6 +124,32 @@ func writeSynced(path string, content []byte) error {
 	err = errors.Join(err, file.Sync(), file.Close(), syncDir(filepath.Dir(path)))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// syncDirs makes the names of all directories durable, as far up as they may be
+// new: neither the engine nor os.MkdirAll does, and some file systems keep what
+// was synced into a directory only if its name was synced as well.
+func syncDirs(root string) error {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return fmt.Errorf("sync directories: %w", err)
+	}
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			err = syncDir(path)
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // the engine has removed it
+		}
+		return err
+	})
+	if err == nil {
+		err = syncDir(filepath.Dir(root))
+	}
+	if err != nil {
+		return fmt.Errorf("sync directories of %s: %w", root, err)
 	}
 	return nil
 }
