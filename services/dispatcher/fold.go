@@ -50,7 +50,7 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 			return err
 		}
 		w.account = account
-		return apply(e.Data, func(e event.Enqueued) error { return w.enqueued(lane, e) })
+		return apply(e.Data, func(e accepted) error { return w.enqueued(lane, e.ID) })
 	}
 	account, err := streams.ParseStatusSubject(e.Subject)
 	if err != nil {
@@ -128,8 +128,16 @@ func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error 
 	})
 }
 
-func (w *writer) enqueued(lane streams.Lane, e event.Enqueued) error {
-	return w.change(e.ID, func(r *record) (bool, error) {
+// accepted is what is folded of an accepted message: not its text.
+type accepted struct {
+	ID streams.MessageID `json:"id"`
+}
+
+// Kind is message.enqueued.v1.
+func (accepted) Kind() event.Kind { return event.KindEnqueued }
+
+func (w *writer) enqueued(lane streams.Lane, m streams.MessageID) error {
+	return w.change(m, func(r *record) (bool, error) {
 		if r.seq != 0 {
 			return false, nil
 		}
