@@ -65,9 +65,25 @@ func command(t testing.TB, args ...string) *exec.Cmd {
 
 func (h *processHost) start(t *testing.T) started {
 	t.Helper()
-	h.cmd = command(t, "serve", "--data", h.dir, "--http", "127.0.0.1:0", "--log-level", "debug")
-	h.cmd.Env = append(h.cmd.Env, fmt.Sprintf("TRUNKLINE_ENGINE_SHARDS=%d", h.shards))
-	h.log = logs.open(t)
+	begun, err := h.ready(h.begin(t, h.serve(t)))
+	if err != nil {
+		t.Fatalf("the server did not start: %v; its log is %s", err, h.log.Name())
+	}
+	return begun
+}
+
+// serve prepares the command that serves.
+func (h *processHost) serve(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := command(t, "serve", "--data", h.dir, "--http", "127.0.0.1:0", "--log-level", "debug")
+	cmd.Env = append(cmd.Env, fmt.Sprintf("TRUNKLINE_ENGINE_SHARDS=%d", h.shards))
+	return cmd
+}
+
+// begin starts the command and gives what it prints.
+func (h *processHost) begin(t *testing.T, cmd *exec.Cmd) io.Reader {
+	t.Helper()
+	h.cmd, h.log = cmd, logs.open(t)
 	h.cmd.Stderr = h.log
 	out, err := h.cmd.StdoutPipe()
 	if err == nil {
@@ -76,18 +92,23 @@ func (h *processHost) start(t *testing.T) started {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return out
+}
+
+// ready returns when the server is ready, or has ended with an error.
+func (h *processHost) ready(out io.Reader) (started, error) {
 	h.read = make(chan struct{})
 	begun, rest, err := readBanner(out)
 	if err != nil {
 		close(h.read)
-		t.Fatalf("the server did not start: %v; its log is %s", errors.Join(err, h.wait()), h.log.Name())
+		return started{}, errors.Join(err, h.wait())
 	}
 	go func() {
 		defer close(h.read)
 		_, _ = io.Copy(io.Discard, rest)
 	}()
 	begun.client = newClient()
-	return begun
+	return begun, nil
 }
 
 // readBanner reads what the server prints once it is ready.
