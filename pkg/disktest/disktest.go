@@ -22,9 +22,10 @@ func Tmpfs(t testing.TB, bytes int64) (dir string) {
 	t.Helper()
 	mayMount(t)
 	dir = t.TempDir()
-	if err := mount(t, "-t", "tmpfs", "-o", "size="+strconv.FormatInt(bytes, 10)+",mode=0700", "tmpfs", dir); err != nil {
+	if err := run("mount", "-t", "tmpfs", "-o", "size="+strconv.FormatInt(bytes, 10)+",mode=0700", "tmpfs", dir); err != nil {
 		Skip(t, "mounting a tmpfs fails: "+err.Error())
 	}
+	unmountAfter(t, dir)
 	return dir
 }
 
@@ -50,15 +51,14 @@ func Ext4(t testing.TB, bytes int64) *Disk {
 	if err := run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", d.image); err != nil {
 		Skip(t, "making an ext4 fails: "+err.Error())
 	}
-	if err := d.mount(t); err != nil {
+	if err := d.mount(); err != nil {
 		Skip(t, "mounting an ext4 fails: "+err.Error())
 	}
+	unmountAfter(t, d.Dir)
 	return d
 }
 
-func (d *Disk) mount(t testing.TB) error {
-	return mount(t, "-o", "loop,errors=remount-ro", d.image, d.Dir)
-}
+func (d *Disk) mount() error { return run("mount", "-o", "loop,errors=remount-ro", d.image, d.Dir) }
 
 // Fail lets the kernel find an error on the disk, as it does when a device
 // fails: from then on it can be read and not written, whoever has files open.
@@ -83,7 +83,7 @@ func (d *Disk) Replace(t testing.TB) {
 	err := run("umount", d.Dir)
 	if err == nil {
 		_ = run("e2fsck", "-fy", d.image) // its exit code tells that it mended something
-		err = d.mount(t)
+		err = d.mount()
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -149,12 +149,9 @@ func mayMount(t testing.TB) {
 	}
 }
 
-// mount unmounts with the test what it mounts now.
-func mount(t testing.TB, args ...string) error {
-	dir := args[len(args)-1]
-	if err := run("mount", args...); err != nil {
-		return err
-	}
+// unmountAfter unmounts with the test what is mounted by then.
+func unmountAfter(t testing.TB, dir string) {
+	t.Helper()
 	t.Cleanup(func() {
 		if exec.Command("mountpoint", "-q", dir).Run() != nil {
 			return // unmounted already
@@ -164,12 +161,11 @@ func mount(t testing.TB, args ...string) error {
 			if err = run("umount", dir); err == nil {
 				return
 			}
-			time.Sleep(20 * time.Millisecond) // whoever was killed may not have let go yet
+			time.Sleep(20 * time.Millisecond) // who was killed may not have let go yet
 		}
 		t.Errorf("%v; it is detached", err)
 		_ = run("umount", "-l", dir)
 	})
-	return nil
 }
 
 func run(name string, args ...string) error {
