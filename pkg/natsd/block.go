@@ -21,6 +21,7 @@ type block struct {
 	stream string
 	index  int
 	last   bool // of its stream: its end may be half written
+	staged bool // the engine keeps batches that it had not finished writing
 	data   []byte
 	hash   hash.Hash64
 }
@@ -125,6 +126,9 @@ func (b *block) damages() (all []damage) {
 		}
 		d := damage{from: at, to: len(b.data), before: last}
 		if next, found := b.next(at, last); found {
+			if b.last && b.staged && b.endsInOneBatch(next) {
+				return all // the engine cuts it off, and writes the batch anew
+			}
 			d.to, d.after = next, b.messageFrom(next)
 		} else if b.last {
 			return all // the engine cuts it off
@@ -170,6 +174,41 @@ func (b *block) messageFrom(at int) uint64 {
 		at += r.length
 	}
 	return 0
+}
+
+// endsInOneBatch says whether all whole records from an offset on belong to one
+// atomic batch. A batch is synced when all of it is written, so that a power
+// cut before leaves some of its pages and not others.
+func (b *block) endsInOneBatch(at int) bool {
+	batch := b.batch(at)
+	for at < len(b.data) && len(batch) > 0 {
+		r, ok := b.whole(at)
+		if !ok {
+			if at, ok = b.next(at, 0); !ok {
+				break
+			}
+			continue
+		}
+		if !bytes.Equal(b.batch(at), batch) {
+			return false
+		}
+		at += r.length
+	}
+	return len(batch) > 0
+}
+
+// batch is the id of the atomic batch that a whole record belongs to, empty if
+// there is none.
+func (b *block) batch(at int) []byte {
+	r, subject, headers, _ := b.head(at)
+	if !headers {
+		return nil
+	}
+	rest := b.data[at+recordHead+subject : at+r.length-recordSum]
+	length := min(int(binary.LittleEndian.Uint32(rest)), len(rest)-4)
+	_, value, _ := bytes.Cut(rest[4:4+length], []byte("\r\nNats-Batch-Id:"))
+	id, _, _ := bytes.Cut(value, []byte("\r\n"))
+	return bytes.TrimSpace(id)
 }
 
 // setAside writes, in the place of a damaged stretch, a record that the engine

@@ -36,6 +36,11 @@ func (s *Server) checkStreams() error {
 			if err != nil {
 				return err
 			}
+			staged, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "batches", "*"))
+			if err != nil {
+				return fmt.Errorf("look for batches: %w", err)
+			}
+			b.staged = len(staged) > 0
 			return s.setAside(b)
 		})
 	}

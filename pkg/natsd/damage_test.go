@@ -221,3 +221,77 @@ func (b *block) unchecked(t *testing.T, offset int) bool {
 	}
 	return false
 }
+
+// A hole in a batch that was being written when the power failed is left to the
+// engine, which has the whole batch beside the stream. One in a batch that was
+// finished costs what is in the hole.
+func TestStart_HoleInBatch(t *testing.T) {
+	s := mustStart(t, Options{Dir: t.TempDir(), InProcessOnly: true})
+	defer s.Stop()
+	conn, err := s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, AllowAtomicPublish: true}
+	if _, err := js.CreateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	const messages = 10
+	for i := 1; i <= messages; i++ {
+		m := nats.NewMsg("s.a")
+		m.Header.Set("Nats-Batch-Id", "one")
+		m.Header.Set("Nats-Batch-Sequence", strconv.Itoa(i))
+		m.Data = body(0)[:300]
+		if i == messages {
+			m.Header.Set("Nats-Batch-Commit", "1")
+		}
+		if _, err := conn.RequestMsgWithContext(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := filepath.Join(t.TempDir(), "data")
+	copyPrivate(t, s.dir, left)
+	for name, test := range map[string]struct {
+		staged bool
+		stored uint64
+	}{
+		"being written": {true, 3},
+		"finished":      {false, messages - 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			copyPrivate(t, left, dir)
+			block := blockOf(t, dir, 1)
+			change(t, block, func(data []byte) []byte {
+				clear(data[at(t, data, 4)+100 : at(t, data, 5)+100])
+				return data
+			})
+			if test.staged {
+				if err := os.MkdirAll(filepath.Join(filepath.Dir(filepath.Dir(block)), "batches", "some"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+			defer s.Stop()
+			conn, err := s.Connect("test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			js, err := jetstream.New(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, err := js.Stream(t.Context(), "S")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := stream.CachedInfo().State.Msgs; got != test.stored {
+				t.Errorf("got %d messages, want %d", got, test.stored)
+			}
+		})
+	}
+}
