@@ -43,6 +43,9 @@ simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n re
 crash: ## kill -9 of the real server in bursts, ROUNDS (5) in each of the ways
 	$(GO) test ./services/e2e -run TestCrash -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),5)
 
+powerloss: ## power cuts under the real server, ROUNDS (20) in each of the ways (takes root)
+	$(GO) test ./services/e2e -run TestPowerLoss -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),20)
+
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
 
