@@ -34,6 +34,7 @@ type term struct {
 	until  time.Time     // nothing is granted from then on
 	lost   chan struct{} // closed when counts are not what they were
 	open   map[streams.Shard]bool
+	full   map[streams.Shard]bool // no barrier fits into the stream, and no message either
 	given  uint64
 	grants *grants
 	// released are grants given back while those of earlier leaders are still
@@ -48,6 +49,7 @@ func newLedger(now func() time.Time, shards streams.Shards, maxOpen int) *ledger
 var (
 	errNotLeading = &fault.Error{Kind: fault.Unavailable, Code: "quota_not_leading", Text: "Quota is changing its leader; try again", RetryAfter: time.Second}
 	errRecovering = &fault.Error{Kind: fault.Unavailable, Code: "quota_recovering", Text: "Quota is finding out what is in use; try again", RetryAfter: 5 * time.Second}
+	errFull       = &fault.Error{Kind: fault.Full, Code: "queue_full", Text: "The queue is full", RetryAfter: 30 * time.Second}
 	errTooMany    = &fault.Error{Kind: fault.Unavailable, Code: "quota_busy", Text: "Too many messages are about to be stored; try again", RetryAfter: time.Second}
 )
 
@@ -132,6 +134,7 @@ func (l *ledger) begin(leader uint64, until time.Time) (lost <-chan struct{}) {
 		until:    until,
 		lost:     make(chan struct{}),
 		open:     make(map[streams.Shard]bool),
+		full:     make(map[streams.Shard]bool),
 		grants:   newGrants(),
 		released: make(map[string]bool),
 	}
@@ -159,11 +162,22 @@ func (l *ledger) openShard(shard streams.Shard) {
 	l.term.open[shard] = true
 }
 
+// fullShard says that a shard's stream has no room for a barrier.
+func (l *ledger) fullShard(shard streams.Shard) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term != nil {
+		l.term.full[shard] = true
+	}
+}
+
 // ready says why an account cannot be answered for now.
 func (l *ledger) ready(now time.Time, account streams.AccountID) error {
 	switch {
 	case l.term == nil || l.term.isLost() || !now.Before(l.term.until):
 		return errNotLeading
+	case !l.term.open[l.shards.Of(account)] && l.term.full[l.shards.Of(account)]:
+		return errFull
 	case !l.term.open[l.shards.Of(account)]:
 		return errRecovering
 	}

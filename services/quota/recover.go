@@ -22,6 +22,8 @@ const (
 	askTimeout = 2 * time.Second
 	// foldTimeout is how long the fold may take to reach what is stored.
 	foldTimeout = 5 * time.Second
+	// codeStoreFailed is the engine's when a stream has reached its size.
+	codeStoreFailed = 10077
 )
 
 // recover learns what earlier leaders left behind, and then opens the shards.
@@ -127,6 +129,10 @@ func (q *Quota) foldToBarrier(ctx context.Context, shard streams.Shard, leader u
 		return err
 	}
 	stored, err := q.bus.JS.PublishMsg(ctx, msg)
+	var refused *jetstream.APIError
+	if errors.As(err, &refused) && refused.ErrorCode == codeStoreFailed {
+		q.ledger.fullShard(shard)
+	}
 	if err != nil {
 		return fmt.Errorf("publish barrier of shard %v: %w", shard, err)
 	}
