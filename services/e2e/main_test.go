@@ -12,6 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	bePart()
 	dir, err := os.MkdirTemp("", "trunkline-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

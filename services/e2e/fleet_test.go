@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// fleet is senders and phones of several accounts that reach Trunkline through several ingresses, and go on whichever of
+// its parts stands still or is gone.
+type fleet struct {
+	*trunkline
+	host     *apartHost
+	journal  *journal
+	record   *record
+	accounts []string
+	tokens   []string
+	senders  []*sender
+	seed     uint64
+	urls     atomic.Pointer[[]string]
+}
+
+const (
+	fleetLease = 4 * time.Second
+	// A phone that waits longer for an answer than a lease lasts cannot know that what it gets is still its own.
+	fleetPatience = fleetLease * 7 / 8
+	// pace is between the requests of one sender.
+	pace = 50 * time.Millisecond
+	// retry is how long one waits who got no answer.
+	retry = 100 * time.Millisecond
+)
+
+func (f *fleet) random(stream int) *rand.Rand { return rand.New(rand.NewPCG(f.seed, uint64(stream))) }
+
+// locate notes where the ingresses are now.
+func (f *fleet) locate() {
+	var urls []string
+	for _, p := range f.host.parts {
+		if p.role == "ingress" {
+			urls = append(urls, p.url)
+		}
+	}
+	f.urls.Store(&urls)
+}
+
+// through speaks through one of the ingresses.
+func (f *fleet) through(ctx context.Context, draw *rand.Rand, account int) api {
+	urls := *f.urls.Load()
+	return api{ctx, f.client, urls[draw.IntN(len(urls))] + "/api/" + f.tokens[account]}
+}
+
+// rest waits, and says whether to go on.
+func rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// send posts until ctx is done or the month's limit is reached, and repeats what got no answer until it gets one.
+func (f *fleet) send(ctx context.Context, s *sender) {
+	for ctx.Err() == nil && !s.full {
+		if len(s.open) == 0 {
+			messages := make([]sms, 1+s.rand.IntN(4))
+			for i := range messages {
+				messages[i] = sms{number(s.posted), text(s.name, s.posted)}
+				s.posted++
+			}
+			f.journal.posting(messages)
+			s.open = messages
+		}
+		// Not ctx: what has been sent is waited for.
+		s.post(f.through(f.Context(), s.rand, s.account), f.journal, s.open)
+		if !rest(ctx, pace) {
+			break
+		}
+	}
+	for len(s.open) > 0 && rest(f.Context(), retry) {
+		s.post(f.through(f.Context(), s.rand, s.account), f.journal, s.open)
+	}
+}
+
+// runSenders lets all senders work, until all have ended or ctx is done.
+func (f *fleet) runSenders(ctx context.Context) (wait func()) {
+	var all sync.WaitGroup
+	for _, s := range f.senders {
+		all.Go(func() { f.send(ctx, s) })
+	}
+	return all.Wait
+}
+
+// carrier is a phone of a fleet.
+type carrier struct {
+	*fleet
+	number  int
+	device  string
+	account int
+	rand    *rand.Rand
+	slow    bool // reports one message at a time, and so keeps the others
+	pages   int
+}
+
+func (f *fleet) carriers(fast, slow int) (all []*carrier) {
+	for account := range f.accounts {
+		for k := range fast + slow {
+			n := len(all)
+			all = append(all, &carrier{
+				fleet: f, number: n, device: fmt.Sprintf("a%dp%d", account, k), account: account, rand: f.random(1000 + n), slow: k >= fast,
+			})
+		}
+	}
+	return all
+}
+
+// run pulls and reports until ctx is done. Some pages it forgets, as a phone does that dies.
+func (c *carrier) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		limit := 1 + c.rand.IntN(30)
+		if c.slow {
+			limit = 5
+		}
+		asked := time.Now()
+		page, err := c.through(ctx, c.rand, c.account).pull(c.device, limit, 1)
+		if err != nil {
+			rest(ctx, retry)
+			continue
+		}
+		c.journal.pulled(c.device, asked, page)
+		c.pages++
+		name := fmt.Sprintf("%s's %d", c.device, c.pages)
+		for _, m := range page {
+			c.record.add(c.number, handedOut{m.Hash, name, c.record.since(asked), c.record.since(time.Now())}, asked)
+		}
+		switch {
+		case c.rand.IntN(20) == 0:
+		case c.slow:
+			c.reportEach(ctx, name, page)
+		default:
+			c.report(ctx, name, page, nil)
+		}
+	}
+}
+
+// reportEach reports one message after the other, each in good time for the rest.
+func (c *carrier) reportEach(ctx context.Context, name string, page []outgoing) {
+	for i := range page {
+		if i > 0 && !rest(ctx, fleetLease/4) {
+			return
+		}
+		if !c.report(ctx, name, page[i:i+1], page[i+1:]) {
+			return
+		}
+	}
+}
+
+// report says that messages were sent until it is answered, and notes that this renewed the others of the page.
+func (c *carrier) report(ctx context.Context, name string, sent, others []outgoing) bool {
+	for began := time.Now(); ctx.Err() == nil; { // the first attempt may have counted, and only its answer is lost
+		updated, err := c.through(ctx, c.rand, c.account).report(c.device, success, sent)
+		if err != nil {
+			rest(ctx, retry)
+			continue
+		}
+		answered := c.record.since(time.Now())
+		c.journal.reported(sent)
+		for _, m := range sent {
+			c.record.add(c.number, ended{m.Hash}, began)
+		}
+		for _, m := range others {
+			if updated == len(sent) {
+				c.record.add(c.number, renewed{m.Hash, name, c.record.since(began), answered}, began)
+			}
+		}
+		return true
+	}
+	return false
+}
