@@ -76,17 +76,17 @@ func (s *Server) mend() error {
 // probe writes a file as the engine does.
 func (s *Server) probe() error {
 	if s.disk.full() {
-		return errors.New("the disk is full")
+		return s.disk.Writable()
 	}
 	path := filepath.Join(s.dir, engineDir, "probe")
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("write to the disk: %w", err)
+		return fmt.Errorf("write to the data directory: %w", err)
 	}
 	_, err = file.Write(make([]byte, 64<<10))
 	err = errors.Join(err, file.Sync(), file.Close(), os.Remove(path))
 	if err != nil {
-		return fmt.Errorf("write to the disk: %w", err)
+		return fmt.Errorf("write to the data directory: %w", err)
 	}
 	return nil
 }

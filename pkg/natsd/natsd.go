@@ -123,6 +123,9 @@ func start(o Options, lock *lock) (*Server, error) {
 		o: o, dir: o.Dir, key: key, lock: lock, disk: newDisk(o), log: o.Log,
 		alarm: make(chan struct{}, 1), tendEnded: make(chan struct{}),
 	}
+	if err := s.probe(); err != nil {
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
 	if lock.crashed {
 		if err := s.checkStreams(); err != nil {
 			return nil, err
@@ -151,6 +154,9 @@ func (s *Server) launch() error {
 	if err != nil {
 		return fmt.Errorf("configure engine: %w", err)
 	}
+	if err := s.keepStreams(); err != nil {
+		return err
+	}
 	bridge := &logBridge{log: s.log.Named("engine").Sugar(), alarm: s.alarm}
 	engine.SetLoggerV2(bridge, false, false, false)
 	engine.Start()
@@ -159,7 +165,10 @@ func (s *Server) launch() error {
 		err = fmt.Errorf("start engine: %s", bridge.fatal())
 	case !engine.ReadyForConnections(readyTimeout) || !engine.JetStreamEnabled():
 		err = fmt.Errorf("start engine: not ready after %v", readyTimeout)
-	case !s.o.InProcessOnly:
+	default:
+		err = s.checkOpen(engine)
+	}
+	if err == nil && !s.o.InProcessOnly {
 		err = writeAddress(s.dir, engine.ClientURL())
 	}
 	if err != nil {

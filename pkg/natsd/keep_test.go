@@ -1,0 +1,102 @@
+package natsd
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trunkline-sms/trunkline/pkg/disktest"
+)
+
+// damagedCompression is how a block begins that was compressed and is damaged.
+const damagedCompression = "cmp\x01\x20\x00\x00\x00\x00\x00\x00\x00"
+
+// The engine deletes a stream that it cannot open. It is put back, byte for
+// byte, and the start fails with its name.
+func TestStart_StreamThatCannotBeOpened(t *testing.T) {
+	dir := crashed(t)
+	path := blockOf(t, dir, 1)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := append([]byte(damagedCompression), whole...)
+	change(t, path, func([]byte) []byte { return broken })
+	_, err = Start(Options{Dir: dir, InProcessOnly: true})
+	if err == nil || !strings.Contains(err.Error(), "cannot open S,") {
+		t.Fatalf("got %v, want an error that names the stream", err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, broken) {
+		t.Fatalf("the block is not what it was: %d bytes, %v", len(got), err)
+	}
+
+	change(t, path, func([]byte) []byte { return whole })
+	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+	defer s.Stop()
+	conn, err := s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
+		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
+	}
+	if _, err := os.Stat(s.openingDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("second names are left: %v", err)
+	}
+}
+
+// A process that was killed when the engine had deleted a stream, and before
+// that was put back.
+func TestStart_CutShort(t *testing.T) {
+	dir := crashed(t)
+	store, opening := filepath.Join(dir, engineDir, "jetstream"), filepath.Join(dir, engineDir, openingDir)
+	if err := os.CopyFS(opening, os.DirFS(store)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(store, "$G", "streams", "S", "meta.inf")); err != nil {
+		t.Fatal(err)
+	}
+	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+	defer s.Stop()
+	conn, err := s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
+		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
+	}
+}
+
+// On a disk without room, or that cannot be written, the engine is not even
+// started.
+func TestStart_FullDisk(t *testing.T) {
+	disk := disktest.Tmpfs(t, 64*mib)
+	dir := filepath.Join(disk, "data")
+	copyPrivate(t, crashed(t), dir)
+	for name, reserve := range map[string]int64{"to the last byte": 0, "to the floor": 60 * mib} {
+		t.Run(name, func(t *testing.T) {
+			leave := int64(0)
+			if reserve > 0 {
+				leave = mib
+			}
+			remove := disktest.Fill(t, disk, leave)
+			defer remove()
+			_, err := Start(Options{Dir: dir, InProcessOnly: true, ReserveBytes: reserve})
+			if err == nil || !strings.Contains(err.Error(), "no space left") && !strings.Contains(err.Error(), "make room") {
+				t.Errorf("got %v, want an error that says what is wrong", err)
+			}
+		})
+	}
+	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+	defer s.Stop()
+	conn, err := s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
+		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
+	}
+}
