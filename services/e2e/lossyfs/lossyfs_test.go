@@ -12,7 +12,7 @@ import (
 )
 
 // cuts is how often each test lets the power fail.
-const cuts = 8
+const cuts = 10
 
 // mounted gives an empty disk and where it is mounted.
 func mounted(t *testing.T, names Names) (*Disk, string) {
