@@ -34,7 +34,9 @@ type reader struct {
 	queue  *queue
 	batch  int    // events asked for at once
 	until  uint64 // the last sequence wanted; 0: read for ever
+	from   uint64 // the sequence before the first one wanted
 	last   cursor // of the last event queued
+	came   uint64 // events queued
 
 	begun bool // a consumer was made before
 
@@ -50,7 +52,7 @@ type reader struct {
 func newReader(b *bus.Bus, log *zap.Logger, s Source, q *queue, batch int, from cursor, until uint64) *reader {
 	return &reader{
 		bus: b, log: log.With(zap.String("stream", s.Stream)), source: s, queue: q,
-		batch: batch, until: until, last: from, room: make(chan struct{}, 1),
+		batch: batch, until: until, from: from.seq, last: from, room: make(chan struct{}, 1),
 	}
 }
 
@@ -59,8 +61,8 @@ var errRefused = errors.New("consumer refused")
 // errCut ends a session because its connection went.
 var errCut = errors.New("connection was cut")
 
-// run reads until ctx is done, the last wanted event is queued (nil), or the
-// stream is no longer what was folded (errLost).
+// run reads until ctx is done, the last wanted event is queued (nil, or
+// errUnreadable), or the stream is no longer what was folded (errLost).
 func (r *reader) run(ctx context.Context) error {
 	status := r.bus.Conn.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.bus.Conn.RemoveStatusListener(status)
@@ -69,7 +71,7 @@ func (r *reader) run(ctx context.Context) error {
 		before := r.last.seq
 		err := r.readOnce(ctx, status)
 		switch {
-		case err == nil || ctx.Err() != nil || errors.Is(err, errLost):
+		case err == nil || ctx.Err() != nil || errors.Is(err, errLost) || errors.Is(err, errUnreadable):
 			return err
 		case r.bus.Conn.IsClosed():
 			return fmt.Errorf("read %s: %w", r.source.Stream, nats.ErrConnectionClosed)
@@ -139,16 +141,7 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
-	s.consumer, err = r.bus.JS.CreateConsumer(ctx, r.source.Stream, jetstream.ConsumerConfig{
-		Description:       "projection",
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       r.last.seq + 1,
-		FilterSubjects:    r.source.Subjects,
-		AckPolicy:         jetstream.AckNonePolicy,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: 5 * time.Minute,
-	})
+	s.consumer, err = r.makeConsumer(ctx, r.last.seq+1)
 	if err != nil {
 		s.end()
 		var api *jetstream.APIError
@@ -175,6 +168,37 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 	}
 	r.current.Store(s)
 	return s, nil
+}
+
+// makeConsumer makes one that begins at a sequence.
+func (r *reader) makeConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
+	return r.bus.JS.CreateConsumer(ctx, r.source.Stream, jetstream.ConsumerConfig{
+		Description:       "projection",
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       from,
+		FilterSubjects:    r.source.Subjects,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: 5 * time.Minute,
+	})
+}
+
+// count asks how many events the stream holds from a sequence on.
+func (r *reader) count(ctx context.Context, from uint64) (uint64, error) {
+	c, err := r.makeConsumer(ctx, from)
+	if err != nil {
+		return 0, fmt.Errorf("count events of %s: %w", r.source.Stream, err)
+	}
+	r.give(c)
+	return c.CachedInfo().NumPending, nil
+}
+
+// give gives a consumer back. It does not wait for the answer: one that stays
+// is removed by the server when nobody pulls.
+func (r *reader) give(c jetstream.Consumer) {
+	info := c.CachedInfo()
+	_ = r.bus.Conn.Publish(jetstream.DefaultAPIPrefix+"CONSUMER.DELETE."+info.Stream+"."+info.Name, nil)
 }
 
 // catchUp queues word that all has been queued that the stream held at first.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -48,16 +49,17 @@ type session struct {
 	messages chan *nats.Msg
 	pace     pace
 
-	pulls    int // made so far; the last one's number ends its reply subject
-	reply    string
-	open     bool
-	left     int  // events the open pull may still bring
-	bytes    int  // and bytes
-	came     int  // events it brought
-	heard    bool // anything since the last look
-	suspect  bool // a pull ended although events wait
-	done     bool // the last wanted event is queued
-	items    []item
+	pulls   int // made so far; the last one's number ends its reply subject
+	reply   string
+	open    bool
+	left    int  // events the open pull may still bring
+	bytes   int  // and bytes
+	came    int  // events it brought
+	heard   bool // anything since the last look
+	suspect bool // a pull ended although events wait
+	done    bool // the last wanted event is queued
+	items   []item
+
 	received atomic.Uint64 // the consumer's number of the last event
 }
 
@@ -89,7 +91,7 @@ func (s *session) run(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return s.complete(ctx)
 }
 
 // receive takes a message and those that came with it.
@@ -159,6 +161,7 @@ func (s *session) takeEvent(m *nats.Msg) error {
 		}
 	}
 	r.last.seq, r.last.time = seq, meta.Timestamp.UnixNano()
+	r.came++
 	one := item{
 		reader: r,
 		at:     r.last,
@@ -215,6 +218,11 @@ func (s *session) look(ctx context.Context) error {
 		return fmt.Errorf("look at consumer: %w", err)
 	}
 	if info.NumPending == 0 {
+		if r := s.reader; !r.caughtUp && r.behind > 0 {
+			if err := s.complete(ctx); errors.Is(err, errUnreadable) {
+				r.log.Error("what is folded lacks events", zap.Error(err))
+			}
+		}
 		s.reader.catchUp()
 		s.suspect = false
 		s.done = s.reader.until > 0
@@ -227,13 +235,34 @@ func (s *session) look(ctx context.Context) error {
 	return nil
 }
 
-// end gives the consumer back. It does not wait for the answer: a consumer
-// that stays is removed by the server when nobody pulls.
+// errUnreadable is a stream that does not give all that it holds.
+var errUnreadable = errors.New("events are damaged on the disk")
+
+// complete says whether all has come that the stream holds of what was wanted:
+// the server passes over events whose checksum is wrong without a word.
+func (s *session) complete(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	defer cancel()
+	r := s.reader
+	// What is stored between the two makes the second count higher, not the first.
+	all, err := r.count(ctx, r.from+1)
+	if err != nil {
+		return err
+	}
+	rest, err := r.count(ctx, r.last.seq+1)
+	if err != nil {
+		return err
+	}
+	if all > rest+r.came {
+		return fmt.Errorf("%w: %d of %s", errUnreadable, all-rest-r.came, r.source.Stream)
+	}
+	return nil
+}
+
+// end ends the reading.
 func (s *session) end() {
 	_ = s.sub.Unsubscribe() // fails only when the connection is gone
-	if s.consumer == nil {
-		return
+	if s.consumer != nil {
+		s.reader.give(s.consumer)
 	}
-	info := s.consumer.CachedInfo()
-	_ = s.reader.bus.Conn.Publish(jetstream.DefaultAPIPrefix+"CONSUMER.DELETE."+info.Stream+"."+info.Name, nil)
 }
