@@ -74,6 +74,8 @@ func TestConfigRefuses(t *testing.T) {
 		"engine.durability:":  func(c *Config) { c.Engine.Durability = "maybe" },
 		"engine.shards:":      func(c *Config) { c.Engine.Shards = 65 },
 		"engine.enqueue_max":  func(c *Config) { c.Engine.EnqueueMaxBytes = 1000 },
+		"engine.reserve_p":    func(c *Config) { c.Engine.ReservePercent = 91 },
+		"engine.reserve_m":    func(c *Config) { c.Engine.ReserveMin = -1 },
 		"engine.max_store:":   func(c *Config) { c.Engine.MaxStore = 1 << 30 },
 		"ingress.stop_grace:": func(c *Config) { c.Ingress.StopGrace = 0 },
 	} {
