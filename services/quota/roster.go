@@ -48,6 +48,9 @@ func (r *roster) watch(ctx context.Context, claims jetstream.KeyValue) error {
 			return nil
 		case entry, ok := <-watcher.Updates():
 			if !ok {
+				if ctx.Err() != nil { // which ends the watch too
+					return nil
+				}
 				return errors.New("watch claims: watch has ended")
 			}
 			if entry != nil { // nil: these were the ones that are there
