@@ -27,10 +27,12 @@ func chance(t *testing.T) uint64 {
 
 // What was answered 2xx is delivered, once, whenever the server is killed, and whether its projections survive or not.
 func TestCrash(t *testing.T) {
-	for name, restart := range map[string]func(*trunkline){
-		"restarted":          func(s *trunkline) { s.Start() },
-		"projections gone":   func(s *trunkline) { s.dropProjections(); s.Start() },
-		"killed when folded": func(s *trunkline) { s.dropProjections(); s.Start(); s.Kill(); s.Start() },
+	for name, restart := range map[string]func(*burst){
+		"restarted":          func(b *burst) { b.Start() },
+		"projections gone":   func(b *burst) { b.dropProjections(); b.Start() },
+		"killed when folded": func(b *burst) { b.dropProjections(); b.Start(); b.Kill(); b.Start() },
+		"projection older":   func(b *burst) { b.putBackOlder(); b.Start() },
+		"consumers gone":     func(b *burst) { b.Start(); b.dropConsumers() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachShards(t, func(t *testing.T, shards int) {
@@ -41,7 +43,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-func crash(t *testing.T, shards int, restart func(*trunkline)) {
+func crash(t *testing.T, shards int, restart func(*burst)) {
 	seed := chance(t)
 	draw := rand.New(rand.NewPCG(seed, 1<<32))
 	b := newBurst(launch(t, process, shards), seed)
@@ -57,7 +59,7 @@ func crash(t *testing.T, shards int, restart func(*trunkline)) {
 		}
 		b.Kill()
 		<-ended
-		restart(b.trunkline)
+		restart(b)
 	}
 	b.settle()
 	b.fill()
@@ -104,7 +106,7 @@ func (b *burst) settle() {
 // fill posts for the account with a limit until it is reached.
 func (b *burst) fill() {
 	b.Helper()
-	s := &sender{name: "fill", account: 0}
+	s := &sender{name: "fill"}
 	for a := b.api(b.tokens[0]); !s.full; s.posted++ {
 		messages := []sms{{number(s.posted), text(s.name, s.posted)}}
 		b.journal.posting(messages)

@@ -130,6 +130,17 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// Every stop is a clean one, however soon it comes.
+func TestStop_AtOnce(t *testing.T) {
+	eachShards(t, func(t *testing.T, shards int) {
+		s := launch(t, inside, shards)
+		for range 20 {
+			s.Stop()
+			s.Start()
+		}
+	})
+}
+
 // crowd makes accounts, each with a message that was pulled, so that the engine keeps a consumer for each.
 func crowd(s *trunkline, n int) {
 	s.Helper()
