@@ -27,6 +27,8 @@ const (
 	fleetLease = 4 * time.Second
 	// A phone that waits longer for an answer than a lease lasts cannot know that what it gets is still its own.
 	fleetPatience = fleetLease * 7 / 8
+	// slowPace is between the reports of a phone that takes its time: its pages outlast their first lease.
+	slowPace = fleetLease / 4
 	// pace is between the requests of one sender.
 	pace = 50 * time.Millisecond
 	// retry is how long one waits who got no answer.
@@ -124,7 +126,7 @@ func (c *carrier) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		limit := 1 + c.rand.IntN(30)
 		if c.slow {
-			limit = 5
+			limit = 3 * int(fleetLease/slowPace)
 		}
 		asked := time.Now()
 		page, err := c.through(ctx, c.rand, c.account).pull(c.device, limit, 1)
@@ -151,7 +153,7 @@ func (c *carrier) run(ctx context.Context) {
 // reportEach reports one message after the other, each in good time for the rest.
 func (c *carrier) reportEach(ctx context.Context, name string, page []outgoing) {
 	for i := range page {
-		if i > 0 && !rest(ctx, fleetLease/4) {
+		if i > 0 && !rest(ctx, slowPace) {
 			return
 		}
 		if !c.report(ctx, name, page[i:i+1], page[i+1:]) {

@@ -17,14 +17,15 @@ import (
 // Quota's leader stands still until another one leads, and then goes on where it stood; is killed; or ends in order
 // while the one that follows has fallen behind. The limit is never passed, and is reached in the end.
 func TestApart_Leader(t *testing.T) {
-	for name, change := range map[string]func(*quotas){
-		"stopped":            (*quotas).stopLeader,
-		"killed":             (*quotas).killLeader,
-		"follower is behind": (*quotas).followBehind,
+	nothing := func(*quotas) {}
+	for name, test := range map[string]struct{ before, change func(*quotas) }{
+		"stopped":            {nothing, (*quotas).stopLeader},
+		"killed":             {nothing, (*quotas).killLeader},
+		"follower is behind": {(*quotas).fallBehind, (*quotas).followBehind},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // most of it waits for a claim to run out
-			changeLeader(t, change)
+			changeLeader(t, test.before, test.change)
 		})
 	}
 }
@@ -35,11 +36,13 @@ const quotasLimit = 100
 type quotas struct {
 	*fleet
 	reserver    *reserver
+	heap        string // the token of an account without a limit
 	first, next *part
 }
 
-func changeLeader(t *testing.T, change func(*quotas)) {
+func changeLeader(t *testing.T, before, change func(*quotas)) {
 	q := newQuotas(t)
+	before(q)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var reserving sync.WaitGroup
@@ -89,7 +92,7 @@ func newQuotas(t *testing.T) *quotas {
 			f.senders = append(f.senders, &sender{name: fmt.Sprintf("%s%d", name, k), account: i, keyed: true, rand: f.random(100 + len(f.senders))})
 		}
 	}
-	q := &quotas{fleet: f, first: f.host.parts["quota-0"], next: f.host.parts["quota-1"]}
+	q := &quotas{fleet: f, heap: f.account("heap", nil), first: f.host.parts["quota-0"], next: f.host.parts["quota-1"]}
 	q.reserver = newReserver(t, f.dir)
 	return q
 }
@@ -133,10 +136,18 @@ func (q *quotas) killLeader() {
 	q.host.begin(q.T, "quota", 0)
 }
 
-func (q *quotas) followBehind() {
+// fallBehind lets so much be stored while the one that follows stands still that folding it takes a while.
+func (q *quotas) fallBehind() {
 	q.Helper()
 	q.next.pause(q.T)
-	<-q.journal.after(quotasLimit / 4)
+	a := q.api(q.heap)
+	for i := range 20 {
+		a.queue(q.T, fmt.Sprintf("heap%d", i), 1000)
+	}
+}
+
+func (q *quotas) followBehind() {
+	q.Helper()
 	q.first.end(q.T, syscall.SIGTERM)
 	q.next.resume(q.T)
 	q.follow()
