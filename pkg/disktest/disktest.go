@@ -126,7 +126,7 @@ func free(t testing.TB, dir string) int64 {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		t.Fatal(err)
 	}
-	return int64(s.Bavail) * int64(s.Bsize)
+	return int64(s.Bavail) * s.Bsize
 }
 
 // Skip skips a test, and says so where `make test` shows it: go test keeps to
@@ -135,7 +135,7 @@ func Skip(t testing.TB, reason string) {
 	t.Helper()
 	if path := os.Getenv("TRUNKLINE_TEST_LOG"); path != "" {
 		if file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
-			fmt.Fprintf(file, "SKIPPED %s: %s\n", t.Name(), reason)
+			_, _ = fmt.Fprintf(file, "SKIPPED %s: %s\n", t.Name(), reason)
 			file.Close()
 		}
 	}

@@ -45,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	<-waited // it was told, or it was applied before
+	t.Logf("waited: %v", <-waited) // it was told, or it was applied before
 	applied := f.Cursor(orders)
 	for name, err := range map[string]error{"Err": f.Err(), "Wait": f.Wait(ctx, orders, seq)} {
 		if found := fault.As(err); !fault.Is(err, fault.Unavailable) || found.Code != projection.Unwritten {
