@@ -94,9 +94,12 @@ func (r *run) acceptCase(ctx context.Context, product, bare, engine *process, se
 	}
 	result.Product, result.Bare, result.Engine = side(ofProduct), side(ofBare), side(ofEngine)
 	result.OfBare, result.OfEngine = ratio(ofProduct, ofBare), ratio(ofProduct, ofEngine)
+	var folded []float64
 	for _, s := range ofProduct {
 		result.Behind = max(result.Behind, Micros(s.behind.Microseconds()))
+		folded = append(folded, perSecond(s.messages, s.took+s.behind))
 	}
+	result.Folded = median(folded)
 	return result, nil
 }
 

@@ -58,7 +58,7 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{
 		Rate: 1000, Backlog: 1_000_000,
-		Rounds: 3, Slice: 1500 * time.Millisecond, Span: 4 * time.Second, Samples: 100,
+		Rounds: 9, Slice: 500 * time.Millisecond, Span: 4 * time.Second, Samples: 100,
 		Limit: 15 * time.Minute,
 	}
 }

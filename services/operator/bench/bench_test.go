@@ -74,7 +74,7 @@ func TestRun(t *testing.T) {
 				t.Errorf("accept %d × %d: got of %s %+v, want figures", a.Senders, a.Batch, name, side)
 			}
 		}
-		if a.OfBare <= 0 || a.OfEngine <= 0 || a.Behind <= 0 {
+		if a.OfBare <= 0 || a.OfEngine <= 0 || a.Behind <= 0 || a.Folded <= 0 || a.Folded >= a.Product.Rate {
 			t.Errorf("accept %d × %d: got %v, %v and %v, want ratios", a.Senders, a.Batch, a.OfBare, a.OfEngine, a.Behind)
 		}
 	}

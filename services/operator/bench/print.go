@@ -40,11 +40,11 @@ func (r Result) Print(out io.Writer) error {
 
 func (r Result) printAccept(t *tables) {
 	if len(r.Accept) > 0 {
-		t.title("Posts, in a closed loop, messages/s", "senders × batch", "product", "bare handler", "engine", "of bare", "of engine", "p50", "p90", "p99", "max", "behind")
+		t.title("Posts, in a closed loop, messages/s", "senders × batch", "product", "bare handler", "engine", "of bare", "of engine", "p50", "p90", "p99", "max", "behind", "with folding")
 		for _, a := range r.Accept {
 			l := a.Product.Latency
 			t.row(times(a.Senders, a.Batch), rate(a.Product.Rate), rate(a.Bare.Rate), rate(a.Engine.Rate),
-				percent(a.OfBare), percent(a.OfEngine), l.P50, l.P90, l.P99, l.Max, a.Behind)
+				percent(a.OfBare), percent(a.OfEngine), l.P50, l.P90, l.P99, l.Max, a.Behind, rate(a.Folded))
 		}
 		t.flush()
 		t.title("What a message costs its server", "senders × batch", "CPU product", "bare", "engine", "allocations product", "bare", "engine", "CPU of all, product")

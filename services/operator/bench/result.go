@@ -39,8 +39,10 @@ type AcceptResult struct {
 	OfBare   float64 `json:"of_bare"`
 	OfEngine float64 `json:"of_engine"`
 	// Behind is for how long the product folded on after the last answer, in
-	// the worst round.
-	Behind Micros `json:"behind_us"`
+	// the worst round; Folded is the rate when that time counts, too: what it
+	// could go on with.
+	Behind Micros  `json:"behind_us"`
+	Folded float64 `json:"folded_per_second"`
 }
 
 // Side is what one target did, over all rounds: Rate is the median.
