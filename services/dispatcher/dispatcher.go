@@ -16,6 +16,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -80,7 +81,7 @@ type shard struct {
 	status     string
 	file       *projection.File
 	ids        *streams.IDs
-	turns      turns
+	turns      turn.Turns[streams.AccountID] // decisions about an account follow each other
 	polls      polls
 	lanes      consumers
 	handle     atomic.Pointer[jetstream.Stream]

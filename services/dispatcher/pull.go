@@ -53,7 +53,7 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 
 // offer gives a phone what there is now.
 func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, error) {
-	giveBack, err := s.turns.take(ctx, q.Account)
+	giveBack, err := s.turns.Take(ctx, q.Account)
 	if err != nil {
 		return request.Pulled{}, err
 	}

@@ -117,7 +117,7 @@ func earlier(a, b time.Time) time.Time {
 func (s *shard) endLease(ctx context.Context, a streams.AccountID, leaseID streams.LeaseID) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	giveBack, err := s.turns.take(ctx, a)
+	giveBack, err := s.turns.Take(ctx, a)
 	if err != nil {
 		return err
 	}

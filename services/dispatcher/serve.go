@@ -66,7 +66,7 @@ func (s *shard) changed(ctx context.Context, q request.ChangedBy) (request.Chang
 			}
 		}
 	}
-	giveBack, err := s.turns.take(ctx, q.Account)
+	giveBack, err := s.turns.Take(ctx, q.Account)
 	if err != nil {
 		return answer, err
 	}
@@ -118,7 +118,7 @@ func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r rec
 	if err := s.ready(ctx); err != nil {
 		return answer, err
 	}
-	giveBack, err := s.turns.take(ctx, q.Account)
+	giveBack, err := s.turns.Take(ctx, q.Account)
 	if err != nil {
 		return answer, err
 	}

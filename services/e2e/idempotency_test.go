@@ -87,7 +87,7 @@ func TestIdempotency_LimitReached(t *testing.T) {
 func TestIdempotency_Concurrent(t *testing.T) {
 	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
 		s := launch(t, newHost, shards)
-		a := s.api(s.account("shop", func(p *streams.Plan) { p.Limit = 100 })) // room for all 50 to have a grant
+		a := s.api(s.account("shop", func(p *streams.Plan) { p.Limit = 2 })) // room for one of them
 		var (
 			all     sync.WaitGroup
 			mu      sync.Mutex

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -56,6 +57,7 @@ type Core struct {
 	rates    *rates
 	devices  *devices
 	grants   *grants
+	keys     turn.Turns[string] // requests with the same idempotency key follow each other
 	metrics  *metrics
 }
 

@@ -91,6 +91,13 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	}
 	if cmd.Key != nil {
 		s.keySubject = streams.KeySubject(s.shard, s.account, cmd.Key.ID)
+		// A repeat that comes before the first is answered waits for it: else it
+		// could be refused for a limit that the first has used up.
+		giveBack, err := c.keys.Take(ctx, s.keySubject)
+		if err != nil {
+			return Accepted{}, err
+		}
+		defer giveBack()
 		switch answer, found, err := s.answered(ctx); {
 		case err != nil:
 			return Accepted{}, err
@@ -106,6 +113,12 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	ctx = context.WithoutCancel(ctx)
 	before := c.now().Add(publishWithin)
 	grant, err := c.reserve(ctx, cmd.Caller.Account, len(cmd.Drafts))
+	if cmd.Key != nil && fault.Is(err, fault.LimitExceeded) {
+		// The first may have come by another ingress meanwhile.
+		if answer, found, readErr := s.answered(ctx); found || readErr != nil {
+			return answer, readErr
+		}
+	}
 	if err != nil {
 		return Accepted{}, err
 	}

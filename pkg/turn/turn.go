@@ -1,17 +1,15 @@
-package dispatcher
+// Package turn lets those who work on the same thing follow each other.
+package turn
 
 import (
 	"context"
 	"sync"
-
-	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// turns lets decisions about one account follow each other, so that within a
-// process they never fail at the fence.
-type turns struct {
+// Turns gives out one turn at a time for each key. The zero value is ready.
+type Turns[K comparable] struct {
 	mu   sync.Mutex
-	open map[streams.AccountID]*turn
+	open map[K]*turn
 }
 
 type turn struct {
@@ -19,17 +17,18 @@ type turn struct {
 	users int           // who has it or waits for it
 }
 
-// take waits for the account's turn. The caller gives it back.
-func (t *turns) take(ctx context.Context, a streams.AccountID) (giveBack func(), err error) {
+// Take waits for the key's turn, which the caller gives back. It fails only
+// with ctx.
+func (t *Turns[K]) Take(ctx context.Context, key K) (giveBack func(), err error) {
 	t.mu.Lock()
 	if t.open == nil {
-		t.open = map[streams.AccountID]*turn{}
+		t.open = map[K]*turn{}
 	}
-	own := t.open[a]
+	own := t.open[key]
 	if own == nil {
 		own = &turn{free: make(chan struct{}, 1)}
 		own.free <- struct{}{}
-		t.open[a] = own
+		t.open[key] = own
 	}
 	own.users++
 	t.mu.Unlock()
@@ -37,7 +36,7 @@ func (t *turns) take(ctx context.Context, a streams.AccountID) (giveBack func(),
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if own.users--; own.users == 0 {
-			delete(t.open, a)
+			delete(t.open, key)
 		}
 	}
 	select {
