@@ -7,6 +7,8 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 TEST_LOG     := $(CURDIR)/bin/test.log
 FUZZTIME     ?= 10s
+# Parts in processes of their own wait for claims and leases to run out, for minutes: make apart.
+APART        := ^TestApart
 # Of the end-to-end tests, those that do much at once in one process: the others wait for processes.
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
@@ -30,7 +32,7 @@ build: ## the binary into bin/
 
 test: ## all tests of all modules; then no secret may be in their logs, and what was skipped
 	@mkdir -p bin && : > $(TEST_LOG)
-	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test $(TESTFLAGS) work
+	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -skip '$(APART)' $(TESTFLAGS) work
 	@scripts/log-scan $(TEST_LOG)
 	@grep -a '^SKIPPED' $(TEST_LOG) || true
 
@@ -46,6 +48,9 @@ crash: ## kill -9 of the real server in bursts, ROUNDS (5) in each of the ways
 
 powerloss: ## power cuts under the real server, ROUNDS (20) in each of the ways (takes root)
 	$(GO) test ./services/e2e -run TestPowerLoss -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),20)
+
+apart: ## two dispatchers, two ingresses and quota with a standby, stopped and killed (minutes)
+	$(GO) test ./services/e2e -run '$(APART)' -count=1 -timeout 0 -v
 
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
