@@ -29,18 +29,22 @@ func TestApart_Dispatchers(t *testing.T) {
 		phones.Go(func() { c.run(working) })
 	}
 
-	harms := []struct {
+	type harm struct {
 		role   string
 		signal syscall.Signal
-	}{
-		{"dispatcher", syscall.SIGSTOP}, {"dispatcher", syscall.SIGKILL}, {"ingress", syscall.SIGSTOP}, {"ingress", syscall.SIGKILL},
 	}
-	draw.Shuffle(len(harms), func(i, k int) { harms[i], harms[k] = harms[k], harms[i] })
+	harms := []harm{
+		{"dispatcher", syscall.SIGKILL}, {"dispatcher", syscall.SIGSTOP}, {"ingress", syscall.SIGSTOP}, {"ingress", syscall.SIGKILL},
+	}
+	// What a dispatcher had fetched comes back after half a minute: they go first.
+	for _, pair := range [][]harm{harms[:2], harms[2:]} {
+		draw.Shuffle(2, func(i, k int) { pair[i], pair[k] = pair[k], pair[i] })
+	}
 	for round, harm := range harms {
 		<-f.journal.after(50 + draw.IntN(100))
 		number := draw.IntN(2)
 		p := f.host.parts[(&part{role: harm.role, number: number}).name()]
-		t.Logf("after %v: %v to %s", f.record.since(time.Now()).Round(time.Second), harm.signal, p.name())
+		t.Logf("after %v: %s is %v", f.record.since(time.Now()).Round(time.Second), p.name(), harm.signal)
 		if harm.signal == syscall.SIGSTOP {
 			p.pause(t)
 			f.outlast(round, draw)
@@ -55,6 +59,7 @@ func TestApart_Dispatchers(t *testing.T) {
 	<-f.journal.after(50)
 	stop()
 	waitSenders()
+	defer f.tellLeft()
 	for i, name := range f.accounts {
 		stored := f.enqueued(name)
 		await(t, "phones drain the queue of "+name, func() bool {
@@ -100,6 +105,20 @@ func newFleet(t *testing.T) *fleet {
 
 // probePatience is how long a probe waits for an answer before it asks somebody else.
 const probePatience = time.Second
+
+// tellLeft shows what became of messages that are left when the test has failed.
+func (f *fleet) tellLeft() {
+	if !f.Failed() {
+		return
+	}
+	for _, name := range f.accounts {
+		left := f.list(name, streams.Pending, streams.Leased)
+		f.Logf("%d messages of %s are left", len(left), name)
+		for _, m := range left[:min(len(left), 3)] {
+			f.Log(f.command("message", "show", m.ID.String()))
+		}
+	}
+}
 
 // outlast returns once a lease that was given after it was called has lapsed.
 func (f *fleet) outlast(round int, draw *rand.Rand) {

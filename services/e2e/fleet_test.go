@@ -126,7 +126,7 @@ func (c *carrier) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		limit := 1 + c.rand.IntN(30)
 		if c.slow {
-			limit = 3 * int(fleetLease/slowPace)
+			limit = 2 * int(fleetLease/slowPace)
 		}
 		asked := time.Now()
 		page, err := c.through(ctx, c.rand, c.account).pull(c.device, limit, 1)
@@ -141,7 +141,7 @@ func (c *carrier) run(ctx context.Context) {
 			c.record.add(c.number, handedOut{m.Hash, name, c.record.since(asked), c.record.since(time.Now())}, asked)
 		}
 		switch {
-		case c.rand.IntN(20) == 0:
+		case len(page) == 0, c.rand.IntN(6) == 0:
 		case c.slow:
 			c.reportEach(ctx, name, page)
 		default:

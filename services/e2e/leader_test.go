@@ -151,7 +151,28 @@ func (q *quotas) followBehind() {
 	q.first.end(q.T, syscall.SIGTERM)
 	q.next.resume(q.T)
 	q.follow()
+	q.storm()
 	q.host.begin(q.T, "quota", 0)
+}
+
+// storm posts as much as the limit is, all at once.
+func (q *quotas) storm() {
+	var all sync.WaitGroup
+	for account, name := range q.accounts {
+		for k := range 10 {
+			draw := q.random(300 + 10*account + k)
+			all.Go(func() {
+				messages := make([]sms, quotasLimit/10)
+				for i := range messages {
+					messages[i] = sms{number(i), text("storm-"+name, k*len(messages)+i)}
+				}
+				q.journal.posting(messages)
+				got, err := q.through(q.Context(), draw, account).post("", messages...)
+				q.journal.posted(messages, false, got, err)
+			})
+		}
+	}
+	all.Wait()
 }
 
 // fill posts for an account until its limit is reached: what was refused may have been so for what was given back since.
