@@ -37,17 +37,19 @@ func (s *shard) react(ctx context.Context) error {
 		}
 		return err
 	}
+	failed := false
 	for {
 		next, err := s.decideDue(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if s.file.Err() != nil { // the file has said so
-			next = s.deps.Now().Add(retryAfter)
-		} else if err != nil {
-			s.deps.Log.Warn("could not store a decision, trying again", zap.Error(err), zap.Int("shard", int(s.number)))
+		if err != nil {
+			if !failed && s.file.Err() == nil { // which says so itself
+				s.deps.Log.Warn("could not store a decision, trying again until it is stored", zap.Error(err), zap.Int("shard", int(s.number)))
+			}
 			next = s.deps.Now().Add(retryAfter)
 		}
+		failed = err != nil
 		timer := time.NewTimer(next.Sub(s.deps.Now()))
 		select {
 		case <-timer.C:
