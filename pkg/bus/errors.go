@@ -28,6 +28,10 @@ var (
 // ErrNoMessage says that a stream holds no such message.
 var ErrNoMessage = errors.New("no such message")
 
+// ErrNoConsumer says that a stream has no such consumer, or that nobody answers
+// for it.
+var ErrNoConsumer = errors.New("no such consumer")
+
 // WrongLast says that a publish expected another last sequence of its subject.
 type WrongLast struct {
 	// Last is the sequence that the engine named; 0 when the subject holds

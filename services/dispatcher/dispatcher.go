@@ -83,7 +83,6 @@ type shard struct {
 	ids        *streams.IDs
 	turns      turn.Turns[streams.AccountID] // decisions about an account follow each other
 	polls      polls
-	lanes      consumers
 	handle     atomic.Pointer[jetstream.Stream]
 	unreadable unreadable
 	due        chan struct{} // has a token when leases may end sooner than thought

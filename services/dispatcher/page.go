@@ -27,13 +27,14 @@ type candidate struct {
 	id      streams.MessageID
 	seq     uint64
 	body    []byte
-	fetched jetstream.Msg // from the lane's consumer; nil: from the projection's lists
+	fetched *bus.Fetched // from the lane's consumer; nil: from the projection's lists
 }
 
 // page is what a pull gathers.
 type page struct {
 	lease      streams.LeaseID
 	candidates []candidate
+	withheld   bool // a lane's consumer did not give what the projection knows
 }
 
 // laneWork is what the projection knows of a lane's work.
@@ -169,25 +170,32 @@ func (s *shard) addRead(ctx context.Context, p *page, wanted []candidate) error 
 
 // addFetched adds what was never handed out of a lane.
 func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work laneWork) error {
-	found := false
+	before, came, wait := len(p.candidates), 0, fetchWait
 	for range fetchesPerLane {
 		room := q.Limit - len(p.candidates)
 		if room == 0 {
 			return nil
 		}
-		got, err := s.fetch(ctx, q.Account, work.lane, work.first.seq, room)
+		got, err := s.fetch(ctx, q.Account, work.lane, work.first.seq, room, wait)
 		if err != nil {
 			return err
 		}
-		found = found || len(got) > 0
+		came += len(got)
 		if err := s.sort(p, q.Account, got); err != nil {
 			return err
+		}
+		if len(p.candidates) > before {
+			wait = 0
 		}
 		if len(got) < room {
 			break
 		}
 	}
-	if !found && s.mend(ctx, q.Account, work.lane) {
+	if len(p.candidates) > before {
+		return nil
+	}
+	p.withheld = true
+	if came == 0 && s.mend(ctx, q.Account, work.lane) {
 		s.lookAt(ctx, work.first)
 	}
 	return nil
@@ -195,20 +203,16 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 
 // sort keeps of what a consumer gave what was never handed out, and acks what
 // is done.
-func (s *shard) sort(p *page, a streams.AccountID, got []jetstream.Msg) error {
+func (s *shard) sort(p *page, a streams.AccountID, got []*bus.Fetched) error {
 	first := len(p.candidates)
 	for _, m := range got {
-		meta, err := m.Metadata()
+		e, err := event.Decode[event.Enqueued](m.Data)
 		if err != nil {
-			return fmt.Errorf("read fetched message: %w", err)
-		}
-		e, err := event.Decode[event.Enqueued](m.Data())
-		if err != nil {
-			s.say(meta.Sequence.Stream, 0, err)
-			_ = m.Ack()
+			s.say(m.Seq, 0, err)
+			m.Ack()
 			continue
 		}
-		p.candidates = append(p.candidates, candidate{id: e.ID, seq: meta.Sequence.Stream, body: m.Data(), fetched: m})
+		p.candidates = append(p.candidates, candidate{id: e.ID, seq: m.Seq, body: m.Data, fetched: m})
 	}
 	return s.view(func(v view) error {
 		kept := p.candidates[:first]
@@ -218,7 +222,7 @@ func (s *shard) sort(p *page, a streams.AccountID, got []jetstream.Msg) error {
 				return err
 			}
 			if !r.fresh() {
-				_ = c.fetched.Ack()
+				c.fetched.Ack()
 				continue
 			}
 			kept = append(kept, c)
@@ -264,7 +268,7 @@ func (p *page) keepLeased(v view, a streams.AccountID) error {
 			return err
 		}
 		if c.fetched != nil && !r.fresh() {
-			_ = c.fetched.Ack()
+			c.fetched.Ack()
 		}
 		if r.state == streams.Leased && r.lease == p.lease {
 			kept = append(kept, c)
@@ -278,7 +282,7 @@ func (p *page) keepLeased(v view, a streams.AccountID) error {
 func (p *page) putBack() {
 	for _, c := range p.candidates {
 		if c.fetched != nil {
-			_ = c.fetched.Nak()
+			c.fetched.Nak()
 		}
 	}
 }

@@ -2,9 +2,13 @@ package dispatcher
 
 import (
 	"sync"
+	"time"
 
 	"github.com/trunkline-sms/trunkline/streams"
 )
+
+// lookAgainAfter is when a phone that waits looks for what others hold.
+const lookAgainAfter = time.Second
 
 // polls are the phones that wait for work. Work wakes one of an account's, and
 // who leaves work behind wakes the next: a crowd of phones costs no more than
@@ -13,6 +17,7 @@ type polls struct {
 	mu      sync.Mutex
 	account map[streams.AccountID][]*poll // first come, first served
 	name    map[string]*poll
+	later   map[streams.AccountID]*time.Timer
 	stopped bool
 }
 
@@ -33,6 +38,7 @@ func (ps *polls) join(a streams.AccountID, name string) *poll {
 	defer ps.mu.Unlock()
 	if ps.account == nil {
 		ps.account, ps.name = map[streams.AccountID][]*poll{}, map[string]*poll{}
+		ps.later = map[streams.AccountID]*time.Timer{}
 	}
 	ps.account[a] = append(ps.account[a], p)
 	if name != "" {
@@ -81,6 +87,22 @@ func (ps *polls) wake(a streams.AccountID) {
 	}
 }
 
+// wakeLater lets one of the account's phones look again in a while, for work
+// that somebody else holds and may give back.
+func (ps *polls) wakeLater(a streams.AccountID) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.stopped || ps.later[a] != nil || len(ps.account[a]) == 0 {
+		return
+	}
+	ps.later[a] = time.AfterFunc(lookAgainAfter, func() {
+		ps.mu.Lock()
+		delete(ps.later, a)
+		ps.mu.Unlock()
+		ps.wake(a)
+	})
+}
+
 // any says whether a phone waits at all.
 func (ps *polls) any() bool {
 	ps.mu.Lock()
@@ -102,6 +124,9 @@ func (ps *polls) stop() {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.stopped = true
+	for _, t := range ps.later {
+		t.Stop()
+	}
 	for _, waiting := range ps.account {
 		for _, p := range waiting {
 			p.end()

@@ -72,6 +72,9 @@ func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, erro
 		}
 	}
 	if err != nil || len(p.candidates) == 0 {
+		if p != nil && p.withheld {
+			s.polls.wakeLater(q.Account)
+		}
 		return request.Pulled{Messages: []request.Outgoing{}}, err
 	}
 	if err := s.lend(ctx, q, p); err != nil {

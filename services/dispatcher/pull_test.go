@@ -2,12 +2,14 @@ package dispatcher_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -168,6 +170,39 @@ func TestPullWaitsForWork(t *testing.T) {
 			t.Errorf("message %s woke nobody", id)
 		}
 	}
+}
+
+func TestWaitingPhoneGetsWhatAnotherDispatcherGivesBack(t *testing.T) {
+	inTime(t, func(h *harness) {
+		h.pull(phone(shop, "", 1))
+		want := h.enqueue(shop, normal, 1)
+		consumer := streams.ConsumerName(shop, normal)
+		if err := h.bus.JS.DeleteConsumer(h.t.Context(), streams.EnqueueStream(0), consumer); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			h.t.Fatal(err)
+		}
+		_, err := h.bus.JS.CreateConsumer(h.t.Context(), streams.EnqueueStream(0), jetstream.ConsumerConfig{
+			Durable: consumer, FilterSubject: streams.EnqueueSubject(0, shop, normal), AckPolicy: jetstream.AckExplicitPolicy,
+			AckWait: time.Hour, MemoryStorage: true,
+		})
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		held, err := h.bus.Fetch(h.t.Context(), streams.EnqueueStream(0), consumer, 1, time.Second)
+		if err != nil || len(held) != 1 {
+			h.t.Fatalf("fetched %d: %v", len(held), err)
+		}
+		got := make(chan []streams.MessageID)
+		go func() {
+			q := phone(shop, "", 1)
+			q.Wait = 20 * time.Second
+			got <- h.pull(q)
+		}()
+		time.Sleep(5 * time.Second)
+		held[0].Nak()
+		if diff := cmp.Diff(want, <-got); diff != "" {
+			h.t.Error(diff)
+		}
+	})
 }
 
 func TestPhoneThatHungUpTakesNothing(t *testing.T) {

@@ -1,0 +1,86 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	nextMessages = jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT."
+
+	// The engine's answers to a fetch (ADR-13 of the NATS project).
+	statusNoMessages = "404"
+	statusTimeout    = "408"
+	statusGone       = "503"
+	consumerDeleted  = "Consumer Deleted"
+)
+
+// Fetched is a message that a pull consumer gave, until it is acked.
+type Fetched struct {
+	Seq  uint64
+	Data []byte
+
+	reply string
+	conn  *nats.Conn
+}
+
+// Ack lets the consumer forget the message. It does not wait: one that is lost
+// brings the message again.
+func (f *Fetched) Ack() { _ = f.conn.Publish(f.reply, []byte("+ACK")) }
+
+// Nak gives the message back, to be fetched again.
+func (f *Fetched) Nak() { _ = f.conn.Publish(f.reply, []byte("-NAK")) }
+
+// Fetch takes up to n messages that a pull consumer has now, in the stream's
+// order. Where it has none, it waits so long for the first one; with no time to
+// wait it goes by the engine's count, which lags behind what is stored. The
+// error is ErrNoConsumer where there is none. With any error there are no
+// messages, and what was under way comes back after the consumer's ack wait.
+func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait time.Duration) ([]*Fetched, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout+wait)
+	defer cancel()
+	inbox := b.Conn.NewInbox()
+	arrived := make(chan *nats.Msg, n+1)
+	sub, err := b.Conn.ChanSubscribe(inbox, arrived)
+	if err != nil {
+		return nil, fmt.Errorf("fetch: subscribe: %w", err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	ask := fmt.Appendf(nil, `{"batch":%d,"no_wait":true,"expires":%d}`, n, wait)
+	if err := b.Conn.PublishRequest(nextMessages+stream+"."+consumer, inbox, ask); err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	got := make([]*Fetched, 0, n)
+	for len(got) < n {
+		select {
+		case m := <-arrived:
+			if m.Reply == "" {
+				return got, ended(m.Header.Get("Status"), m.Header.Get("Description"))
+			}
+			meta, err := m.Metadata()
+			if err != nil {
+				return nil, fmt.Errorf("fetch: read metadata: %w", err)
+			}
+			got = append(got, &Fetched{Seq: meta.Sequence.Stream, Data: m.Data, reply: m.Reply, conn: b.Conn})
+		case <-ctx.Done():
+			return nil, fmt.Errorf("fetch: %w", ctx.Err())
+		}
+	}
+	return got, nil
+}
+
+// ended says what the status that ends a fetch means.
+func ended(status, description string) error {
+	switch {
+	case status == statusNoMessages || status == statusTimeout:
+		return nil
+	case status == statusGone || description == consumerDeleted:
+		return ErrNoConsumer
+	}
+	return errors.New("fetch: " + status + " " + description)
+}
