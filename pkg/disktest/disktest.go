@@ -72,7 +72,7 @@ func (d *Disk) Fail(t testing.TB) {
 	if err := os.WriteFile(trigger, []byte("test"), 0); err != nil {
 		Skip(t, "an ext4 cannot be made to fail: "+err.Error())
 	}
-	if err := os.WriteFile(filepath.Join(d.Dir, "written"), nil, 0o600); err == nil {
+	if d.writable() {
 		Skip(t, "an ext4 can be written after its error")
 	}
 }
@@ -80,14 +80,27 @@ func (d *Disk) Fail(t testing.TB) {
 // Replace unmounts the disk, which nobody may use, checks it and mounts it.
 func (d *Disk) Replace(t testing.TB) {
 	t.Helper()
-	err := run("umount", d.Dir)
-	if err == nil {
-		_ = run("e2fsck", "-fy", d.image) // its exit code tells that it mended something
-		err = d.mount()
+	// What the kernel noted of the error may reach the disk behind the check,
+	// which then has to be made again.
+	for range 10 {
+		err := run("umount", d.Dir)
+		if err == nil {
+			_ = run("e2fsck", "-fy", d.image) // its exit code tells that it mended something
+			err = d.mount()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.writable() {
+			return
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Fatal("the disk cannot be written although it was checked")
+}
+
+func (d *Disk) writable() bool {
+	path := filepath.Join(d.Dir, "written")
+	return os.WriteFile(path, nil, 0o600) == nil && os.Remove(path) == nil
 }
 
 // Remount changes the options of the file system at dir, as in "ro".

@@ -31,11 +31,15 @@ func (r *run) backlog(ctx context.Context) error {
 		if err := r.fill(ctx, s.server, s.waiting); err != nil {
 			return err
 		}
+		servers = append(servers, s.server)
+	}
+	// Only now: a server closes a connection that says nothing for long.
+	for _, s := range stocks {
+		var err error
 		if s.phone, err = newPhone(ctx, s.server, "phone", backlogPage); err != nil {
 			return err
 		}
 		defer s.phone.close()
-		servers = append(servers, s.server)
 	}
 	pullAll := func() error {
 		for _, s := range stocks {

@@ -110,12 +110,17 @@ func (p *product) do(ctx context.Context, q order) (answer, error) {
 	return unknown(q)
 }
 
+// rebuildTimeout bounds work that reads the streams from their beginning.
+const rebuildTimeout = time.Hour
+
 // rebuild makes a projection anew, as the command does.
 func (p *product) rebuild(ctx context.Context, name string) (answer, error) {
 	events, err := p.events(ctx)
 	if err != nil {
 		return answer{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, rebuildTimeout) // a call without one has seconds
+	defer cancel()
 	begun := time.Now()
 	if _, err := bus.Call[request.Rebuilt](ctx, p.bus, request.ProjectionRebuild(name), request.Rebuild{}); err != nil {
 		return answer{}, err
