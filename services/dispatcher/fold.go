@@ -19,7 +19,7 @@ type fold struct {
 }
 
 // Schema is raised whenever the same events would give another file.
-func (f fold) Schema() int { return 1 }
+func (f fold) Schema() int { return 2 }
 
 func (f fold) Sources() []projection.Source {
 	return []projection.Source{
@@ -192,7 +192,12 @@ func (w *writer) renewed(e event.Renewed) error {
 	return nil
 }
 
+// lapsed ends a lease. Who decided it may not have known a report that was
+// stored before: one that still makes the lease last voids it.
 func (w *writer) lapsed(e event.Lapsed) error {
+	if l, ok, err := w.lease(w.account, e.Lease); err != nil || ok && l.reportedUntil().After(e.At) {
+		return err
+	}
 	for _, lapse := range e.Messages {
 		err := w.step(lapse.ID, func(r *record) (bool, error) {
 			if r.state != streams.Leased || r.lease != e.Lease || r.round != lapse.Round {

@@ -300,3 +300,54 @@ func FuzzDecodeStored(f *testing.F) {
 		_, _ = decodeLease(data)
 	})
 }
+
+// A dispatcher may decide a lapse without knowing of a report that was stored
+// just before.
+func TestReportVoidsALapseThatDidNotKnowOfIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fold.db")
+	rapid.Check(t, func(t *rapid.T) {
+		const length = 10 * time.Minute
+		a, ids := streams.AccountIDOf("a"), []streams.MessageID{streams.FirstIDAt(began), streams.FirstIDAt(began) + 1}
+		reported := began.Add(time.Duration(rapid.IntRange(0, 12).Draw(t, "minutes")) * time.Minute)
+		lapsed := began.Add(time.Duration(rapid.IntRange(10, 25).Draw(t, "minutes")) * time.Minute)
+		status := []event.Event{
+			event.Leased{
+				Lease: 10, At: began, Until: began.Add(length), Policy: streams.Retry, Attempts: 3,
+				Messages: []event.Turn{{ID: ids[0]}, {ID: ids[1]}},
+			},
+			event.Reported{Messages: []event.Report{{ID: ids[0], State: streams.Delivered}}},
+			event.Lapsed{At: lapsed, Lease: 10, Messages: []event.Lapse{{ID: ids[1], To: streams.Pending}}},
+		}
+		subjects := []string{streams.DecisionSubject(0, a), streams.ReportSubject(0, a), streams.DecisionSubject(0, a)}
+		var h history
+		for i, m := range ids {
+			h.enqueue = append(h.enqueue, stored(t, uint64(i+1), began, streams.EnqueueSubject(0, a, streams.Lane{}), event.Enqueued{ID: m}))
+		}
+		for i, e := range status {
+			h.status = append(h.status, stored(t, uint64(i+1), []time.Time{began, reported, lapsed}[i], subjects[i], e))
+		}
+		db := openFile(t, path)
+		defer db.Close()
+		tx, err := db.Begin(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		for _, e := range h.interleave(t) {
+			if err := (fold{}).Apply(tx, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, _, err := view{tx}.record(a, ids[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := streams.Pending
+		if reported.Add(length).After(lapsed) {
+			want = streams.Leased
+		}
+		if r.state != want {
+			t.Fatalf("reported at %s, lapsed at %s: %s, want %s", reported, lapsed, r.state, want)
+		}
+	})
+}

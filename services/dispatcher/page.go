@@ -18,6 +18,8 @@ import (
 const (
 	// fetchesPerLane bounds how long a pull reads past what is done already.
 	fetchesPerLane = 10
+	// catchUpWithin bounds a wait for what is accepted and not folded yet.
+	catchUpWithin = 2 * time.Second
 	// readers is how many messages are read by sequence at a time.
 	readers = 8
 )
@@ -310,9 +312,26 @@ func (s *shard) catchUp(ctx context.Context, a streams.AccountID, folded uint64)
 	if err != nil {
 		return false, fmt.Errorf("look for unfolded messages: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
 	defer cancel()
 	return true, s.file.Wait(ctx, s.enqueue, m.Sequence)
+}
+
+// foldAccepted waits until everything is folded that is accepted now.
+func (s *shard) foldAccepted(ctx context.Context) error {
+	m, err := s.deps.Bus.LastForSubject(ctx, s.enqueue, streams.EnqueuedSubjects(s.number))
+	if errors.Is(err, bus.ErrNoMessage) {
+		return nil
+	}
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
+		defer cancel()
+		err = s.file.Wait(ctx, s.enqueue, m.Sequence)
+	}
+	if err != nil {
+		return errCatchingUp.With(err)
+	}
+	return nil
 }
 
 func (s *shard) stream(ctx context.Context) (jetstream.Stream, error) {

@@ -231,6 +231,23 @@ func TestPhoneThatHungUpTakesNothing(t *testing.T) {
 	}
 }
 
+// A dispatcher that was stopped between its decision and its answer answers
+// nothing that others may have by now.
+func TestPageThatComesTooLateIsNotAnswered(t *testing.T) {
+	h := newHarness(t, 1)
+	want := h.enqueue(shop, normal, 3)
+	late := phone(shop, "", 3)
+	late.Lease = time.Nanosecond
+	if got := h.pull(late); len(got) != 0 {
+		t.Errorf("got %v under a lease that has ended", got)
+	}
+	q := phone(shop, "", 3)
+	q.Wait = 20 * time.Second
+	if diff := cmp.Diff(want, h.pull(q)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestLeasesAreCapped(t *testing.T) {
 	h := newHarness(t, 1)
 	h.stop()
@@ -269,7 +286,7 @@ func TestDispatchersNeverDecideTheSameTwice(t *testing.T) {
 	h := newHarness(t, 1)
 	ids := h.enqueue(shop, normal, 300)
 	short := phone(shop, "", 200)
-	short.Lease = time.Millisecond
+	short.Lease = time.Second
 	for got := 0; got < len(ids); {
 		got += len(h.pull(short))
 	}
@@ -282,7 +299,7 @@ func TestDispatchersNeverDecideTheSameTwice(t *testing.T) {
 		wg.Go(func() {
 			for { // all of them come back, and go out once more
 				q := phone(shop, "", 10)
-				q.Wait = 3 * time.Second
+				q.Wait = 5 * time.Second
 				got := h.pull(q)
 				mu.Lock()
 				for _, id := range got {

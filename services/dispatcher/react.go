@@ -142,7 +142,7 @@ func ending(v view, a streams.AccountID, leaseID streams.LeaseID, l lease, now t
 	if l.held || now.Before(l.until) {
 		return nil, nil
 	}
-	if until := l.reported.Add(l.length); !l.reported.IsZero() && until.After(now) {
+	if until := l.reportedUntil(); until.After(now) {
 		return event.Renewed{At: now, Leases: []event.Renewal{{Lease: leaseID, Until: until}}}, nil
 	}
 	e := event.Lapsed{At: now, Lease: leaseID}

@@ -101,6 +101,15 @@ type lease struct {
 	held     bool // it lapsed, and its messages stay with the device
 }
 
+// reportedUntil is until when the last report makes the lease last; zero if
+// there was none.
+func (l *lease) reportedUntil() time.Time {
+	if l.reported.IsZero() {
+		return time.Time{}
+	}
+	return l.reported.Add(l.length)
+}
+
 func (l *lease) encode() []byte {
 	b := make([]byte, 0, 64+len(l.name))
 	b = append(b, recordFormat)

@@ -123,7 +123,7 @@ func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r rec
 		return answer, err
 	}
 	defer giveBack()
-	if _, err := s.catchUp(ctx, q.Account, s.file.Cursor(s.enqueue)); err != nil {
+	if err := s.foldAccepted(ctx); err != nil {
 		return answer, err
 	}
 	err = s.decide(ctx, q.Account, func(v view) (event.Event, error) {

@@ -41,7 +41,13 @@ func (s *shard) show(ctx context.Context, q request.Show) (request.Shown, error)
 			return err
 		})
 	}
-	if err := find(); err != nil || answer.Message == nil {
+	err := find()
+	if err == nil && answer.Message == nil { // it may have been accepted a moment ago
+		if err = s.foldAccepted(ctx); err == nil {
+			err = find()
+		}
+	}
+	if err != nil || answer.Message == nil {
 		return answer, err
 	}
 	type step struct {
@@ -109,6 +115,9 @@ func (s *shard) list(ctx context.Context, q request.List) (request.Listed, error
 		return answer, fault.New(fault.Invalid, "bad_limit", "A list has 1 to 1000 messages")
 	}
 	if err := s.ready(ctx); err != nil {
+		return answer, err
+	}
+	if err := s.foldAccepted(ctx); err != nil {
 		return answer, err
 	}
 	err := s.view(func(v view) error {
