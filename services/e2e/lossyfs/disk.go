@@ -47,6 +47,7 @@ type Disk struct {
 	root    *node
 	last    uint64 // inode number
 	pending []naming
+	synced  int
 	left    int    // changes until the power fails; 0: it stays
 	then    func() // what is done when it fails
 	off     bool
@@ -145,11 +146,19 @@ func (d *Disk) begin(changes bool) bool {
 
 // sync makes a node durable.
 func (d *Disk) sync(n *node) {
+	d.synced++
 	if d.Ignored != nil && d.Ignored(n.path()) {
 		return
 	}
 	n.contents.sync()
 	d.commit(d.covered(n))
+}
+
+// Synced counts the syncs of files and directories.
+func (d *Disk) Synced() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.synced
 }
 
 // Sync makes everything durable, as time does.
