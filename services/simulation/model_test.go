@@ -19,9 +19,9 @@ type model struct {
 }
 
 type stats struct {
-	Accepted, Unknown, Refused, HandedOut, Reported, Lapsed, Cancelled, Requeued int
-	Crashes                                                                      int
-	Simulated                                                                    time.Duration
+	Accepted, Unknown, Refused, HandedOut, Reported, Cancelled, Requeued int
+	Crashes                                                              int
+	Simulated                                                            time.Duration
 }
 
 // topmost is the newest message of a sender that went out, and when.

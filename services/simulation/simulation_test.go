@@ -121,9 +121,9 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 	return w.model.stats
 }
 
-// drainTime is what the longest lease of a phone that died can take, attempt
-// after attempt, and some more.
-const drainTime = 50 * time.Minute
+// drainTime is what the longest lease can take, attempt after attempt, with a
+// phone that shows itself and never reports, and some more.
+const drainTime = attempts*3*longestLease + 10*time.Minute
 
 // drain lets healthy phones carry all that is left.
 func (w *world) drain() {

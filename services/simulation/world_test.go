@@ -26,7 +26,10 @@ import (
 )
 
 // attempts is every account's.
-const attempts = streams.DefaultAttempts
+const (
+	attempts     = streams.DefaultAttempts
+	longestLease = 10 * time.Minute
+)
 
 // tenant is an account and what the simulation knows of it.
 type tenant struct {
@@ -163,7 +166,7 @@ func (w *world) found() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	leases := []time.Duration{30 * time.Second, 2 * time.Minute, 10 * time.Minute}
+	leases := []time.Duration{30 * time.Second, 2 * time.Minute, longestLease}
 	for i, policy := range []streams.LapsePolicy{streams.Retry, streams.Retry, streams.Hold} {
 		own := &tenant{name: fmt.Sprint("tenant-", i), lease: leases[w.rng.IntN(len(leases))], policy: policy}
 		if i == 1 {
