@@ -102,6 +102,28 @@ func TestCore_Enqueue_Key(t *testing.T) {
 	}
 }
 
+// A key is one request's also when its repeat comes by another ingress between the look for it and the commit.
+func TestCore_Enqueue_KeyTakenMeanwhile(t *testing.T) {
+	c := newCore(t)
+	other := newCoreOn(t, c.bus, 1)
+	var first Accepted
+	engine := c.enqueue[0]
+	c.enqueue[0] = commit(func(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error) {
+		var err error
+		if first, err = other.Enqueue(ctx, keyed(3, "k", "hash")); err != nil {
+			t.Error(err)
+		}
+		return engine.Commit(ctx, msgs)
+	})
+	again, err := c.Enqueue(t.Context(), keyed(3, "k", "hash"))
+	if err != nil || !again.Replayed || string(again.Answer) != string(first.Answer) {
+		t.Errorf("got %+v, %v, want the answer %s", again, err, first.Answer)
+	}
+	if got := stored(t, c, allMessages); got != 3 {
+		t.Errorf("got %d messages, want 3", got)
+	}
+}
+
 // However a commit ends, one request with a key is stored once, and is told so if it can be known.
 func TestCore_Enqueue_KeyAfterLostAnswer(t *testing.T) {
 	for name, lost := range map[string]error{"repeat refused": &bus.WrongLast{Last: 1}, "unknown": bus.ErrUnknownOutcome} {

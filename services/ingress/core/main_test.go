@@ -41,11 +41,17 @@ func newCore(t *testing.T) *Core {
 	if err := streams.Ensure(t.Context(), b.JS, deployment, true); err != nil {
 		t.Fatal(err)
 	}
+	return newCoreOn(t, b, 0)
+}
+
+// newCoreOn runs a core of another ingress beside others on their engine.
+func newCoreOn(t *testing.T, b *bus.Bus, instance int) *Core {
+	t.Helper()
 	enqueue := bus.NewCommitter(b, streams.EnqueueStream(0), bus.CommitterOptions{})
 	status := bus.NewCommitter(b, streams.StatusStream(0), bus.CommitterOptions{})
 	c := New(Options{
 		Bus: b, Shards: 1, Enqueue: []Committer{enqueue}, Status: []Committer{status},
-		Identity: number{streams.NewIDs(time.Now, 0, time.Time{})}, Log: zap.NewNop(), Now: time.Now,
+		Identity: number{streams.NewIDs(time.Now, instance, time.Time{})}, Log: zap.NewNop(), Now: time.Now,
 	})
 	run(t, c.Run, enqueue.Run, status.Run)
 	<-c.accounts.loaded
