@@ -2,6 +2,7 @@ package streams_test
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/trunkline-sms/trunkline/streams"
@@ -69,3 +70,48 @@ func TestShardsShareAccountsEvenly(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParse holds every parser of a subject, a lane, an id or a claim to its writer: what is read is written again as
+// it was, or, of a subject, as its shard writes it.
+func FuzzParse(f *testing.F) {
+	account := streams.AccountIDOf("shop")
+	lane := streams.Lane{Target: streams.DeviceIDOf(account, "Pixel"), Priority: streams.Low, Class: streams.Other}
+	for _, seed := range []string{
+		streams.EnqueueSubject(3, account, lane), streams.EnqueueSubject(0, account, streams.Lane{}), lane.String(), "any.normal.text",
+		streams.DecisionSubject(1, account), streams.ReportSubject(1, account), account.String(), streams.IngressClaim(7), streams.QuotaClaim,
+		"sms.enqueue.0.0000000000000000.any.high.text", "sms.enqueue..", "0123456789ABCDEF", "ingress.01", "\x00", "İ23456789abcdef",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if id, err := streams.ParseMessageID(text); err == nil && id.String() != text {
+			t.Errorf("id %q is written %q", text, id)
+		}
+		if got, err := streams.ParseLane(text); err == nil && got.String() != text {
+			t.Errorf("lane %q is written %q", text, got)
+		}
+		if instance, err := streams.ParseIngressClaim(text); err == nil && streams.IngressClaim(instance) != text {
+			t.Errorf("claim %q is written %q", text, streams.IngressClaim(instance))
+		}
+		if account, lane, err := streams.ParseEnqueueSubject(text); err == nil {
+			again, laneAgain, err := streams.ParseEnqueueSubject(streams.EnqueueSubject(0, account, lane))
+			if err != nil || again != account || laneAgain != lane {
+				t.Errorf("subject %q is %v %v, and that is read as %v %v, %v", text, account, lane, again, laneAgain, err)
+			}
+			if name := streams.ConsumerName(account, lane); !safe.MatchString(name) {
+				t.Errorf("subject %q makes the consumer %q", text, name)
+			}
+		}
+		if account, err := streams.ParseStatusSubject(text); err == nil {
+			if again, err := streams.ParseStatusSubject(streams.ReportSubject(0, account)); err != nil || again != account {
+				t.Errorf("subject %q is of %v, and that is read as %v, %v", text, account, again, err)
+			}
+		}
+		if key := streams.KeySubject(0, account, text); len(text) > 3 && strings.Contains(strings.TrimPrefix(key, "sms.key.0."+account.String()), text) {
+			t.Errorf("key %q is in its subject %q", text, key)
+		}
+	})
+}
+
+// safe is what the engine takes for a name.
+var safe = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)

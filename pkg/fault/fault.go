@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"time"
 )
 
@@ -101,7 +102,9 @@ func (e *Error) UnmarshalJSON(b []byte) error {
 	if w.Kind == "" {
 		w.Kind = Internal
 	}
-	*e = Error{Kind: w.Kind, Code: w.Code, Text: w.Text, RetryAfter: time.Duration(w.RetryAfterMS) * time.Millisecond, Limit: w.Limit, Used: w.Used}
+	// Another program's number may be one that no Duration holds.
+	after := time.Duration(min(max(w.RetryAfterMS, 0), int64(math.MaxInt64/time.Millisecond))) * time.Millisecond
+	*e = Error{Kind: w.Kind, Code: w.Code, Text: w.Text, RetryAfter: after, Limit: w.Limit, Used: w.Used}
 	return nil
 }
 

@@ -117,3 +117,33 @@ func TestChain(t *testing.T) {
 		t.Error("As dropped the cause of an internal error")
 	}
 }
+
+// FuzzError: whatever another part answers, it is a fault with a kind, and crosses the wire again as the same.
+func FuzzError(f *testing.F) {
+	for _, seed := range []string{
+		`{"kind":"rate_limited","code":"a","text":"b","retry_after_ms":1500}`, `{"kind":"limit_exceeded","limit":-1,"used":9223372036854775807}`,
+		`{}`, `null`, `{"retry_after_ms":9223372036854775807}`, `{"retry_after_ms":-1}`, `{"kind":"from a later version"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got := new(fault.Error)
+		if json.Unmarshal(data, got) != nil {
+			return
+		}
+		if got.RetryAfter < 0 {
+			t.Errorf("%s: retry after %v", data, got.RetryAfter)
+		}
+		written, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := new(fault.Error)
+		if err := json.Unmarshal(written, again); err != nil || again.Kind == "" && string(data) != "null" {
+			t.Fatalf("%s is written as %s: %v", data, written, err)
+		}
+		if rewritten, err := json.Marshal(again); err != nil || string(rewritten) != string(written) {
+			t.Errorf("%s is written as %s and then as %s, %v", data, written, rewritten, err)
+		}
+	})
+}

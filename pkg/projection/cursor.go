@@ -43,16 +43,24 @@ func readCursors(tx *bolt.Tx, sources []Source) (cursors, error) {
 		if b == nil {
 			continue
 		}
-		if len(b) != 24 {
-			return nil, fmt.Errorf("read cursor of %s: %d bytes", s.Stream, len(b))
+		c, err := decodeCursor(b)
+		if err != nil {
+			return nil, fmt.Errorf("read cursor of %s: %w", s.Stream, err)
 		}
-		at[s.Stream] = cursor{
-			seq:     binary.BigEndian.Uint64(b),
-			time:    int64(binary.BigEndian.Uint64(b[8:])),
-			created: int64(binary.BigEndian.Uint64(b[16:])),
-		}
+		at[s.Stream] = c
 	}
 	return at, nil
+}
+
+func decodeCursor(b []byte) (cursor, error) {
+	if len(b) != 24 {
+		return cursor{}, fmt.Errorf("it has %d bytes", len(b))
+	}
+	return cursor{
+		seq:     binary.BigEndian.Uint64(b),
+		time:    int64(binary.BigEndian.Uint64(b[8:])),
+		created: int64(binary.BigEndian.Uint64(b[16:])),
+	}, nil
 }
 
 func writeCursor(tx *bolt.Tx, stream string, c cursor) error {

@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/streams"
@@ -81,7 +82,7 @@ func decodeRecord(b []byte) (record, error) {
 	} else {
 		d.failed = true
 	}
-	if d.failed || len(d.b) != 0 {
+	if d.failed || len(d.b) != 0 || r.state > streams.Delivered {
 		return record{}, errors.New("decode record: damaged")
 	}
 	return r, nil
@@ -135,7 +136,9 @@ func decodeLease(b []byte) (lease, error) {
 		return lease{}, errors.New("decode lease: another format")
 	}
 	l := lease{device: streams.DeviceID(d.uint64()), start: d.time(), until: d.time(), reported: d.time()}
-	l.length = time.Duration(d.uint64()) * time.Millisecond
+	length := d.uint64()
+	d.failed = d.failed || length > math.MaxInt64/uint64(time.Millisecond)
+	l.length = time.Duration(length) * time.Millisecond
 	l.held = d.byte() == 1
 	l.attempts = int(d.uvarint())
 	l.policy = streams.LapsePolicy(d.bytes(d.uvarint()))
