@@ -51,41 +51,61 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 	}
 }
 
+// rivals bounds how often other dispatchers may be quicker in one offer.
+const rivals = 10
+
 // offer gives a phone what there is now.
 func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, error) {
+	none := request.Pulled{Messages: []request.Outgoing{}}
 	giveBack, err := s.turns.Take(ctx, q.Account)
 	if err != nil {
-		return request.Pulled{}, err
+		return none, err
 	}
 	defer giveBack()
 	if err := s.contact(ctx, q.Account, q.Device); err != nil {
-		return request.Pulled{}, err
+		return none, err
 	}
+	for range rivals {
+		p, err := s.gather(ctx, q)
+		if err != nil {
+			return none, err
+		}
+		found := len(p.candidates)
+		if found == 0 {
+			if p.withheld {
+				s.polls.wakeLater(q.Account)
+			}
+			return none, nil
+		}
+		if err := s.lend(ctx, q, p); err != nil {
+			p.putBack()
+			return none, err
+		}
+		if len(p.candidates) == 0 {
+			continue // another dispatcher took them all, and there may be more
+		}
+		if found == q.Limit {
+			s.polls.wake(q.Account) // there may be more
+		}
+		s.metrics.handedOut.Add(float64(len(p.candidates)))
+		return p.answer(), nil
+	}
+	s.polls.wakeLater(q.Account)
+	return none, nil
+}
+
+// gather collects, and once more if something was accepted a moment ago and is
+// not folded yet: who posts reads its own messages.
+func (s *shard) gather(ctx context.Context, q request.Pull) (*page, error) {
 	folded := s.file.Cursor(s.enqueue)
 	p, err := s.collect(ctx, q)
-	if err == nil && len(p.candidates) == 0 {
-		// Read your own writes: what was accepted a moment ago may not be
-		// folded yet.
-		var more bool
-		if more, err = s.catchUp(ctx, q.Account, folded); more {
-			p, err = s.collect(ctx, q)
-		}
+	if err != nil || len(p.candidates) > 0 {
+		return p, err
 	}
-	if err != nil || len(p.candidates) == 0 {
-		if p != nil && p.withheld {
-			s.polls.wakeLater(q.Account)
-		}
-		return request.Pulled{Messages: []request.Outgoing{}}, err
+	if more, err := s.catchUp(ctx, q.Account, folded); err != nil || !more {
+		return p, err
 	}
-	if err := s.lend(ctx, q, p); err != nil {
-		p.putBack()
-		return request.Pulled{}, err
-	}
-	if len(p.candidates) == q.Limit {
-		s.polls.wake(q.Account) // there may be more
-	}
-	s.metrics.handedOut.Add(float64(len(p.candidates)))
-	return p.answer(), nil
+	return s.collect(ctx, q)
 }
 
 // lend leases the candidates, and leaves in p those that are under the lease;

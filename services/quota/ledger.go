@@ -92,14 +92,14 @@ func (l *ledger) fold(events []projection.Event) {
 		if !ok {
 			continue
 		}
-		if c.Month > l.month {
-			l.month = c.Month
+		if c.month > l.month {
+			l.month = c.month
 			clear(l.counts)
 		}
-		if c.Month == l.month {
+		if c.month == l.month {
 			l.counts[c.account]++
 		}
-		if one := l.granted(c.Grant, c.account); one != nil {
+		if one := l.granted(c.grant, c.account); one != nil {
 			l.term.grants.take(one, 1)
 		}
 	}

@@ -191,8 +191,8 @@ func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []requ
 	since := q.now().Add(-2 * request.GrantTTL)
 	arrived := make(map[string]int)
 	err := readLog(ctx, q.bus, streams.EnqueueStream(shard), subjects, since, last, func(e projection.Event) {
-		if c, ok := readCounted(e); ok && wanted[c.Grant] {
-			arrived[c.Grant]++
+		if c, ok := readCounted(e); ok && wanted[c.grant] {
+			arrived[c.grant]++
 		}
 	})
 	return arrived, err

@@ -3,6 +3,8 @@ package queueapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -39,6 +41,10 @@ type text struct {
 
 func (t *text) UnmarshalJSON(raw []byte) error {
 	*t = text{}
+	if raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 { // it stands for itself
+		t.value = string(raw[1 : len(raw)-1])
+		return nil
+	}
 	t.wrong = json.Unmarshal(raw, &t.value) != nil
 	// encoding/json puts U+FFFD for the half.
 	t.half = strings.ContainsRune(t.value, utf8.RuneError) && half.Match(pair.ReplaceAll(raw, nil))
@@ -57,19 +63,44 @@ type list[T any] struct {
 	ok    bool // it is an array
 }
 
-func (l *list[T]) UnmarshalJSON(raw []byte) error {
-	*l = list[T]{ok: raw[0] == '['}
-	if !l.ok {
-		return nil
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	_, err := d.Token() // the bracket
-	for err == nil && d.More() && len(l.items) <= maxItems {
-		var item maybe[T]
-		err = d.Decode(&item)
-		l.items = append(l.items, item)
+func (l *list[T]) UnmarshalJSON(raw []byte) (err error) {
+	*l = list[T]{}
+	if raw[0] == '[' {
+		*l, err = decodeList[T](raw)
 	}
 	return err
+}
+
+// decodeList reads an array of objects, and nothing behind it. An item is read
+// where it stands: encoding/json would look at each byte of a type that decodes
+// itself once more, at every level.
+func decodeList[T any](body []byte) (list[T], error) {
+	l := list[T]{ok: true}
+	d := json.NewDecoder(bytes.NewReader(body))
+	_, err := d.Token() // the bracket
+	for err == nil && d.More() {
+		if len(l.items) > maxItems {
+			return l, nil
+		}
+		var item maybe[T]
+		err = d.Decode(&item.value)
+		var other *json.UnmarshalTypeError
+		if errors.As(err, &other) {
+			err = nil
+		} else {
+			item.ok = err == nil && body[d.InputOffset()-1] == '}' // and not null
+		}
+		l.items = append(l.items, item)
+	}
+	if err == nil {
+		_, err = d.Token() // the other bracket
+	}
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return l, nil
+		}
+	}
+	return l, errJSON
 }
 
 // encode writes JSON without touching <, > and &.

@@ -1,6 +1,7 @@
 package queueapi
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -61,16 +62,9 @@ type queueRequest struct {
 }
 
 func parseQueue(body []byte) (queueRequest, error) {
-	var all queueIn
-	if err := decode(body, &all); err != nil {
+	all, err := decodeQueue(body)
+	if err != nil {
 		return queueRequest{}, err
-	}
-	if !all.ok {
-		var one maybe[messageIn]
-		if err := decode(body, &one); err != nil || !one.ok {
-			return queueRequest{}, errShape
-		}
-		all.items = append(all.items, one)
 	}
 	switch {
 	case len(all.items) == 0:
@@ -95,6 +89,24 @@ func parseQueue(body []byte) (queueRequest, error) {
 	}
 	r.out.OK, r.out.Queued, r.out.Failed = len(r.drafts) > 0, len(r.drafts), len(r.out.Errors)
 	return r, nil
+}
+
+func decodeQueue(body []byte) (all queueIn, err error) {
+	if bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("[")) {
+		if !utf8.Valid(body) {
+			return all, errJSON
+		}
+		return decodeList[messageIn](body)
+	}
+	var one maybe[messageIn]
+	if err := decode(body, &one); err != nil {
+		return all, err
+	}
+	if !one.ok {
+		return all, errShape
+	}
+	all.items = append(all.items, one)
+	return all, nil
 }
 
 // answer is POST queue's, once the drafts have ids.
