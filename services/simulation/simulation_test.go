@@ -133,9 +133,29 @@ func (w *world) drain() {
 		a := &actor{world: w, rng: rand.New(rand.NewPCG(uint64(i), 7)), name: fmt.Sprintf("drain%d", i), own: own, over: over}
 		phones.Go(func() { a.carry(character{limit: 200, named: true, wait: 30 * time.Second}) })
 	}
-	time.Sleep(drainTime)
+	begun := time.Now()
+	time.Sleep(2 * longestLease)
+	for time.Since(begun) < drainTime && w.unfinished() {
+		time.Sleep(longestLease)
+	}
 	close(over)
 	phones.Wait()
+}
+
+// unfinished says whether there are messages that a phone is still to end.
+func (w *world) unfinished() bool {
+	for _, own := range w.tenants {
+		open := []streams.State{streams.Pending}
+		if own.policy != streams.Hold { // what a phone holds for ever is its own
+			open = append(open, streams.Leased)
+		}
+		shard := streams.Shards(w.shards).Of(own.id)
+		listed, ok := operate[request.Listed](w, request.DispatcherList(shard), request.List{Account: own.id, Limit: 1, States: open})
+		if !ok || len(listed.Messages) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // reckon compares what the product knows in the end with what the others know.
