@@ -13,7 +13,7 @@ APART        := ^TestApart
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench build test race simulate crash powerloss apart planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+.PHONY: help run demo bench build test race simulate crash powerloss overload apart planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ crash: ## kill -9 of the real server in bursts, ROUNDS (5) in each of the ways
 
 powerloss: ## power cuts under the real server, ROUNDS (20) in each of the ways (takes root)
 	$(GO) test ./services/e2e -run TestPowerLoss -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),20)
+
+overload: ## ten times what the server accepts, for FOR (1m)
+	$(GO) test ./services/e2e -run TestOverload -count=1 -timeout 0 -v -overload $(or $(FOR),1m)
 
 apart: ## two dispatchers, two ingresses and quota with a standby, stopped and killed (minutes)
 	$(GO) test ./services/e2e -run '$(APART)' -count=1 -timeout 0 -v

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 )
@@ -20,6 +21,9 @@ import (
 // RequestIDHeader is on every answer, and its value in every access log line. Clients' own values are not taken
 // over: they could be anything, also a token.
 const RequestIDHeader = "X-Request-ID"
+
+// warnings is how many failed requests of a second are all logged.
+const warnings = 100
 
 // AccessOptions are the inputs of AccessLog. Nil functions mean the real ones.
 type AccessOptions struct {
@@ -31,7 +35,8 @@ type AccessOptions struct {
 // AccessLog logs one line per request: method, route template, status, duration in seconds and bytes answered;
 // never a body, a query, a header, or a parameter in the path. Statuses from 500 are warnings and name the last
 // error the handler gave to gin's Context.Error; everything else is debug, also a request whose client left and what
-// Health answers, for which 503 is no failure.
+// Health answers, for which 503 is no failure. Of the warnings of a second the first hundred are logged, and then every
+// thousandth.
 func AccessLog(o AccessOptions) gin.HandlerFunc {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -39,16 +44,20 @@ func AccessLog(o AccessOptions) gin.HandlerFunc {
 	if o.NewID == nil {
 		o.NewID = randomID
 	}
+	// Under a load that is refused the log would fill the disk.
+	sampled := o.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, warnings, 10*warnings)
+	}))
 	return func(c *gin.Context) {
 		start, id := o.Now(), o.NewID()
 		c.Header(RequestIDHeader, id)
 		c.Next()
 
-		status, level := c.Writer.Status(), zap.DebugLevel
+		status, level, log := c.Writer.Status(), zap.DebugLevel, o.Log
 		if status >= http.StatusInternalServerError && c.Request.Context().Err() == nil && !isHealth(c) {
-			level = zap.WarnLevel
+			level, log = zap.WarnLevel, sampled
 		}
-		entry := o.Log.Check(level, "request")
+		entry := log.Check(level, "request")
 		if entry == nil {
 			return
 		}

@@ -171,3 +171,25 @@ func TestRecoverCutsHalfAnswers(t *testing.T) {
 		}()
 	}
 }
+
+// Requests that fail by the thousand are not each worth a line.
+func TestAccessLogSamplesWarnings(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	e := engine(zap.New(core, zap.WithClock(still{})), nil)
+	for range 1500 {
+		e.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/broken", nil))
+		e.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/none", nil))
+	}
+	if got, want := logs.FilterLevelExact(zap.WarnLevel).Len(), 101; got != want {
+		t.Errorf("got %d warnings, want %d", got, want)
+	}
+	if got, want := logs.FilterLevelExact(zap.DebugLevel).Len(), 1500; got != want {
+		t.Errorf("got %d other lines, want %d", got, want)
+	}
+}
+
+// still is a clock that stands.
+type still struct{}
+
+func (still) Now() time.Time                       { return time.Unix(0, 0) }
+func (still) NewTicker(time.Duration) *time.Ticker { panic("nothing is ticked") }

@@ -1,6 +1,7 @@
 package httpx
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -12,21 +13,49 @@ import (
 // ReadBody reads the whole body. One of more than limit bytes is fault.TooLarge, found out before reading it where
 // the header tells; one that breaks off is fault.Invalid.
 func ReadBody(r *http.Request, limit int64) ([]byte, error) {
+	return readBody(r, limit, func(int64) error { return nil })
+}
+
+// firstRead is the room that a body gets before any of it has come: what is announced may never come.
+const firstRead = 16 << 10
+
+// readBody asks take before it uses more memory.
+func readBody(r *http.Request, limit int64, take func(more int64) error) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	if r.ContentLength >= 0 {
-		b := make([]byte, r.ContentLength)
-		if _, err := io.ReadFull(r.Body, b); err != nil {
+	most := r.ContentLength
+	if most < 0 {
+		most = limit + 1
+	}
+	size := min(most, firstRead)
+	if err := take(size); err != nil {
+		return nil, err
+	}
+	b := make([]byte, 0, size)
+	for {
+		if size = int64(len(b)); size == most {
+			break
+		}
+		if len(b) == cap(b) {
+			larger := min(2*size, most)
+			if err := take(larger - size); err != nil {
+				return nil, err
+			}
+			b = append(make([]byte, 0, larger), b...)
+		}
+		n, err := r.Body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case errors.Is(err, io.EOF) && int64(len(b)) < r.ContentLength:
+			return nil, unreadable(io.ErrUnexpectedEOF)
+		case errors.Is(err, io.EOF) && int64(len(b)) <= limit:
+			return b, nil
+		case err != nil && !errors.Is(err, io.EOF):
 			return nil, unreadable(err)
 		}
-		return b, nil
 	}
-	b, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
-	if err != nil {
-		return nil, unreadable(err)
-	}
-	if int64(len(b)) > limit {
+	if size > limit {
 		return nil, tooLarge(limit)
 	}
 	return b, nil

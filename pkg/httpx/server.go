@@ -24,6 +24,7 @@ type ServerOptions struct {
 	WriteTimeout      time.Duration // 60 s, from the header's end; above the longest poll
 	IdleTimeout       time.Duration // 120 s
 	MaxHeaderBytes    int           // 16 KiB
+	MaxConnections    int           // 8,192: beyond it idle ones are closed, or else new ones
 	Grace             time.Duration // 4 s, for requests in flight at the end
 }
 
@@ -43,7 +44,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopping := make(chan struct{})
-	conns := &connections{state: map[net.Conn]http.ConnState{}}
+	conns := &connections{state: map[net.Conn]http.ConnState{}, most: or(o.MaxConnections, 8192)}
 	errorLog, _ := zap.NewStdLogAt(o.Log, zap.WarnLevel) // fails for an unknown level only
 	srv := &http.Server{
 		Handler:           o.Handler,
@@ -112,6 +113,7 @@ func Stopping(ctx context.Context) <-chan struct{} {
 type connections struct {
 	mu       sync.Mutex
 	state    map[net.Conn]http.ConnState
+	most     int
 	stopping bool
 	empty    chan struct{} // made by wait, closed when the last one goes
 }
@@ -130,10 +132,27 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		if c.stopping {
 			_ = conn.Close()
+		} else if len(c.state) >= c.most {
+			_ = c.spare(conn).Close()
 		}
 	default:
 	}
 	c.state[conn] = state
+}
+
+// spare is the connection to close where there are too many: one on which nothing is asked, else the new one.
+func (c *connections) spare(fresh net.Conn) net.Conn {
+	looked := 0
+	for conn, state := range c.state {
+		if state == http.StateIdle {
+			c.state[conn] = http.StateClosed // not twice
+			return conn
+		}
+		if looked++; looked == 64 { // under load hardly one is idle, and a crowd that comes must cost little
+			break
+		}
+	}
+	return fresh
 }
 
 func (c *connections) stop() {

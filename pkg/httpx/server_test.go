@@ -303,3 +303,50 @@ func TestServeFailsWithItsListener(t *testing.T) {
 		t.Errorf("Dial after Close: got %v, want %v", err, net.ErrClosed)
 	}
 }
+
+// Of too many connections those are closed on which nothing is asked, and new ones where there is none of these.
+func TestServeBoundsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop, done := serve(t, httpx.ServerOptions{MaxConnections: 2, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				time.Sleep(time.Minute)
+			}
+			w.WriteHeader(http.StatusNoContent)
+		}), WriteTimeout: time.Hour})
+		dial := func(path string) (net.Conn, *bufio.Reader) {
+			conn, err := l.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			// A connection that is closed at once takes no request.
+			_, _ = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
+			return conn, bufio.NewReader(conn)
+		}
+		answered := func(r *bufio.Reader) bool {
+			resp, err := http.ReadResponse(r, nil)
+			return err == nil && resp.Body.Close() == nil && resp.StatusCode == http.StatusNoContent
+		}
+		_, busy := dial("/slow")
+		idle, idleReader := dial("/")
+		if !answered(idleReader) {
+			t.Fatal("the second connection got no answer")
+		}
+		synctest.Wait()
+		_, third := dial("/slow") // in the place of the idle one
+		synctest.Wait()
+		if _, err := idle.Read(make([]byte, 1)); err == nil {
+			t.Error("the idle connection is still open")
+		}
+		if _, fourth := dial("/"); answered(fourth) {
+			t.Error("a connection too many got an answer")
+		}
+		if !answered(busy) || !answered(third) {
+			t.Error("connections at work got no answer")
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}

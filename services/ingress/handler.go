@@ -13,6 +13,13 @@ import (
 	"github.com/trunkline-sms/trunkline/services/ingress/queueapi"
 )
 
+// What senders' posts may be under way at a time, and what phones' reports may be: about what is stored in a tenth of a
+// second. More of them would be stored no sooner, and each would wait longer.
+const (
+	maxUnderWay = 512      // requests
+	maxBodies   = 16 << 20 // bytes
+)
+
 // handler is the whole HTTP side: every dialect mounts its own routes.
 func (i *Ingress) handler() http.Handler {
 	gin.SetMode(gin.ReleaseMode)
@@ -31,7 +38,9 @@ func (i *Ingress) handler() http.Handler {
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
 	r.NoRoute(answer(http.StatusNotFound, "not_found", "Not found"))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
-	queueapi.Mount(r, i.core)
+	queueapi.Mount(r, i.core, queueapi.Gates{
+		Senders: httpx.NewGate(maxUnderWay, maxBodies), Phones: httpx.NewGate(maxUnderWay, maxBodies),
+	})
 	return r
 }
 

@@ -62,9 +62,12 @@ func New(cfg Config, d Deps) *Ingress {
 	return i
 }
 
+// maxWaiting bounds the bytes that wait to be committed to a stream: a few seconds of work.
+const maxWaiting = 16 << 20
+
 func (i *Ingress) committer(stream string, observe observer) *bus.Committer {
 	c := bus.NewCommitter(i.deps.Bus, stream, bus.CommitterOptions{
-		Threshold: i.cfg.BatchThreshold, Observe: observe, Now: i.deps.Now,
+		Threshold: i.cfg.BatchThreshold, MaxWaiting: maxWaiting, Observe: observe, Now: i.deps.Now,
 	})
 	i.committers = append(i.committers, c)
 	return c

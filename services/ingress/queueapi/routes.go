@@ -22,9 +22,12 @@ type Core interface {
 	Report(ctx context.Context, cmd core.Report) (core.Reported, error)
 }
 
+// Gates are what bodies come in by: senders in a crowd must not keep phones' reports out.
+type Gates struct{ Senders, Phones *httpx.Gate }
+
 // Mount adds the dialect's routes, with the token in the path or as a bearer.
-func Mount(r gin.IRouter, c Core) {
-	d := dialect{c}
+func Mount(r gin.IRouter, c Core, g Gates) {
+	d := dialect{c, g}
 	for _, prefix := range []string{"/api/:token", "/api"} {
 		r.POST(prefix+"/queue", d.admitted(d.queue))
 		r.GET(prefix+"/get_messages", d.admitted(d.messages))
@@ -32,7 +35,10 @@ func Mount(r gin.IRouter, c Core) {
 	}
 }
 
-type dialect struct{ core Core }
+type dialect struct {
+	core  Core
+	gates Gates
+}
 
 // admitted calls h for a caller who may, and answers what h or the core refuses.
 func (d dialect) admitted(h func(*gin.Context, core.Caller) error) gin.HandlerFunc {
@@ -63,10 +69,11 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}
-	body, err := httpx.ReadBody(c.Request, maxBody)
+	body, leave, err := d.gates.Senders.Enter(c.Request, maxBody)
 	if err != nil {
 		return err
 	}
+	defer leave()
 	in, err := parseQueue(body)
 	if err != nil {
 		return err
@@ -113,10 +120,11 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 }
 
 func (d dialect) status(c *gin.Context, caller core.Caller) error {
-	body, err := httpx.ReadBody(c.Request, maxBody)
+	body, leave, err := d.gates.Phones.Enter(c.Request, maxBody)
 	if err != nil {
 		return err
 	}
+	defer leave()
 	in, err := parseStatus(body)
 	if err != nil {
 		return err
