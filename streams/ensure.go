@@ -55,7 +55,18 @@ func Ensure(ctx context.Context, js jetstream.JetStream, d Deployment, create bo
 	for _, bucket := range []jetstream.KeyValueConfig{d.Accounts(), d.Devices(), d.Claims()} {
 		problems = append(problems, ensureBucket(ctx, js, bucket, create))
 	}
+	problems = append(problems, ensureReleases(ctx, js, d, create)...)
 	return errors.Join(problems...)
+}
+
+// EnsureReleases is the part of Ensure that deployments of the first version
+// lack: there it is right to create in one that has begun.
+func EnsureReleases(ctx context.Context, js jetstream.JetStream, d Deployment, create bool) error {
+	return errors.Join(ensureReleases(ctx, js, d, create)...)
+}
+
+func ensureReleases(ctx context.Context, js jetstream.JetStream, d Deployment, create bool) []error {
+	return []error{ensureStream(ctx, js, d.Release(), create), ensureApks(ctx, js, d.Apks(), create)}
 }
 
 // FindShards reads the number of shards that the deployment began with.
@@ -109,6 +120,29 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.Ke
 	}
 	if _, err := js.CreateKeyValue(ctx, want); err != nil {
 		return fmt.Errorf("create bucket %s: %w", want.Bucket, err)
+	}
+	return nil
+}
+
+func ensureApks(ctx context.Context, js jetstream.JetStream, want jetstream.ObjectStoreConfig, create bool) error {
+	const name = "OBJ_" + ApksBucket
+	stream, err := js.Stream(ctx, name)
+	switch {
+	case err == nil:
+		have := stream.CachedInfo().Config
+		if have.MaxBytes != want.MaxBytes || have.MaxAge != want.TTL || have.Storage != want.Storage || have.Replicas != want.Replicas {
+			return &Difference{name, []string{fmt.Sprintf(
+				"max_bytes %d ttl %v storage %v replicas %d, want max_bytes %d ttl %v storage %v replicas %d",
+				have.MaxBytes, have.MaxAge, have.Storage, have.Replicas, want.MaxBytes, want.TTL, want.Storage, want.Replicas)}}
+		}
+		return nil
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("look up object store %s: %w", want.Bucket, err)
+	case !create:
+		return &Missing{name}
+	}
+	if _, err := js.CreateObjectStore(ctx, want); err != nil {
+		return fmt.Errorf("create object store %s: %w", want.Bucket, err)
 	}
 	return nil
 }

@@ -22,6 +22,8 @@ func TestDefinitionsAreGolden(t *testing.T) {
 		"accounts":  d.Accounts(),
 		"devices":   d.Devices(),
 		"claims":    d.Claims(),
+		"RELEASE":   d.Release(),
+		"apks":      d.Apks(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := json.MarshalIndent(definition, "", "  ")

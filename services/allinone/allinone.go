@@ -24,6 +24,7 @@ import (
 	"github.com/trunkline-sms/trunkline/services/dispatcher"
 	"github.com/trunkline-sms/trunkline/services/ingress"
 	"github.com/trunkline-sms/trunkline/services/quota"
+	"github.com/trunkline-sms/trunkline/services/version"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -138,7 +139,8 @@ func connect(cfg Config, d Deps, engine *natsd.Server, dir string) (*parts, erro
 	forIngress, err := deps("ingress")
 	forQuota, err2 := deps("quota")
 	forDispatcher, err3 := deps("dispatcher")
-	if err := errors.Join(err, err2, err3); err != nil {
+	forVersion, err4 := deps("version")
+	if err := errors.Join(err, err2, err3, err4); err != nil {
 		return nil, err
 	}
 	p.front = ingress.New(cfg.Ingress, ingress.Deps{
@@ -147,6 +149,7 @@ func connect(cfg Config, d Deps, engine *natsd.Server, dir string) (*parts, erro
 	p.back = []service.Service{
 		quota.New(cfg.Quota, quota.Deps{Deps: forQuota, Shards: shards}),
 		dispatcher.New(cfg.Dispatcher, dispatcher.Deps{Deps: forDispatcher, Shards: shards}),
+		version.New(version.Deps{Deps: forVersion, Room: engine.Disk().Room}),
 	}
 	return p, nil
 }

@@ -78,8 +78,9 @@ func (c Config) check() error {
 		return fmt.Errorf("engine.reserve_percent: want 0 to 90, not %d", e.ReservePercent)
 	case e.ReserveMin < 0:
 		return fmt.Errorf("engine.reserve_min: want 0 or more")
-	case e.MaxStore != 0 && e.MaxStore < config.Size(e.Shards)*(e.EnqueueMaxBytes+e.StatusMaxBytes):
-		return fmt.Errorf("engine.max_store: want 0, or at least what the limits of %d shards add up to", e.Shards)
+	case e.MaxStore != 0 && e.MaxStore < config.Size(e.Shards)*(e.EnqueueMaxBytes+e.StatusMaxBytes)+streams.ReleaseBytes:
+		return fmt.Errorf("engine.max_store: want 0, or at least what the limits of %d shards and %v for app releases add up to",
+			e.Shards, config.Size(streams.ReleaseBytes))
 	}
 	if err := c.Ingress.Check(); err != nil {
 		return fmt.Errorf("ingress.%w", err)

@@ -19,6 +19,7 @@ import (
 	"github.com/trunkline-sms/trunkline/services/dispatcher"
 	"github.com/trunkline-sms/trunkline/services/ingress"
 	"github.com/trunkline-sms/trunkline/services/quota"
+	"github.com/trunkline-sms/trunkline/services/version"
 )
 
 // A stopped server's directory can be copied, also without its projections.
@@ -98,6 +99,7 @@ func TestMetricsPage(t *testing.T) {
 	deps := service.Deps{Bus: &bus.Bus{}, Log: zap.NewNop(), Metrics: described}
 	_ = quota.New(quota.DefaultConfig(), quota.Deps{Deps: deps, Shards: 1})
 	_ = dispatcher.New(dispatcher.DefaultConfig(), dispatcher.Deps{Deps: deps, Shards: 1})
+	_ = version.New(version.Deps{Deps: deps})
 	_ = ingress.New(ingress.DefaultConfig(), ingress.Deps{Deps: deps, Shards: 1, Listener: httpx.NewMemory()})
 
 	want := described.names()

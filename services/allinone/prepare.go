@@ -25,6 +25,10 @@ const DefaultAccount = "default"
 // to make them anew would destroy what is left of them.
 const createdFile = "created"
 
+// releasesFile says the same of what belongs to app releases, which directories
+// of the first version lack.
+const releasesFile = "created-releases"
+
 // prepare makes the engine hold what the services expect. On the first start it
 // gives the token of the account it made.
 func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (secret.String, error) {
@@ -34,11 +38,12 @@ func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (sec
 	}
 	defer b.Conn.Close()
 
-	created := filepath.Join(cfg.Data, "engine", createdFile)
-	_, err = os.Stat(created)
-	first := errors.Is(err, os.ErrNotExist)
-	if err != nil && !first {
-		return "", fmt.Errorf("look for %s: %w", created, err)
+	first, err := lacks(cfg, createdFile)
+	if err != nil {
+		return "", err
+	}
+	if err := ensureReleases(ctx, cfg, b, first); err != nil {
+		return "", err
 	}
 	if err := ensure(ctx, cfg, d.Log, b, first); err != nil {
 		return "", err
@@ -56,7 +61,41 @@ func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (sec
 	if err := syncDirs(cfg.Data); err != nil {
 		return "", err
 	}
-	return token, writeSynced(created, []byte("The streams of this directory were made once and are never made anew.\n"))
+	return token, note(cfg, createdFile)
+}
+
+// lacks says whether the directory lacks a file that says what was made.
+func lacks(cfg Config, name string) (bool, error) {
+	path := filepath.Join(cfg.Data, "engine", name)
+	_, err := os.Stat(path)
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		return err != nil, nil
+	}
+	return false, fmt.Errorf("look for %s: %w", path, err)
+}
+
+func note(cfg Config, name string) error {
+	return writeSynced(filepath.Join(cfg.Data, "engine", name), []byte("The streams of this directory were made once and are never made anew.\n"))
+}
+
+// ensureReleases makes what belongs to app releases, once. A directory whose
+// other streams were lost gets none: ensure names those.
+func ensureReleases(ctx context.Context, cfg Config, b *bus.Bus, first bool) error {
+	missing, err := lacks(cfg, releasesFile)
+	if err != nil || !missing {
+		return err
+	}
+	if _, err := streams.FindShards(ctx, b.JS); err != nil && !first {
+		return nil
+	}
+	err = streams.EnsureReleases(ctx, b.JS, streams.Deployment{Replicas: 1}, true)
+	if err == nil {
+		err = syncDirs(cfg.Data)
+	}
+	if err != nil {
+		return err
+	}
+	return note(cfg, releasesFile)
 }
 
 // ensure makes the streams in a fresh directory. Elsewhere it tells what differs

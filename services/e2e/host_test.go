@@ -97,8 +97,8 @@ func (s *trunkline) within(t *testing.T) *trunkline {
 func (s *trunkline) projections() []string {
 	s.Helper()
 	files, err := filepath.Glob(filepath.Join(s.dir, "projections", "*.db"))
-	if err != nil || len(files) != 1+int(s.shards) {
-		s.Fatalf("got projections %v, %v, want quota's and one a shard", files, err)
+	if err != nil || len(files) != 2+int(s.shards) {
+		s.Fatalf("got projections %v, %v, want quota's, the releases' and one a shard", files, err)
 	}
 	return files
 }

@@ -141,6 +141,8 @@ var words = map[reflect.Type]string{
 	reflect.TypeFor[string]():              "text",
 	reflect.TypeFor[int]():                 "integer",
 	reflect.TypeFor[uint64]():              "integer",
+	reflect.TypeFor[int64]():               "integer",
+	reflect.TypeFor[streams.VersionCode](): "integer",
 }
 
 // fieldsOf lists the fields of a kind as the page should.
@@ -183,7 +185,7 @@ const (
 func fill(pattern string) string {
 	return strings.NewReplacer(
 		"<shard>", "7", "<account>", pageAccount.String(), "<target>", pageTarget.String(),
-		"<priority>", "high", "<class>", "other", "<hash>", strings.Split(streams.KeySubject(7, pageAccount, "key"), ".")[4],
+		"<priority>", "high", "<class>", "other", "<code>", "5", "<hash>", strings.Split(streams.KeySubject(7, pageAccount, "key"), ".")[4],
 	).Replace(pattern)
 }
 
@@ -204,6 +206,10 @@ func placeOf(t *testing.T, kind event.Kind) (stream, subject string) {
 		return streams.StatusStream(7), streams.ReportSubject(7, pageAccount)
 	case event.KindHorizon:
 		return streams.StatusStream(7), streams.HorizonSubject(7)
+	case event.KindPublished, event.KindActivated, event.KindWithdrawn:
+		return streams.ReleaseStream, streams.ReleaseSubject(5)
+	case event.KindDownloaded:
+		return streams.ReleaseStream, streams.DownloadSubject(5)
 	}
 	t.Fatalf("say here where %s is published", kind)
 	return "", ""

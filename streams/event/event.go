@@ -28,6 +28,11 @@ const (
 	KindRequeued  Kind = "messages.requeued.v1"
 	KindReported  Kind = "messages.reported.v1"
 	KindHorizon   Kind = "horizon.v1"
+
+	KindPublished  Kind = "release.published.v1"
+	KindActivated  Kind = "release.activated.v1"
+	KindWithdrawn  Kind = "release.withdrawn.v1"
+	KindDownloaded Kind = "release.downloaded.v1"
 )
 
 // Event is one of this package's structs.

@@ -1,0 +1,156 @@
+// Package version keeps the releases of the gateway app: which there are, which
+// one apps are told to have, and how often each was downloaded.
+package version
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/object"
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/pkg/service"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// Projection names the service's projection in requests about it.
+const Projection = "version"
+
+// Deps is what the service is made of.
+type Deps struct {
+	service.Deps
+	Room func() error // why no file may be stored now, as bus.ErrNotStored; nil: it always may
+}
+
+// Version is one instance of the service. Any number may run: each decision
+// names the one before it.
+type Version struct {
+	bus   *bus.Bus
+	path  string
+	log   *zap.Logger
+	now   func() time.Time
+	room  func() error
+	lag   prometheus.Gauge
+	store *object.Store
+
+	deciding sync.Mutex // decisions of one instance take turns
+
+	file *projection.File // set by Run
+}
+
+// New makes an instance that does nothing until Run.
+func New(d Deps) *Version {
+	if d.Room == nil {
+		d.Room = func() error { return nil }
+	}
+	return &Version{
+		bus:   d.Bus,
+		path:  filepath.Join(d.Dir, Projection+".db"),
+		log:   d.Log.Named("version"),
+		now:   d.Now,
+		room:  d.Room,
+		store: object.Open(d.Bus, streams.ApksBucket),
+		lag: promauto.With(d.Metrics).NewGauge(prometheus.GaugeOpts{
+			Name: "trunkline_version_lag_events",
+			Help: "Events stored and not folded yet.",
+		}),
+	}
+}
+
+// Name is version.
+func (*Version) Name() string { return "version" }
+
+// Run folds and answers. The stream and the object store must be there. The end
+// of ctx is no error.
+func (v *Version) Run(ctx context.Context) error {
+	err := v.run(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil
+	}
+	if v.file != nil {
+		err = errors.Join(err, v.file.Close())
+	}
+	return err
+}
+
+func (v *Version) run(ctx context.Context) error {
+	var err error
+	v.file, err = projection.Open(v.path, v.bus, fold{}, projection.Options{Render: render, Log: v.log})
+	if err != nil {
+		return fmt.Errorf("open projection %s: %w", Projection, err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return v.file.Run(ctx) })
+	g.Go(func() error { return v.serveProjection(ctx) })
+	g.Go(func() error {
+		// One that is still folding would not know of releases.
+		if err := v.file.Ready(ctx); err != nil {
+			return err
+		}
+		return v.serve(ctx)
+	})
+	g.Go(func() error { return v.every(ctx, lagEvery, v.measureLag) })
+	g.Go(func() error { return v.every(ctx, sweepEvery, v.sweep) })
+	return g.Wait()
+}
+
+// every does something now and again and again, until ctx is done.
+func (v *Version) every(ctx context.Context, pause time.Duration, do func(context.Context)) error {
+	again := time.NewTicker(pause)
+	defer again.Stop()
+	for {
+		do(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again.C:
+		}
+	}
+}
+
+const lagEvery = 10 * time.Second
+
+func (v *Version) measureLag(ctx context.Context) {
+	lag, err := v.file.Lag(ctx)
+	if err == nil { // else the fold itself says what is wrong
+		v.lag.Set(float64(lag[streams.ReleaseStream]))
+	}
+}
+
+const (
+	sweepEvery = time.Hour
+	// unfinished is how long an upload may rest, or wait for its release, before
+	// it counts as abandoned: by a command that was killed.
+	unfinished = time.Hour
+	// publishWithin is how soon after its upload a file must be published. It is
+	// less than unfinished, so that no sweep removes a release's file.
+	publishWithin = unfinished / 2
+)
+
+// sweep removes files that belong to no release.
+func (v *Version) sweep(ctx context.Context) {
+	book, err := v.current(ctx)
+	if err != nil {
+		return
+	}
+	kept := map[string]bool{}
+	for _, one := range book.versions {
+		kept[one.Object] = !one.Withdrawn
+	}
+	removed, err := v.store.Sweep(ctx, v.now().Add(-unfinished), func(name string) bool { return kept[name] })
+	if removed > 0 {
+		v.log.Info("files of no release removed", zap.Int("files", removed))
+	}
+	if err != nil && ctx.Err() == nil {
+		v.log.Warn("files of no release not removed", zap.Error(err))
+	}
+}
