@@ -17,7 +17,7 @@ const (
 	// kept is how long a message and its events are known.
 	kept = 30 * 24 * time.Hour
 	// horizonEvery is how often the horizon moves.
-	horizonEvery = 24 * time.Hour
+	horizonEvery = time.Hour
 	// retryAfter follows a decision that could not be stored.
 	retryAfter = time.Second
 	// patience bounds one decision.
@@ -206,14 +206,14 @@ func (l *lease) renewal(now time.Time) (time.Time, bool) {
 	return until, until.After(l.until) && until.After(now)
 }
 
-// moveHorizon moves the horizon if a day has passed, and says when it is due
-// next.
+// moveHorizon moves the horizon to where it is due, and says when it is due
+// next. It moves by the hour, however far, for all that one event drops is
+// dropped in one transaction.
 func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	aged := false
 	for {
-		now := s.now()
 		var before time.Time
 		var last uint64
 		err := s.view(func(v view) error {
@@ -221,19 +221,12 @@ func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 			return nil
 		})
 		if err != nil {
-			return now, err
-		}
-		if due := before.Add(kept + horizonEvery); due.After(now) {
-			return due, nil
+			return time.Time{}, err
 		}
 		if aged {
 			last = 0
 		}
-		m, err := event.Message(streams.HorizonSubject(s.number), event.Horizon{Before: now.Add(-kept)})
-		if err != nil {
-			return now, err
-		}
-		seq, err := s.deps.Bus.PublishFenced(ctx, m, last)
+		next, seq, err := s.publishHorizons(ctx, before, last)
 		var wrong *bus.WrongLast
 		switch {
 		case errors.As(err, &wrong) && wrong.Last == 0:
@@ -242,10 +235,36 @@ func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 		case errors.As(err, &wrong): // another dispatcher moved it
 			seq = wrong.Last
 		case err != nil:
-			return now, fmt.Errorf("move horizon: %w", err)
+			return time.Time{}, fmt.Errorf("move horizon: %w", err)
+		case seq == 0:
+			return next, nil
 		}
 		if err := s.file.Wait(ctx, s.status, seq); err != nil {
-			return now, fmt.Errorf("fold horizon: %w", err)
+			return time.Time{}, fmt.Errorf("fold horizon: %w", err)
 		}
+	}
+}
+
+// publishHorizons moves the horizon on from before, the event last. It gives
+// when the horizon is due next, and the last event published, if any.
+func (s *shard) publishHorizons(ctx context.Context, before time.Time, last uint64) (due time.Time, seq uint64, err error) {
+	for {
+		now := s.now()
+		if due = before.Add(kept + horizonEvery); due.After(now) {
+			return due, seq, nil
+		}
+		if to := now.Add(-kept); before.IsZero() {
+			before = to
+		} else {
+			before = earlier(to, before.Add(horizonEvery))
+		}
+		m, err := event.Message(streams.HorizonSubject(s.number), event.Horizon{Before: before})
+		if err != nil {
+			return due, 0, err
+		}
+		if last, err = s.deps.Bus.PublishFenced(ctx, m, last); err != nil {
+			return due, 0, err
+		}
+		seq = last
 	}
 }
