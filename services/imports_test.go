@@ -57,10 +57,10 @@ var rules = []rule{
 		func(s source) bool { return s.imports == "pkg/bustest" && s.folder != "pkg/bustest" && !s.test },
 	},
 	{
-		"services meet in streams and request subjects only, so that each can run alone; allinone, operator and cmd wire them, e2e and simulation test them together",
+		"services meet in streams and request subjects only, so that each can run alone; allinone, apart, operator and cmd wire them, e2e and simulation test them together",
 		func(s source) bool {
 			from, to := serviceOf(s.folder), serviceOf(s.imports)
-			return from != "" && to != "" && from != to && !slices.Contains([]string{"allinone", "operator", "cmd", "e2e", "simulation"}, from)
+			return from != "" && to != "" && from != to && !slices.Contains([]string{"allinone", "apart", "operator", "cmd", "e2e", "simulation"}, from)
 		},
 	},
 	{
@@ -202,6 +202,7 @@ func TestImportRules(t *testing.T) {
 		{"services/quota/quota_test.go", module + "services/dispatcher", "services meet in streams"},
 		{"services/quotas/quota.go", module + "services/quota", "services meet in streams"},
 		{"services/allinone/allinone.go", module + "services/quota", ""},
+		{"services/apart/apart.go", module + "services/quota", ""},
 		{"services/operator/account.go", module + "services/quota", ""},
 		{"services/cmd/trunkline/main.go", module + "services/allinone", ""},
 		{"services/ingress/core/core.go", gin, "ingress/core is"},

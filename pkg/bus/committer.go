@@ -101,7 +101,6 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 		bus:    b,
 		stream: stream,
 		now:    o.Now,
-		inbox:  nats.NewInbox() + ".",
 		// The random part alone: every stored message of a batch carries it.
 		batchPrefix: nuid.Next()[:12],
 		answers:     make(chan *nats.Msg, 4*MaxRequest),

@@ -46,6 +46,7 @@ type round struct {
 }
 
 func (r *round) open() error {
+	r.inbox = r.bus.Conn.NewInbox() + "."
 	sub, err := r.bus.Conn.ChanSubscribe(r.inbox+"*", r.answers)
 	if err != nil {
 		return err

@@ -89,8 +89,17 @@ func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 			break
 		}
 	}
-	if err == nil {
-		err = b.flush(ctx)
+	for err == nil {
+		// An engine that is away is told of the endpoints when it is back.
+		flushed := b.flush(ctx)
+		if flushed == nil {
+			break
+		}
+		if ctx.Err() != nil || b.Conn.IsClosed() {
+			err = flushed
+			break
+		}
+		pause(ctx, retryPause)
 	}
 	if err == nil {
 		if o.Ready != nil {
@@ -181,6 +190,15 @@ func (s *serving) send(reply string, answer []byte, err error) error {
 	}
 	header := nats.Header{micro.ErrorCodeHeader: {string(f.Kind)}, micro.ErrorHeader: {f.Text}}
 	return s.conn.PublishMsg(&nats.Msg{Subject: reply, Header: header, Data: data})
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 func (s *serving) close() {

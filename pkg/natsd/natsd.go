@@ -280,9 +280,14 @@ func connOptions(name string, key nkeys.KeyPair, log *zap.Logger) []nats.Option 
 	if err != nil {
 		return []nats.Option{func(*nats.Options) error { return fmt.Errorf("read engine key: %w", err) }}
 	}
+	return append(commonOptions(name, log.With(zap.String("connection", name))), nats.Nkey(public, key.Sign))
+}
+
+// commonOptions are those of any connection: it buffers nothing while the
+// engine is away, and tries for ever to find it again.
+func commonOptions(name string, log *zap.Logger) []nats.Option {
 	return []nats.Option{
 		nats.Name(name),
-		nats.Nkey(public, key.Sign),
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(100 * time.Millisecond),
@@ -291,7 +296,7 @@ func connOptions(name string, key nkeys.KeyPair, log *zap.Logger) []nats.Option 
 			if sub != nil {
 				subject = sub.Subject
 			}
-			log.Warn("connection error", zap.String("connection", name), zap.String("subject", subject), zap.Error(err))
+			log.Warn("connection error", zap.String("subject", subject), zap.Error(err))
 		}),
 	}
 }

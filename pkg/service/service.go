@@ -51,3 +51,25 @@ func Run(ctx context.Context, s ...Service) error {
 	}
 	return g.Wait()
 }
+
+// RunInOrder is Run for two groups, of which back ends only after front has returned: front needs its answers until
+// then. A failure in either ends both.
+func RunInOrder(ctx context.Context, front, back []Service) error {
+	if len(back) == 0 {
+		return Run(ctx, front...)
+	}
+	frontCtx, stopFront := context.WithCancel(ctx)
+	defer stopFront()
+	backCtx, stopBack := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBack()
+	var g errgroup.Group
+	g.Go(func() error {
+		defer stopBack()
+		return Run(frontCtx, front...)
+	})
+	g.Go(func() error {
+		defer stopFront()
+		return Run(backCtx, back...)
+	})
+	return g.Wait()
+}

@@ -57,7 +57,7 @@ type Started struct {
 // When it returns nothing of it runs any more, and all that was answered is
 // stored.
 func Run(ctx context.Context, cfg Config, d Deps) (err error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return err
 	}
 	if d.Now == nil {

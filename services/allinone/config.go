@@ -17,6 +17,7 @@ type Config struct {
 	HTTP       string            `yaml:"http" doc:"Address that senders and phones reach the server at; :8080 listens on every network."`
 	Data       string            `yaml:"data" doc:"Data directory: streams, projections and keys; only one server may run on it."`
 	Engine     Engine            `yaml:"engine" doc:"The engine that keeps the streams."`
+	NATS       NATS              `yaml:"nats" doc:"The cluster that parts meet in which run apart; without urls the engine is embedded."`
 	Log        Log               `yaml:"log" doc:"The log, on standard error: lines for people on a terminal, else JSON."`
 	Ingress    ingress.Config    `yaml:"ingress" doc:"The HTTP side."`
 	Quota      quota.Config      `yaml:"quota" doc:"Monthly limits."`
@@ -32,6 +33,16 @@ type Engine struct {
 	ReservePercent  int         `yaml:"reserve_percent" doc:"Percent of the disk that senders' messages leave free, so that reports still fit: below it senders get 503; 0 leaves only reserve_min."`
 	ReserveMin      config.Size `yaml:"reserve_min" doc:"Least that senders' messages leave free on the disk; with both 0 nothing is kept, and a full disk stops everything."`
 	Shards          int         `yaml:"shards" doc:"Pairs of streams that accounts are spread over, 1 to 64; 1 is best on one disk; fixed when the data directory is made."`
+}
+
+// NATS is the settings of parts that run apart.
+type NATS struct {
+	URLs  []string `yaml:"urls" doc:"Addresses of the cluster's nodes, as in tls://nats-1:4222; none: the engine is embedded and all parts run in this process."`
+	NKey  string   `yaml:"nkey" doc:"File with the seed of the nkey; a directory has one for each part, as in ingress.nk."`
+	Creds string   `yaml:"creds" doc:"File with credentials, instead of an nkey."`
+	CA    string   `yaml:"ca" doc:"File with the certificates that the nodes are checked by; none: the system's."`
+	Cert  string   `yaml:"cert" doc:"File with the own certificate, where the nodes ask for one."`
+	Key   string   `yaml:"key" doc:"File with the key of the own certificate."`
 }
 
 // Log is the settings of the log.
@@ -52,6 +63,7 @@ func DefaultConfig() Config {
 			ReserveMin:      128 << 20,
 			Shards:          1,
 		},
+		NATS:       NATS{URLs: []string{}},
 		Log:        Log{Level: zapcore.InfoLevel},
 		Ingress:    ingress.DefaultConfig(),
 		Quota:      quota.DefaultConfig(),
@@ -61,7 +73,8 @@ func DefaultConfig() Config {
 
 const minMaxBytes = 1 << 20
 
-func (c Config) check() error {
+// Check says what is wrong with the settings.
+func (c Config) Check() error {
 	e := c.Engine
 	switch {
 	case c.HTTP == "":

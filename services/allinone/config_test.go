@@ -81,11 +81,11 @@ func TestConfigRefuses(t *testing.T) {
 	} {
 		c := DefaultConfig()
 		change(&c)
-		if err := c.check(); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if err := c.Check(); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("got error %v, want one about %s", err, want)
 		}
 	}
-	if err := DefaultConfig().check(); err != nil {
+	if err := DefaultConfig().Check(); err != nil {
 		t.Errorf("the defaults: %v", err)
 	}
 }

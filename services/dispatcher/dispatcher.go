@@ -26,15 +26,34 @@ type Dispatcher struct {
 	cfg     Config
 	deps    Deps
 	metrics *metrics
+
+	opened chan struct{} // closed when Run has opened the shards
+	shards []*shard
 }
 
 // New makes a dispatcher over all shards. It does nothing before Run.
 func New(cfg Config, d Deps) *Dispatcher {
-	return &Dispatcher{cfg: cfg, deps: d, metrics: newMetrics(d.Metrics)}
+	return &Dispatcher{cfg: cfg, deps: d, metrics: newMetrics(d.Metrics), opened: make(chan struct{})}
 }
 
 // Name is "dispatcher".
 func (d *Dispatcher) Name() string { return "dispatcher" }
+
+// Ready returns when everything is folded that was stored at the start. It
+// fails with ctx, and while nothing can be folded.
+func (d *Dispatcher) Ready(ctx context.Context) error {
+	select {
+	case <-d.opened:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for _, s := range d.shards {
+		if err := s.ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Run folds and serves until ctx is done.
 func (d *Dispatcher) Run(ctx context.Context) error {
@@ -54,6 +73,8 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		endpoints = append(endpoints, s.endpoints()...)
 		endpoints = append(endpoints, s.file.Endpoints(s.name())...)
 	}
+	d.shards = shards
+	close(d.opened)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range shards {
 		group.Go(func() error { return s.file.Run(ctx) })

@@ -7,7 +7,7 @@ import (
 
 // Config is what can be set about ingress.
 type Config struct {
-	BatchThreshold int           `yaml:"batch_threshold" doc:"Waiting messages from which on they are committed as one atomic batch; fewer go as pipelined singles. Very large suits a cluster."`
+	BatchThreshold int           `yaml:"batch_threshold" doc:"Waiting messages from which on they are committed as one atomic batch; fewer go as pipelined singles. On a cluster, which gathers the syncs itself, 16 means never."`
 	StopGrace      time.Duration `yaml:"stop_grace" doc:"How long requests in flight may take to finish when the server stops."`
 }
 

@@ -2,7 +2,6 @@ package quota
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -25,7 +24,7 @@ func (q *Quota) lead(ctx context.Context) error {
 			return err
 		}
 		err = q.reign(ctx, c)
-		if ctx.Err() != nil || err != nil && !errors.Is(err, errLeadLost) {
+		if ctx.Err() != nil || q.bus.Conn.IsClosed() {
 			return err
 		}
 		q.log.Warn("leads no more", zap.Uint64("leader", c.leader), zap.Error(err))
@@ -90,6 +89,9 @@ func (q *Quota) retry(ctx context.Context, what string, f func(context.Context) 
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if q.bus.Conn.IsClosed() {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 		q.log.Warn("trying again: "+what, zap.Error(err))
 		if err := sleep(ctx, retryEvery); err != nil {

@@ -40,6 +40,8 @@ type Quota struct {
 	ledger  *ledger
 	metrics *metrics
 
+	opened chan struct{} // closed when what Run sets is set
+
 	// Set by Run.
 	file   *projection.File
 	roster *roster
@@ -55,6 +57,7 @@ func New(cfg Config, d Deps) *Quota {
 		now:    d.Now,
 		shards: d.Shards,
 		ledger: newLedger(d.Now, d.Shards, cfg.MaxOpenGrants),
+		opened: make(chan struct{}),
 	}
 	q.metrics = newMetrics(d.Metrics, q.ledger)
 	return q
@@ -62,6 +65,20 @@ func New(cfg Config, d Deps) *Quota {
 
 // Name is quota.
 func (q *Quota) Name() string { return "quota" }
+
+// Ready returns when everything is folded that was stored at the start, so that
+// this instance can lead. It fails with ctx, and while nothing can be folded.
+func (q *Quota) Ready(ctx context.Context) error {
+	select {
+	case <-q.opened:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := q.file.Err(); err != nil {
+		return err
+	}
+	return q.file.Ready(ctx)
+}
 
 // Run folds, stands by, and serves while it leads. The buckets and streams
 // must be there. The end of ctx is no error.
@@ -77,10 +94,12 @@ func (q *Quota) Run(ctx context.Context) error {
 }
 
 func (q *Quota) run(ctx context.Context) error {
-	var err error
-	q.claims, err = q.bus.JS.KeyValue(ctx, streams.ClaimsBucket)
+	err := q.retry(ctx, "open bucket "+streams.ClaimsBucket, func(ctx context.Context) (err error) {
+		q.claims, err = q.bus.JS.KeyValue(ctx, streams.ClaimsBucket)
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("open bucket %s: %w", streams.ClaimsBucket, err)
+		return err
 	}
 	q.file, err = projection.Open(q.path, q.bus, count{q.shards}, projection.Options{
 		Committed: q.ledger.fold,
@@ -97,10 +116,24 @@ func (q *Quota) run(ctx context.Context) error {
 		q.ledger.startAt(stream, q.file.Cursor(stream))
 	}
 	q.roster = newRoster(q.now)
+	close(q.opened)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return q.file.Run(ctx) })
-	g.Go(func() error { return q.roster.watch(ctx, q.claims) })
+	g.Go(func() error {
+		// The engine ends a watch now and then, as when its node is lost.
+		for ctx.Err() == nil {
+			err := q.roster.watch(ctx, q.claims)
+			if q.bus.Conn.IsClosed() {
+				return err
+			}
+			if ctx.Err() == nil {
+				q.log.Warn("claims are watched anew", zap.Error(err))
+				_ = sleep(ctx, retryEvery)
+			}
+		}
+		return nil
+	})
 	g.Go(func() error { return q.serveProjection(ctx) })
 	g.Go(func() error { return q.measureLag(ctx) })
 	g.Go(func() error { return q.lead(ctx) })

@@ -1,6 +1,10 @@
 package request
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/trunkline-sms/trunkline/streams"
+)
 
 // IngressSeen is the subject of Seen → Saw of one ingress instance.
 func IngressSeen(instance int) string { return ingress(instance, "seen") }
@@ -30,4 +34,21 @@ type OpenGrants struct {
 // Grants are the open grants of one ingress.
 type Grants struct {
 	Grants []Grant `json:"grants"`
+}
+
+// IngressUsed is the subject of Used, which every ingress hears and none
+// answers.
+const IngressUsed = "trunkline.ingress.used"
+
+// Used says how many requests an ingress let through since it last said so.
+type Used struct {
+	By     string `json:"by"` // tells the ingresses apart, and oneself
+	Tokens []Use  `json:"tokens"`
+}
+
+// Use is what was let through of one token.
+type Use struct {
+	Token streams.TokenHash `json:"token"`
+	Rate  int               `json:"rate"` // of its plan, requests a minute
+	Count int               `json:"count"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,20 +13,27 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/config"
 	"github.com/trunkline-sms/trunkline/services/allinone"
+	"github.com/trunkline-sms/trunkline/services/apart"
 	"github.com/trunkline-sms/trunkline/services/operator"
 )
 
 type serveCommand struct {
-	Data     string `placeholder:"DIR" help:"Data directory (default ./data)."`
-	HTTP     string `name:"http" placeholder:"ADDRESS" help:"Address for senders and phones (default 127.0.0.1:8080)."`
-	Config   string `placeholder:"FILE" env:"TRUNKLINE_CONFIG" help:"Settings; configs/trunkline.yaml has them all."`
-	LogLevel string `placeholder:"LEVEL" help:"debug, info, warn or error (default info)."`
+	Parts    []string `arg:"" optional:"" enum:"ingress,quota,dispatcher" help:"Parts to run in this process, over the cluster that --nats names: ingress, quota, dispatcher. None: all."`
+	Data     string   `placeholder:"DIR" help:"Data directory (default ./data)."`
+	HTTP     string   `name:"http" placeholder:"ADDRESS" help:"Address for senders and phones (default 127.0.0.1:8080)."`
+	NATS     string   `name:"nats" placeholder:"URLS" help:"Nodes of a NATS cluster to join instead of embedding the engine, with commas between."`
+	Config   string   `placeholder:"FILE" env:"TRUNKLINE_CONFIG" help:"Settings; configs/trunkline.yaml has them all."`
+	LogLevel string   `placeholder:"LEVEL" help:"debug, info, warn or error (default info)."`
 }
 
 func (serveCommand) Help() string {
 	return `Settings come from --config FILE, then from variables such as TRUNKLINE_HTTP, then from the flags.
 The first start makes an account and prints its token. SIGTERM and SIGINT stop the server; requests in flight are
 answered, and a second signal ends it at once.
+
+With --nats, or nats.urls in the settings, no engine is embedded: parts of a deployment run apart over a cluster, any
+number of each: trunkline serve ingress --nats tls://nats-1:4222,tls://nats-2:4222. Each waits for what it needs and says
+so in /health/ready.
 
 Example:
 
@@ -42,6 +50,18 @@ func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	}
 	log := allinone.NewLog(os.Stderr, cfg.Log.Level)
 	defer endInTime(ctx, cfg.Ingress.StopGrace+stopMargin, log)()
+	if len(cfg.NATS.URLs) > 0 {
+		return apart.Run(ctx, cfg, c.Parts, apart.Deps{
+			Log:     log,
+			Version: semantic(),
+			Listening: func(url string) {
+				_, _ = fmt.Fprintf(t.Out, "Trunkline listens at %s\n", url)
+			},
+		})
+	}
+	if len(c.Parts) > 0 {
+		return errors.New("parts run apart over a cluster only: name it with --nats, or name no part")
+	}
 	return allinone.Run(ctx, cfg, allinone.Deps{
 		Log:     log,
 		Version: semantic(),
@@ -66,6 +86,9 @@ func (c *serveCommand) settings(env []string) (allinone.Config, error) {
 	}
 	if c.HTTP != "" {
 		cfg.HTTP = c.HTTP
+	}
+	if c.NATS != "" {
+		cfg.NATS.URLs = strings.Split(c.NATS, ",")
 	}
 	if c.LogLevel != "" {
 		level, err := zapcore.ParseLevel(c.LogLevel)

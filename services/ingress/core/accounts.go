@@ -20,6 +20,7 @@ import (
 type accounts struct {
 	log    *zap.Logger
 	loaded chan struct{} // closed once the bucket has been read
+	once   sync.Once
 
 	mu       sync.RWMutex
 	accounts map[string]*streams.Account // by key in the bucket
@@ -92,9 +93,9 @@ func (a *accounts) follow(ctx context.Context, bucket jetstream.KeyValue) error 
 			case !ok && ctx.Err() != nil:
 				return nil
 			case !ok:
-				return errors.New("watch accounts: the connection was closed")
+				return errors.New("watch accounts: the watch has ended")
 			case entry == nil:
-				close(a.loaded)
+				a.once.Do(func() { close(a.loaded) })
 			default:
 				a.apply(entry)
 			}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -51,6 +52,7 @@ type Core struct {
 	status   []Committer
 	identity Identity
 	room     func() error
+	log      *zap.Logger
 	now      func() time.Time
 
 	accounts *accounts
@@ -73,6 +75,7 @@ func New(o Options) *Core {
 		status:   o.Status,
 		identity: o.Identity,
 		room:     o.Room,
+		log:      o.Log,
 		now:      o.Now,
 		accounts: newAccounts(o.Log),
 		rates:    newRates(),
@@ -82,13 +85,37 @@ func New(o Options) *Core {
 	}
 }
 
-// Run follows the accounts until ctx is done.
+// followAgain is after how long the accounts are followed again when the engine has ended it.
+const followAgain = time.Second
+
+// Run follows the accounts, and tells other ingresses what is used of the rates, until ctx is done.
 func (c *Core) Run(ctx context.Context) error {
-	bucket, err := c.bus.JS.KeyValue(ctx, streams.AccountsBucket)
-	if err != nil {
+	var sharing sync.WaitGroup
+	defer sharing.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sharing.Go(func() { c.shareRates(ctx) })
+	for {
+		err := c.follow(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
+		if c.bus.Conn.IsClosed() {
+			return err
+		}
+		c.log.Warn("accounts are followed anew", zap.Error(err))
+		timer := time.NewTimer(followAgain)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+func (c *Core) follow(ctx context.Context) error {
+	bucket, err := c.bus.JS.KeyValue(ctx, streams.AccountsBucket)
+	if err != nil {
 		return fmt.Errorf("open bucket %s: %w", streams.AccountsBucket, err)
 	}
 	return c.accounts.follow(ctx, bucket)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 // Rate is where a token stands. Limit 0 means that it has no rate.
@@ -30,7 +31,8 @@ type rates struct {
 
 type bucket struct {
 	*rate.Limiter
-	used time.Time
+	used  time.Time
+	taken int // requests that other ingresses have not been told of
 }
 
 func newRates() *rates { return &rates{buckets: map[streams.TokenHash]*bucket{}} }
@@ -40,12 +42,17 @@ func (r *rates) take(token streams.TokenHash, limit int, now time.Time) (Rate, e
 	if limit <= 0 {
 		return Rate{}, nil
 	}
+	r.mu.Lock()
 	b := r.bucket(token, limit, now)
+	r.mu.Unlock()
 	each := per / time.Duration(limit)
 	ok := b.AllowN(now, 1)
 	tokens := b.TokensAt(now)
 	stands := Rate{Limit: limit, Remaining: int(max(tokens, 0) + 1e-6), Reset: time.Duration((float64(limit) - tokens) * float64(each))}
 	if ok {
+		r.mu.Lock()
+		b.taken++
+		r.mu.Unlock()
 		return stands, nil
 	}
 	f := fault.New(fault.RateLimited, "rate_limited", "Too many requests")
@@ -53,9 +60,8 @@ func (r *rates) take(token streams.TokenHash, limit int, now time.Time) (Rate, e
 	return stands, f
 }
 
+// bucket gives a token's. The caller holds the lock.
 func (r *rates) bucket(token streams.TokenHash, limit int, now time.Time) *bucket {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if now.Sub(r.swept) >= per {
 		for token, b := range r.buckets {
 			if now.Sub(b.used) >= per {
@@ -75,4 +81,38 @@ func (r *rates) bucket(token streams.TokenHash, limit int, now time.Time) *bucke
 	}
 	b.used = now
 	return b
+}
+
+// use lists what was taken since it was asked for last.
+func (r *rates) use() []request.Use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []request.Use
+	for token, b := range r.buckets {
+		if b.taken > 0 {
+			all = append(all, request.Use{Token: token, Rate: b.Burst(), Count: b.taken})
+			b.taken = 0
+		}
+	}
+	return all
+}
+
+// took takes off what another ingress let through. A token may so come to owe
+// what two let through at once, at most its rate.
+func (r *rates) took(one request.Use, now time.Time) {
+	if one.Rate <= 0 || one.Count <= 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.buckets[one.Token]
+	if b == nil {
+		b = r.bucket(one.Token, one.Rate, now)
+	}
+	// Here the account may have been seen to change, and there not yet.
+	owed := int(float64(b.Burst()) + b.TokensAt(now))
+	if n := min(one.Count, b.Burst(), owed); n > 0 {
+		b.ReserveN(now, n)
+	}
+	b.used = now
 }

@@ -1,0 +1,57 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// shareEvery is how often ingresses tell each other what was used of the
+	// rates: a token can have more than its rate by what it sends in this time.
+	shareEvery = time.Second
+	// shareMost bounds the tokens of one message.
+	shareMost = 10_000
+)
+
+// shareRates tells other ingresses what this one lets through, and takes off
+// what they do. Who does not hear of it lets more through: that is no reason to
+// refuse anybody.
+func (c *Core) shareRates(ctx context.Context) {
+	self := nuid.Next()
+	heard, err := c.bus.Conn.Subscribe(request.IngressUsed, func(m *nats.Msg) {
+		var told request.Used
+		if json.Unmarshal(m.Data, &told) != nil || told.By == self {
+			return
+		}
+		for _, one := range told.Tokens {
+			c.rates.took(one, c.now())
+		}
+	})
+	if err != nil {
+		c.log.Warn("rates are not shared with other ingresses", zap.Error(err))
+		return
+	}
+	defer func() { _ = heard.Unsubscribe() }() // fails only when the connection is closed
+	tick := time.NewTicker(shareEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for tokens := range slices.Chunk(c.rates.use(), shareMost) {
+			if data, err := json.Marshal(request.Used{By: self, Tokens: tokens}); err == nil {
+				_ = c.bus.Conn.Publish(request.IngressUsed, data)
+			}
+		}
+	}
+}
