@@ -32,7 +32,7 @@ func TestRead(t *testing.T) {
 		"a larger file": {Package: "a.b", Version: "1", Code: 1, Padding: 3 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := read(apktest.Build(t, app))
+			got, err := read(apktest.Build(app))
 			if want := (apk.Info{Package: app.Package, Version: app.Version, Code: app.Code}); err != nil || got != want {
 				t.Errorf("got %+v, %v, want %+v", got, err, want)
 			}
@@ -47,7 +47,9 @@ func TestRead_Aapt(t *testing.T) {
 		t.Skip("there is no aapt")
 	}
 	file := filepath.Join(t.TempDir(), "app.apk")
-	apktest.Write(t, file, apktest.App{})
+	if err := os.WriteFile(file, apktest.Build(apktest.App{}), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	got, err := exec.Command(aapt, "dump", "badging", file).CombinedOutput()
 	want := "package: name='org.example.gateway' versionCode='5' versionName='1.2.0'"
 	if !strings.Contains(string(got), want) {
@@ -56,8 +58,8 @@ func TestRead_Aapt(t *testing.T) {
 }
 
 func TestRead_Refuses(t *testing.T) {
-	whole := apktest.Build(t, apktest.App{Padding: 1000})
-	text := apktest.Build(t, apktest.App{Manifest: []byte(`<manifest package="a.b"/>`)})
+	whole := apktest.Build(apktest.App{Padding: 1000})
+	text := apktest.Build(apktest.App{Manifest: []byte(`<manifest package="a.b"/>`)})
 	withoutManifest := zipped(t, map[string]string{"classes.dex": "dex", "META-INF/CERT.RSA": "x"})
 	tests := map[string]struct {
 		content []byte
@@ -69,12 +71,12 @@ func TestRead_Refuses(t *testing.T) {
 		"its begin is missing":  {whole[200:], "its directory"},
 		"a zip of other things": {withoutManifest, "it has no AndroidManifest.xml"},
 		"a manifest in text":    {text, "not in Android's binary form"},
-		"two manifests":         {apktest.Build(t, apktest.App{Twice: true}), "two manifests"},
-		"not signed":            {apktest.Build(t, apktest.App{Unsigned: true}), "not signed"},
-		"no package":            {apktest.Build(t, apktest.App{Package: "gateway"}), "its package"},
-		"no code":               {apktest.Build(t, apktest.App{Code: -1 << 63}), "its version code"},
-		"a version of escapes":  {apktest.Build(t, apktest.App{Version: "1\x1b[2J"}), "its version name"},
-		"a long version":        {apktest.Build(t, apktest.App{Version: strings.Repeat("1", 65)}), "its version name"},
+		"two manifests":         {apktest.Build(apktest.App{Twice: true}), "two manifests"},
+		"not signed":            {apktest.Build(apktest.App{Unsigned: true}), "not signed"},
+		"no package":            {apktest.Build(apktest.App{Package: "gateway"}), "its package"},
+		"no code":               {apktest.Build(apktest.App{Code: -1 << 63}), "its version code"},
+		"a version of escapes":  {apktest.Build(apktest.App{Version: "1\x1b[2J"}), "its version name"},
+		"a long version":        {apktest.Build(apktest.App{Version: strings.Repeat("1", 65)}), "its version name"},
 		"a bomb":                {bomb(t, 1<<30), "manifest has more than"},
 		"a bomb that lies":      {bomb(t, 1000), "damaged"},
 		"a flipped bit":         {flip(whole, bytes.Index(whole, []byte("AndroidManifest.xml"))+40), "its manifest"},
@@ -182,8 +184,8 @@ func TestRead_BoundedMemory(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	f.Add(apktest.Build(f, apktest.App{}))
-	f.Add(apktest.Build(f, apktest.App{UTF8: true, Unsigned: true}))
+	f.Add(apktest.Build(apktest.App{}))
+	f.Add(apktest.Build(apktest.App{UTF8: true, Unsigned: true}))
 	f.Add([]byte("PK\x05\x06" + strings.Repeat("\x00", 18)))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		info, err := read(content)

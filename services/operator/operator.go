@@ -18,6 +18,7 @@ import (
 type Commands struct {
 	Account    Account    `cmd:"" help:"Tenants: their tokens, plans and subscriptions."`
 	Message    Message    `cmd:"" help:"Messages: where they stand, offer them again, take them back."`
+	Release    Release    `cmd:"" help:"Releases of the gateway app: publish, activate, withdraw them."`
 	Projection Projection `cmd:"" help:"Projections: verify, rebuild or dump them."`
 	Stream     Stream     `cmd:"" help:"Streams: what the engine holds."`
 }

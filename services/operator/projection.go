@@ -35,7 +35,7 @@ func ask[A, Q any](ctx context.Context, s server, subject, name string, q Q) (A,
 	defer cancel()
 	answer, err := bus.Call[A](ctx, b, subject, q)
 	if err != nil {
-		return none, fmt.Errorf("projection %q (there are quota and dispatcher-0, dispatcher-1, …): %w", name, plain(err))
+		return none, fmt.Errorf("projection %q (there are quota, version and dispatcher-0, dispatcher-1, …): %w", name, plain(err))
 	}
 	return answer, nil
 }
@@ -43,7 +43,7 @@ func ask[A, Q any](ctx context.Context, s server, subject, name string, q Q) (A,
 type projectionVerify struct {
 	server
 	asJSON
-	Name string `arg:"" help:"Name of the projection: quota, or dispatcher-0 for the dispatcher of shard 0."`
+	Name string `arg:"" help:"Name of the projection: quota, version, or dispatcher-0 for the dispatcher of shard 0."`
 }
 
 func (projectionVerify) Help() string {
@@ -71,7 +71,7 @@ func (c *projectionVerify) Run(ctx context.Context, t *Terminal) error {
 
 type projectionRebuild struct {
 	server
-	Name string `arg:"" help:"Name of the projection: quota, or dispatcher-0 for the dispatcher of shard 0."`
+	Name string `arg:"" help:"Name of the projection: quota, version, or dispatcher-0 for the dispatcher of shard 0."`
 }
 
 func (projectionRebuild) Help() string {
@@ -87,7 +87,7 @@ func (c *projectionRebuild) Run(ctx context.Context, t *Terminal) error {
 
 type projectionDump struct {
 	server
-	Name string `arg:"" help:"Name of the projection: quota, or dispatcher-0 for the dispatcher of shard 0."`
+	Name string `arg:"" help:"Name of the projection: quota, version, or dispatcher-0 for the dispatcher of shard 0."`
 }
 
 func (projectionDump) Help() string {

@@ -14,8 +14,6 @@ import (
 	"encoding/binary"
 	"math/big"
 	chacha "math/rand/v2"
-	"os"
-	"testing"
 	"time"
 	"unicode/utf16"
 )
@@ -32,9 +30,8 @@ type App struct {
 	Twice    bool   // the manifest
 }
 
-// Build gives the app's file.
-func Build(t testing.TB, a App) []byte {
-	t.Helper()
+// Build gives the app's file. It panics where it cannot.
+func Build(a App) []byte {
 	if a.Package == "" {
 		a.Package = "org.example.gateway"
 	}
@@ -54,9 +51,7 @@ func Build(t testing.TB, a App) []byte {
 		if err == nil {
 			_, err = w.Write(content)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(err)
 	}
 	add("AndroidManifest.xml", zip.Deflate, a.Manifest)
 	if a.Twice {
@@ -68,23 +63,17 @@ func Build(t testing.TB, a App) []byte {
 		_, _ = chacha.NewChaCha8([32]byte{byte(a.Code)}).Read(padding)
 		add("assets/padding", zip.Store, padding)
 	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(z.Close())
 	if a.Unsigned {
 		return file.Bytes()
 	}
-	return sign(t, file.Bytes())
+	return sign(file.Bytes())
 }
 
-// Write builds an app into a file.
-func Write(t testing.TB, path string, a App) []byte {
-	t.Helper()
-	content := Build(t, a)
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
-	return content
 }
 
 // Manifest gives the binary manifest: <manifest package= versionCode= versionName=>.
@@ -160,31 +149,22 @@ func le(values ...any) []byte {
 
 // sign puts a signing block of the APK signature scheme v2 before the
 // directory.
-func sign(t testing.TB, file []byte) []byte {
-	t.Helper()
+func sign(file []byte) []byte {
 	end := len(file) - 22
 	directory := int(binary.LittleEndian.Uint32(file[end+16:]))
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Unix(1<<32, 0)}
 	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	public, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	const algorithm = uint32(0x0201) // ECDSA with SHA-256
 	digest := contentDigest(file[:directory], file[directory:end], file[end:])
 	signed := join(sized(sized(join(le(algorithm), sized(digest)))), sized(sized(certificate)), sized(nil))
 	hash := sha256.Sum256(signed)
 	signature, err := ecdsa.SignASN1(rand.Reader, key, hash[:])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(err)
 	signer := join(sized(signed), sized(sized(join(le(algorithm), sized(signature)))), sized(public))
 	value := join(le(uint32(0x7109871a)), sized(sized(signer)))
 	pair := join(le(uint64(len(value))), value)

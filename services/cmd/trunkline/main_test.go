@@ -36,6 +36,7 @@ func TestScripts(t *testing.T) {
 			"stop-twice":  stopTwice,   // twice, in the middle of a request: PATH
 			"http":        callHTTP,    // METHOD PATH [BODY]: prints status and answer
 			"match":       match,       // NAME REGEXP: sets NAME to what the first group matches in stdout
+			"apk":         makeAPK,     // FILE PACKAGE VERSION CODE: builds a signed app
 		},
 	})
 }
