@@ -141,7 +141,7 @@ func call[A, Q any](h *harness, subject string, q Q) A {
 		if err == nil {
 			return a
 		}
-		if attempt == 200 {
+		if attempt == 4000 {
 			h.t.Fatalf("call %s: %v", subject, err)
 		}
 		time.Sleep(5 * time.Millisecond) // until somebody answers
