@@ -19,6 +19,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/services/ingress"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -31,6 +32,7 @@ type options struct {
 	EnqueueMaxBytes int64
 	StopGrace       time.Duration
 	Now             func() time.Time
+	Memory          *httpx.Memory // instead of a socket, for simulated time
 }
 
 // fixture is a running ingress on a real engine, with stand-ins for quota and dispatcher that are just real enough
@@ -99,11 +101,11 @@ func (f *fixture) run(fresh bool) {
 	if !fresh {
 		f.freeClaims(b)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	listener := f.listen()
 	f.Bus, f.URL, f.Client = b, "http://"+listener.Addr().String(), &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	if f.o.Memory != nil {
+		f.Client = f.o.Memory.Client()
+	}
 	f.Quota, f.Dispatcher, f.Metrics = newQuota(b), newDispatcher(b, f.o.Shards), prometheus.NewRegistry()
 	stopQuota := f.service(f.Quota)
 	f.StopDispatcher = f.service(f.Dispatcher)
@@ -120,6 +122,18 @@ func (f *fixture) run(fresh bool) {
 		server.Stop()
 	}
 	f.waitReady()
+}
+
+func (f *fixture) listen() net.Listener {
+	f.t.Helper()
+	if f.o.Memory != nil {
+		return f.o.Memory
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return listener
 }
 
 // service runs s until it is stopped.
@@ -162,6 +176,9 @@ func (f *fixture) waitReady() {
 	for {
 		if status, _ := f.Get("/health/ready"); status == http.StatusOK || f.t.Failed() {
 			return
+		}
+		if f.o.Memory != nil {
+			time.Sleep(time.Millisecond) // simulated time stands still while somebody is at work
 		}
 	}
 }
