@@ -30,11 +30,11 @@ bench: ## measure the product on this machine (some minutes; docs/performance.md
 build: ## the binary into bin/
 	$(GO) build -trimpath -o bin/ ./services/cmd/...
 
-test: ## all tests of all modules; then no secret may be in their logs, and what was skipped
+test: ## all tests of all modules; then no secret may be in their logs, and what was done and skipped
 	@mkdir -p bin && : > $(TEST_LOG)
 	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -skip '$(APART)' $(TESTFLAGS) work
 	@scripts/log-scan $(TEST_LOG)
-	@grep -a '^SKIPPED' $(TEST_LOG) || true
+	@grep -a -e '^COUNTED' -e '^SKIPPED' $(TEST_LOG) || true
 
 race: ## the tests with the race detector (needs a C compiler)
 	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v -e services/e2e -e operator/bench)

@@ -4,6 +4,7 @@ package disktest
 
 import (
 	"fmt"
+	"github.com/trunkline-sms/trunkline/pkg/testnote"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ func Tmpfs(t testing.TB, bytes int64) (dir string) {
 	mayMount(t)
 	dir = t.TempDir()
 	if err := run("mount", "-t", "tmpfs", "-o", "size="+strconv.FormatInt(bytes, 10)+",mode=0700", "tmpfs", dir); err != nil {
-		Skip(t, "mounting a tmpfs fails: "+err.Error())
+		testnote.Skip(t, "mounting a tmpfs fails: "+err.Error())
 	}
 	unmountAfter(t, dir)
 	return dir
@@ -49,10 +50,10 @@ func Ext4(t testing.TB, bytes int64) *Disk {
 		t.Fatal(err)
 	}
 	if err := run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0", d.image); err != nil {
-		Skip(t, "making an ext4 fails: "+err.Error())
+		testnote.Skip(t, "making an ext4 fails: "+err.Error())
 	}
 	if err := d.mount(); err != nil {
-		Skip(t, "mounting an ext4 fails: "+err.Error())
+		testnote.Skip(t, "mounting an ext4 fails: "+err.Error())
 	}
 	unmountAfter(t, d.Dir)
 	return d
@@ -70,10 +71,10 @@ func (d *Disk) Fail(t testing.TB) {
 	}
 	trigger := filepath.Join("/sys/fs/ext4", filepath.Base(strings.TrimSpace(string(source))), "trigger_fs_error")
 	if err := os.WriteFile(trigger, []byte("test"), 0); err != nil {
-		Skip(t, "an ext4 cannot be made to fail: "+err.Error())
+		testnote.Skip(t, "an ext4 cannot be made to fail: "+err.Error())
 	}
 	if d.writable() {
-		Skip(t, "an ext4 can be written after its error")
+		testnote.Skip(t, "an ext4 can be written after its error")
 	}
 }
 
@@ -142,23 +143,10 @@ func free(t testing.TB, dir string) int64 {
 	return int64(s.Bavail) * s.Bsize
 }
 
-// Skip skips a test, and says so where `make test` shows it: go test keeps to
-// itself what a test says that does not fail.
-func Skip(t testing.TB, reason string) {
-	t.Helper()
-	if path := os.Getenv("TRUNKLINE_TEST_LOG"); path != "" {
-		if file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
-			_, _ = fmt.Fprintf(file, "SKIPPED %s: %s\n", t.Name(), reason)
-			file.Close()
-		}
-	}
-	t.Skip("SKIPPED: " + reason)
-}
-
 func mayMount(t testing.TB) {
 	t.Helper()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		Skip(t, "only root on Linux can mount a disk to try")
+		testnote.Skip(t, "only root on Linux can mount a disk to try")
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/trunkline-sms/trunkline/pkg/testnote"
 )
 
 var (
@@ -66,7 +68,7 @@ func crash(t *testing.T, shards int, restart func(*burst)) {
 	b.drain()
 
 	c := b.journal.check(t)
-	t.Logf("%+v, %d repeats answered as such", c, b.replays())
+	testnote.Count(t, "%d kills, %+v, %d repeats answered as such", *rounds, c, b.replays())
 	if c.Lost != 0 || c.Doubled != 0 || c.Accepted == 0 {
 		t.Errorf("got %+v, want none lost, none doubled", c)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunkline-sms/trunkline/pkg/testnote"
 	"github.com/trunkline-sms/trunkline/services/e2e/lossyfs"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -70,8 +71,7 @@ func plug(t *testing.T, disk *lossyfs.Disk, shards int, draw *rand.Rand, env ...
 
 func skipPowerLoss(t *testing.T, why error) {
 	t.Helper()
-	fmt.Fprintf(os.Stderr, "\nPOWER LOSS IS NOT TESTED HERE (it takes root, /dev/fuse and unshare): %v\n\n", why)
-	t.Skip(why)
+	testnote.Skip(t, "power loss takes root, /dev/fuse and unshare: "+why.Error())
 }
 
 // fail ends the machine: the server dies, and nobody sees an error of the disk.
@@ -213,7 +213,7 @@ func TestPowerLoss(t *testing.T) {
 				t.Errorf("got %d messages stored, want the %d that were handed out", stored, want)
 			}
 			b.foldsAnew(h)
-			t.Logf("%+v, %+v", h.toll, c)
+			testnote.Count(t, "%+v, %+v", h.toll, c)
 		})
 	}
 }
@@ -249,7 +249,7 @@ func TestPowerLoss_POSIX(t *testing.T) {
 		t.Fatalf("the server did not start after a power cut: %v", err)
 	}
 	b.drain()
-	t.Logf("%+v, %+v", h.toll, b.journal.count())
+	testnote.Count(t, "%+v, %+v", h.toll, b.journal.count())
 }
 
 // A server whose first start is cut off by a power cut starts.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/ingress/queueapi"
+	"github.com/trunkline-sms/trunkline/services/ingress/releaseapi"
 )
 
 // What senders' posts may be under way at a time, and what phones' reports may be: about what is stored in a tenth of a

@@ -42,6 +42,11 @@ func (i *Ingress) health() *httpx.Health {
 		_, err := bus.Call[request.Usage](ctx, i.deps.Bus, request.QuotaUsage, request.UsageOf{})
 		return err
 	}))
+	// Messages need no releases: without that service there is a warning.
+	h.Register("version:answer", warns(i.asks("The version service answers", func(ctx context.Context) error {
+		_, err := bus.Call[request.VersionsListed](ctx, i.deps.Bus, request.VersionList, request.Versions{})
+		return err
+	})))
 	for _, shard := range i.deps.Shards.All() {
 		h.Register("dispatcher-"+shard.String()+":answer", i.asks("A dispatcher of the shard answers", func(ctx context.Context) error {
 			_, err := bus.Call[request.Shown](ctx, i.deps.Bus, request.DispatcherShow(shard), request.Show{})
@@ -75,6 +80,17 @@ func (i *Ingress) asks(description string, ask func(context.Context) error) func
 			check.Status = httpx.Warn
 		}
 		return check
+	}
+}
+
+// warns makes of a check one that never fails.
+func warns(check func(context.Context) httpx.Check) func(context.Context) httpx.Check {
+	return func(ctx context.Context) httpx.Check {
+		c := check(ctx)
+		if c.Status == httpx.Fail {
+			c.Status = httpx.Warn
+		}
+		return c
 	}
 }
 

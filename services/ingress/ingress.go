@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/core/releases"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -42,6 +44,7 @@ type Ingress struct {
 	deps       Deps
 	claim      *claim
 	core       *core.Core
+	releases   *releases.Releases
 	committers []*bus.Committer
 }
 
@@ -59,6 +62,9 @@ func New(cfg Config, d Deps) *Ingress {
 		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), commits.of("status")))
 	}
 	i.core = core.New(o)
+	i.releases = releases.New(releases.Options{
+		Bus: d.Bus, Dir: filepath.Join(d.Dir, "apks"), Room: o.Room, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
+	})
 	return i
 }
 
@@ -79,7 +85,7 @@ func (i *Ingress) Name() string { return "ingress" }
 // Run serves until ctx is done. Then it takes no more requests, finishes those in flight, commits what they wait
 // for, and gives its number back, in this order.
 func (i *Ingress) Run(ctx context.Context) error {
-	return nest(ctx, i.core.Run, i.claim.run, i.runCommitters, i.serveHTTP)
+	return nest(ctx, i.core.Run, i.claim.run, i.runCommitters, i.releases.Run, i.serveHTTP)
 }
 
 func (i *Ingress) runCommitters(ctx context.Context) error {

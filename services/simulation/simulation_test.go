@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/testnote"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -41,7 +42,7 @@ func TestLawsHold(t *testing.T) {
 			break
 		}
 	}
-	t.Logf("%d seeds from %d: %d simulated hours, %d crashes, %+v", n, first, int(total.Simulated.Hours()), total.Crashes, total)
+	testnote.Count(t, "%d seeds from %d: %d simulated hours, %d crashes, %+v", n, first, int(total.Simulated.Hours()), total.Crashes, total)
 }
 
 func (s *stats) add(o stats) {

@@ -1,0 +1,39 @@
+// Package testnote tells what a test has done where `make test` shows it: go test
+// keeps to itself what a test says that does not fail.
+package testnote
+
+import (
+	"fmt"
+	"os"
+	"testing"
+)
+
+// Skip skips a test, and tells so.
+func Skip(t testing.TB, reason string) {
+	t.Helper()
+	note("SKIPPED", t, reason)
+	t.Skip("SKIPPED: " + reason)
+}
+
+// Count tells what a test has done.
+func Count(t testing.TB, format string, args ...any) {
+	t.Helper()
+	done := fmt.Sprintf(format, args...)
+	note("COUNTED", t, done)
+	t.Log(done)
+}
+
+func note(what string, t testing.TB, text string) {
+	path := os.Getenv("TRUNKLINE_TEST_LOG")
+	if path == "" {
+		return
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := fmt.Fprintf(file, "%s %s: %s\n", what, t.Name(), text); err != nil {
+		t.Fatal(err)
+	}
+}
