@@ -9,6 +9,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
@@ -20,7 +22,8 @@ type Commands struct {
 	Message    Message    `cmd:"" help:"Messages: where they stand, offer them again, take them back."`
 	Release    Release    `cmd:"" help:"Releases of the gateway app: publish, activate, withdraw them."`
 	Projection Projection `cmd:"" help:"Projections: verify, rebuild or dump them."`
-	Stream     Stream     `cmd:"" help:"Streams: what the engine holds."`
+	Stream     Stream     `cmd:"" help:"Streams: what the engine holds, and how."`
+	Keys       Keys       `cmd:"" help:"Make the keys and certificates of a cluster."`
 }
 
 // Terminal is where a command reads and writes.
@@ -31,14 +34,21 @@ type Terminal struct {
 
 // server says which server a command talks to.
 type server struct {
-	Data string `default:"./data" env:"TRUNKLINE_DATA" placeholder:"DIR" help:"Data directory of the server (default ./data)."`
+	Data  string   `default:"./data" env:"TRUNKLINE_DATA" placeholder:"DIR" help:"Data directory of the server (default ./data)."`
+	NATS  []string `name:"nats" env:"TRUNKLINE_NATS_URLS" placeholder:"URLS" help:"Nodes of the cluster, where the parts run apart; then --data is not used."`
+	NKey  string   `name:"nkey" env:"TRUNKLINE_NATS_NKEY" placeholder:"FILE" help:"File with the nkey's seed, or a directory with operator.nk."`
+	Creds string   `name:"creds" env:"TRUNKLINE_NATS_CREDS" placeholder:"FILE" help:"File with credentials, instead of an nkey."`
+	CA    string   `name:"ca" env:"TRUNKLINE_NATS_CA" placeholder:"FILE" help:"File with the certificates that the nodes are checked by."`
 }
+
+// operatorName is a command's among the parts of a cluster.
+const operatorName = "operator"
 
 // dial connects to the server. Whoever called closes the connection.
 func (s server) dial() (*bus.Bus, func(), error) {
-	conn, err := natsd.Dial(s.Data, "trunkline command")
+	conn, err := s.connect()
 	if err != nil {
-		return nil, nil, fmt.Errorf("find the server of %s: %w", s.Data, err)
+		return nil, nil, err
 	}
 	b, err := bus.New(conn)
 	if err != nil {
@@ -46,6 +56,17 @@ func (s server) dial() (*bus.Bus, func(), error) {
 		return nil, nil, err
 	}
 	return b, conn.Close, nil
+}
+
+func (s server) connect() (*nats.Conn, error) {
+	if len(s.NATS) > 0 {
+		return natsd.Join(natsd.JoinOptions{URLs: s.NATS, Name: operatorName, NKey: s.NKey, Creds: s.Creds, CA: s.CA, Once: true})
+	}
+	conn, err := natsd.Dial(s.Data, "trunkline command")
+	if err != nil {
+		return nil, fmt.Errorf("find the server of %s: %w", s.Data, err)
+	}
+	return conn, nil
 }
 
 // asJSON is the flag of every command that prints data.

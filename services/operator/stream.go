@@ -10,7 +10,8 @@ import (
 
 // Stream are the commands about streams.
 type Stream struct {
-	List streamList `cmd:"" help:"List the streams and how full they are."`
+	List  streamList  `cmd:"" help:"List the streams and how full they are."`
+	Apply streamApply `cmd:"" help:"Make the streams of a cluster, or change their replicas and sizes."`
 }
 
 type streamList struct {
