@@ -42,6 +42,9 @@ func (i *Ingress) handler() http.Handler {
 	queueapi.Mount(r, i.core, queueapi.Gates{
 		Senders: httpx.NewGate(maxUnderWay, maxBodies), Phones: httpx.NewGate(maxUnderWay, maxBodies),
 	})
+	releaseapi.Mount(r, i.releases, releaseapi.Options{
+		Links: i.cfg.links(), Downloads: i.cfg.MaxDownloads, Rate: int64(i.cfg.DownloadRate),
+	})
 	return r
 }
 
