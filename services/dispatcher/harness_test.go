@@ -21,7 +21,7 @@ import (
 
 // harness is a dispatcher on a real engine, asked as ingress asks it.
 type harness struct {
-	t      *testing.T
+	t      testing.TB
 	bus    *bus.Bus
 	shards streams.Shards
 	ids    *streams.IDs
@@ -31,7 +31,7 @@ type harness struct {
 	stop   func()
 }
 
-func newHarness(t *testing.T, shards streams.Shards) *harness {
+func newHarness(t testing.TB, shards streams.Shards) *harness {
 	t.Helper()
 	h := &harness{t: t, bus: bustest.New(t), shards: shards, cfg: dispatcher.DefaultConfig(), dir: t.TempDir()}
 	h.ids = streams.NewIDs(h.now, 5, time.Time{})

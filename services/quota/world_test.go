@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
@@ -43,6 +44,14 @@ func newWorld(t testing.TB, shards streams.Shards) *world {
 		t.Fatal(err)
 	}
 	return &world{t: t, engine: engine, bus: b, shards: shards, dir: dir, ids: streams.NewIDs(time.Now, 1, time.Time{})}
+}
+
+// log is the test's, but for a fuzz target, to which nothing may be logged.
+func (w *world) log() *zap.Logger {
+	if _, fuzzing := w.t.(*testing.F); fuzzing {
+		return zap.NewNop()
+	}
+	return zaptest.NewLogger(w.t)
 }
 
 func (w *world) connect(name string) *bus.Bus {
@@ -92,7 +101,7 @@ func (w *world) start(name string) *instance {
 		Deps: service.Deps{
 			Bus:     b,
 			Dir:     w.projections(name),
-			Log:     zaptest.NewLogger(w.t),
+			Log:     w.log(),
 			Metrics: i.gauges,
 			Now:     time.Now,
 		},

@@ -103,15 +103,26 @@ func (a *accounts) follow(ctx context.Context, bucket jetstream.KeyValue) error 
 	}
 }
 
+// readAccount reads a record. One that names another account than its key would give that one's messages away.
+func readAccount(key string, value []byte) (*streams.Account, error) {
+	account := new(streams.Account)
+	if err := json.Unmarshal(value, account); err != nil {
+		return nil, err
+	}
+	if key != streams.AccountKey(account.ID) {
+		return nil, fmt.Errorf("it is of account %s", account.ID)
+	}
+	return account, nil
+}
+
 func (a *accounts) apply(entry jetstream.KeyValueEntry) {
 	var account *streams.Account
 	isAccount := strings.HasPrefix(entry.Key(), "account.")
 	if isAccount && entry.Operation() == jetstream.KeyValuePut {
-		account = new(streams.Account)
-		if err := json.Unmarshal(entry.Value(), account); err != nil {
+		var err error
+		if account, err = readAccount(entry.Key(), entry.Value()); err != nil {
 			// Its tokens cease to work: better than to act on what it was before.
 			a.log.Error("account unreadable", zap.String("key", entry.Key()), zap.Error(err))
-			account = nil
 		}
 	}
 	a.mu.Lock()

@@ -15,7 +15,7 @@ import (
 )
 
 // put stores a value in the accounts bucket and returns once the core acts on it.
-func put(t *testing.T, c *Core, key string, value any) {
+func put(t testing.TB, c *Core, key string, value any) {
 	t.Helper()
 	data, err := json.Marshal(value)
 	if err != nil {
@@ -30,7 +30,7 @@ func put(t *testing.T, c *Core, key string, value any) {
 	}
 }
 
-func accountsBucket(t *testing.T, c *Core) jetstream.KeyValue {
+func accountsBucket(t testing.TB, c *Core) jetstream.KeyValue {
 	t.Helper()
 	bucket, err := c.bus.JS.KeyValue(t.Context(), streams.AccountsBucket)
 	if err != nil {

@@ -35,7 +35,7 @@ var account = &streams.Account{ID: streams.AccountIDOf("acme"), Name: "acme"}
 var deployment = streams.Deployment{Shards: 1, Replicas: 1, EnqueueMaxBytes: 1 << 30, StatusMaxBytes: 1 << 30}
 
 // newCore runs a core on a real engine without other parts.
-func newCore(t *testing.T) *Core {
+func newCore(t testing.TB) *Core {
 	t.Helper()
 	b := bustest.New(t)
 	if err := streams.Ensure(t.Context(), b.JS, deployment, true); err != nil {
@@ -45,7 +45,7 @@ func newCore(t *testing.T) *Core {
 }
 
 // newCoreOn runs a core of another ingress beside others on their engine.
-func newCoreOn(t *testing.T, b *bus.Bus, instance int) *Core {
+func newCoreOn(t testing.TB, b *bus.Bus, instance int) *Core {
 	t.Helper()
 	enqueue := bus.NewCommitter(b, streams.EnqueueStream(0), bus.CommitterOptions{})
 	status := bus.NewCommitter(b, streams.StatusStream(0), bus.CommitterOptions{})
@@ -59,7 +59,7 @@ func newCoreOn(t *testing.T, b *bus.Bus, instance int) *Core {
 }
 
 // run runs parts until the test ends.
-func run(t *testing.T, parts ...func(context.Context) error) {
+func run(t testing.TB, parts ...func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	for _, part := range parts {

@@ -21,6 +21,9 @@ type Rate struct {
 // per is the time in which a token may make its plan's rate of requests.
 const per = time.Minute
 
+// maxRate is more than a token can use: a larger one would leave no time between two requests to count with.
+const maxRate = 1_000_000_000
+
 // rates holds a bucket for every token that was used within the last minute. A bucket that rested for that long is
 // full, as a new one is, so the others need not be kept.
 type rates struct {
@@ -42,6 +45,7 @@ func (r *rates) take(token streams.TokenHash, limit int, now time.Time) (Rate, e
 	if limit <= 0 {
 		return Rate{}, nil
 	}
+	limit = min(limit, maxRate)
 	r.mu.Lock()
 	b := r.bucket(token, limit, now)
 	r.mu.Unlock()
@@ -107,7 +111,7 @@ func (r *rates) took(one request.Use, now time.Time) {
 	defer r.mu.Unlock()
 	b := r.buckets[one.Token]
 	if b == nil {
-		b = r.bucket(one.Token, one.Rate, now)
+		b = r.bucket(one.Token, min(one.Rate, maxRate), now)
 	}
 	// Here the account may have been seen to change, and there not yet.
 	owed := int(float64(b.Burst()) + b.TokensAt(now))

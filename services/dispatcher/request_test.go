@@ -1,0 +1,47 @@
+package dispatcher_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// FuzzRequests: whatever another part asks, the answer is of its form or a refusal.
+func FuzzRequests(f *testing.F) {
+	h := newHarness(f, 1)
+	a := streams.AccountIDOf("shop")
+	ids := h.enqueue(a, normal, 3)
+	h.pull(phone(a, "Pixel", 1))
+	for _, seed := range []any{
+		phone(a, "Pixel", 1), request.Pull{Account: a, Limit: 1000, Lease: 1<<63 - 1, Attempts: 1 << 62, Policy: "none", Wait: -1, Poll: "x"},
+		request.Pull{Account: a, Limit: -1, Lease: -1}, request.ChangedBy{Account: a, Seq: 1, Messages: ids}, request.ChangedBy{Seq: 1<<64 - 1},
+		request.Show{ID: ids[0]}, request.Show{Account: a + 1, ID: ids[0]}, request.List{Account: a, Limit: 1000, Before: 1<<64 - 1},
+		request.List{Account: 1<<64 - 1, Limit: 1}, request.Decide{Account: a, Messages: append(ids, ids...)}, request.Hangup{Poll: "x"}, nil, 5,
+	} {
+		data, err := json.Marshal(seed)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`{"messages":[null,"0123456789abcdef"],"states":["delivered","delivered"],"limit":1}`))
+	f.Add([]byte("\xff"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var q request.Pull
+		if json.Unmarshal(data, &q) == nil && q.Wait > 0 {
+			q.Wait = min(q.Wait, time.Millisecond)
+			data, _ = json.Marshal(q)
+		}
+		bustest.AskRaw[request.Pulled](t, h.bus, request.DispatcherPull(0), data)
+		bustest.AskRaw[request.Changed](t, h.bus, request.DispatcherChanged(0), data)
+		bustest.AskRaw[request.Shown](t, h.bus, request.DispatcherShow(0), data)
+		bustest.AskRaw[request.Listed](t, h.bus, request.DispatcherList(0), data)
+		bustest.AskRaw[request.Decided](t, h.bus, request.DispatcherCancel(0), data)
+		bustest.AskRaw[request.Decided](t, h.bus, request.DispatcherRequeue(0), data)
+		bustest.AskRaw[struct{}](t, h.bus, request.DispatcherHangup(0), data)
+	})
+}
