@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ type options struct {
 	Shards          streams.Shards
 	EnqueueMaxBytes int64
 	StopGrace       time.Duration
+	Config          func(*ingress.Config)
 	Now             func() time.Time
 	Memory          *httpx.Memory // instead of a socket, for simulated time
 }
@@ -43,6 +45,7 @@ type fixture struct {
 	Client     *http.Client
 	Quota      *quota
 	Dispatcher *dispatcher
+	Version    *version
 	Logs       *observer.ObservedLogs // everything logged, from debug on
 	Metrics    *prometheus.Registry
 	Deployment streams.Deployment
@@ -107,9 +110,13 @@ func (f *fixture) run(fresh bool) {
 		f.Client = f.o.Memory.Client()
 	}
 	f.Quota, f.Dispatcher, f.Metrics = newQuota(b), newDispatcher(b, f.o.Shards), prometheus.NewRegistry()
-	stopQuota := f.service(f.Quota)
+	f.Version = newVersion(b)
+	stopQuota, stopVersion := f.service(f.Quota), f.service(f.Version)
 	f.StopDispatcher = f.service(f.Dispatcher)
 	cfg := ingress.DefaultConfig()
+	if f.o.Config != nil {
+		f.o.Config(&cfg)
+	}
 	if f.o.StopGrace > 0 {
 		cfg.StopGrace = f.o.StopGrace
 	}
@@ -119,6 +126,7 @@ func (f *fixture) run(fresh bool) {
 		f.StopIngress()
 		f.StopDispatcher()
 		stopQuota()
+		stopVersion()
 		server.Stop()
 	}
 	f.waitReady()
@@ -151,7 +159,7 @@ func (f *fixture) service(s service.Service) (stop func()) {
 
 func (f *fixture) deps(b *bus.Bus, listener net.Listener) ingress.Deps {
 	return ingress.Deps{
-		Deps:     service.Deps{Bus: b, Log: f.log, Metrics: f.Metrics, Now: f.o.Now},
+		Deps:     service.Deps{Bus: b, Dir: filepath.Join(f.dir, "projections"), Log: f.log, Metrics: f.Metrics, Now: f.o.Now},
 		Shards:   f.o.Shards,
 		Listener: listener,
 		Version:  "0.0.0",
@@ -174,7 +182,9 @@ func (f *fixture) freeClaims(b *bus.Bus) {
 func (f *fixture) waitReady() {
 	f.t.Helper()
 	for {
-		if status, _ := f.Get("/health/ready"); status == http.StatusOK || f.t.Failed() {
+		// The version service only warns.
+		status, body := f.Get("/health/ready")
+		if status == http.StatusOK && !strings.Contains(body, `"status":"warn"`) || f.t.Failed() {
 			return
 		}
 		if f.o.Memory != nil {
