@@ -15,7 +15,9 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 // dial makes a connection.
@@ -198,6 +200,29 @@ func FuzzRequest(f *testing.F) {
 		}
 		if got := fix.within(t).Stored(streams.EnqueueStream(0), "sms.enqueue.>"); got != stored {
 			t.Errorf("%q: got %d stored, want %d", b.String(), got, stored)
+		}
+	})
+}
+
+// FuzzParts: whatever another part asks an ingress, or tells it, the answer is of its form or a refusal, and senders are
+// served as before.
+func FuzzParts(f *testing.F) {
+	fix := start(f, options{})
+	token := fix.Token("acme", nil)
+	for _, seed := range []string{
+		`{"revision":1}`, `{"revision":18446744073709551615}`, `{"leader":-1}`, `{"leader":18446744073709551615}`, `null`, `5`, "\xff",
+		`{"by":"x","tokens":[{"token":"a","rate":-1,"count":9223372036854775807},{"token":"b","rate":9223372036854775807,"count":1}]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		bustest.AskRaw[request.Saw](t, fix.Bus, request.IngressSeen(0), data)
+		bustest.AskRaw[request.Grants](t, fix.Bus, request.IngressGrants(0), data)
+		if err := fix.Bus.Conn.Publish(request.IngressUsed, data); err != nil {
+			t.Fatal(err)
+		}
+		if status, body := fix.within(t).Get("/api/" + token + "/get_messages"); status != http.StatusOK {
+			t.Fatalf("%q: got %d %s", data, status, body)
 		}
 	})
 }

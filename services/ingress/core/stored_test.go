@@ -25,7 +25,9 @@ func FuzzAccount(f *testing.F) {
 		func(*streams.Account) {},
 		func(a *streams.Account) { a.Suspended = true },
 		func(a *streams.Account) { a.ID = other.ID },
-		func(a *streams.Account) { a.Plan = streams.Plan{Limit: -1, Rate: -1, Lease: -1, Attempts: -1, AfterLapse: "none"} },
+		func(a *streams.Account) {
+			a.Plan = streams.Plan{Limit: -1, Rate: -1, Lease: -1, Attempts: -1, AfterLapse: "none"}
+		},
 		func(a *streams.Account) { a.Plan.Rate = 1<<63 - 1 },
 		func(a *streams.Account) { a.Plan.Rate = 1 },
 		func(a *streams.Account) { a.Tokens[0].Expires = time.Unix(1, 0) },
