@@ -162,27 +162,27 @@ func operate[A, Q any](w *world, subject string, q Q) (a A, ok bool) {
 
 // found makes the tenants.
 func (w *world) found() {
-	book, err := accounts.Open(context.Background(), w.bus, w.now)
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	leases := []time.Duration{30 * time.Second, 2 * time.Minute, longestLease}
 	for i, policy := range []streams.LapsePolicy{streams.Retry, streams.Retry, streams.Hold} {
-		own := &tenant{name: fmt.Sprint("tenant-", i), lease: leases[w.rng.IntN(len(leases))], policy: policy}
+		plan := streams.Plan{Lease: leases[w.rng.IntN(len(leases))], Attempts: attempts, AfterLapse: policy}
 		if i == 1 {
-			own.limit = int64(20 + w.rng.IntN(100))
+			plan.Limit = int64(20 + w.rng.IntN(100))
 		}
-		made, err := book.Create(context.Background(), accounts.Spec{Name: own.name, Plan: streams.Plan{
-			Limit: own.limit, Lease: own.lease, Attempts: attempts, AfterLapse: policy,
-		}})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		own.id, own.token = made.Account.ID, made.Token.Reveal()
-		w.tenants = append(w.tenants, own)
-		if _, err := book.AwaitSeen(context.Background(), made.Revision); err != nil {
-			w.t.Fatal(err)
-		}
+		w.tenants = append(w.tenants, w.tenant(fmt.Sprint("tenant-", i), plan))
+	}
+}
+
+// tenant makes an account.
+func (w *world) tenant(name string, plan streams.Plan) *tenant {
+	w.t.Helper()
+	book, err := accounts.Open(context.Background(), w.bus, w.now)
+	must(w.t, err)
+	made, err := book.Create(context.Background(), accounts.Spec{Name: name, Plan: plan})
+	must(w.t, err)
+	_, err = book.AwaitSeen(context.Background(), made.Revision)
+	must(w.t, err)
+	return &tenant{
+		name: name, id: made.Account.ID, token: made.Token.Reveal(), limit: plan.Limit, lease: plan.Lease, policy: plan.AfterLapse,
 	}
 }
 
