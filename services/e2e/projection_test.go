@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunkline-sms/trunkline/pkg/apk/apktest"
 	"github.com/trunkline-sms/trunkline/services/operator/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -78,6 +79,11 @@ func TestProjections(t *testing.T) {
 				})
 			}
 		})
+		s.publish(apktest.App{Code: 4}, "--activate")
+		s.publish(apktest.App{Code: 5}, "--activate")
+		s.download("/download/app.apk")
+		await(t, "the download is counted", func() bool { return s.downloads() == 1 })
+		s.command("release", "withdraw", "4")
 		s.verify()
 		live := s.dumps()
 		for name, dump := range live {

@@ -1,0 +1,214 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trunkline-sms/trunkline/pkg/apk/apktest"
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/services/ingress/httpgolden"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// publish builds an app and publishes it by the command.
+func (s *trunkline) publish(app apktest.App, flags ...string) []byte {
+	s.Helper()
+	content := apktest.Build(app)
+	file := filepath.Join(s.TempDir(), "app.apk")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		s.Fatal(err)
+	}
+	s.command(append([]string{"release", "publish", file}, flags...)...)
+	return content
+}
+
+// download gets a path and gives the answer and its whole body.
+func (s *trunkline) download(path string, header ...string) (*http.Response, []byte) {
+	s.Helper()
+	request, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.url+path, nil)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := s.client.Do(request)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.Fatalf("download %s: %v", path, err)
+	}
+	return response, body
+}
+
+// downloads is how often the active release was downloaded, as apps are told.
+func (s *trunkline) downloads() (count int) {
+	s.Helper()
+	_, body := s.download("/api/app-version")
+	var got struct {
+		Downloads int `json:"downloads"`
+	}
+	if err := json.Unmarshal(body, &got); err != nil {
+		s.Fatalf("%v: %s", err, body)
+	}
+	return got.Downloads
+}
+
+// The documented calls are answered as they are documented, with and without releases.
+func TestRelease_Documents(t *testing.T) {
+	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
+		s := launch(t, newHost, shards)
+		replay := func(folder string, values map[string]string) {
+			t.Helper()
+			files, err := filepath.Glob("../ingress/releaseapi/testdata/" + folder + "/*.http")
+			if err != nil || len(files) == 0 {
+				t.Fatalf("golden files: got %d, %v", len(files), err)
+			}
+			for _, file := range files {
+				httpgolden.Replay(t, s.client, s.url, file, values)
+			}
+		}
+		replay("none", map[string]string{})
+		content := s.publish(apktest.App{Version: "1.2.0", Code: 5}, "--notes=- Bug fixes\n- Performance improvements", "--min-code", "3", "--activate")
+		s.publish(apktest.App{Version: "1.3.0-beta", Code: 6})
+		sum := sha256.Sum256(content)
+		replay("published", map[string]string{"url": s.url, "size": fmt.Sprint(len(content)), "sha256": hex.EncodeToString(sum[:])})
+	})
+}
+
+// An app that was published is downloaded byte for byte, also in two parts, and what is counted is known after stops,
+// kills and rebuilds.
+func TestRelease_Downloads(t *testing.T) {
+	s := launch(t, process, 1)
+	content := s.publish(apktest.App{Padding: 5 << 20}, "--activate")
+	answer, body := s.download("/download/app.apk")
+	if !bytes.Equal(body, content) {
+		t.Fatalf("got %d bytes, want %d", len(body), len(content))
+	}
+	etag := answer.Header.Get("ETag")
+	_, first := s.download("/api/download/5", "Range", "bytes=0-999999")
+	_, rest := s.download("/api/download/5", "Range", "bytes=1000000-", "If-Range", etag)
+	if !bytes.Equal(append(first, rest...), content) {
+		t.Errorf("resumed: got %d and %d bytes, want %d", len(first), len(rest), len(content))
+	}
+	if curl, err := exec.LookPath("curl"); err == nil {
+		file := filepath.Join(t.TempDir(), "app.apk")
+		if err := os.WriteFile(file, content[:3<<20], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(curl, "-sSfC", "-", "-o", file, s.url+"/download/app.apk").CombinedOutput()
+		if got, readErr := os.ReadFile(file); err != nil || readErr != nil || !bytes.Equal(got, content) {
+			t.Errorf("curl resumed to %d bytes: %v %s", len(got), err, out)
+		}
+	} else {
+		s.download("/download/app.apk")
+	}
+	await(t, "three downloads are counted", func() bool { return s.downloads() == 3 })
+
+	for what, again := range map[string]func(){
+		"a stop":              func() { s.Stop(); s.Start() },
+		"a kill":              func() { s.Kill(); s.Start() },
+		"projections gone":    func() { s.Stop(); s.dropProjections(); s.Start() },
+		"projections rebuilt": s.rebuild,
+	} {
+		again()
+		if got := s.downloads(); got != 3 {
+			t.Errorf("after %s: got %d downloads, want 3", what, got)
+		}
+		if _, body := s.download("/download/app.apk", "Range", "bytes=0-99999"); !bytes.Equal(body, content[:100000]) {
+			t.Errorf("after %s: got %d other bytes", what, len(body))
+		}
+	}
+	s.verify()
+}
+
+// chunks counts what the store holds.
+func (s *trunkline) chunks() (n uint64) {
+	s.Helper()
+	s.withBus(func(b *bus.Bus) {
+		stream, err := b.JS.Stream(s.Context(), "OBJ_"+streams.ApksBucket)
+		if err != nil {
+			s.Fatal(err)
+		}
+		n = stream.CachedInfo().State.Msgs
+	})
+	return n
+}
+
+// An upload that is cut off shows nobody anything; interrupted, it leaves nothing either.
+func TestRelease_CutOff(t *testing.T) {
+	s := launch(t, process, 1)
+	file := filepath.Join(t.TempDir(), "app.apk")
+	if err := os.WriteFile(file, apktest.Build(apktest.App{Padding: 100 << 20}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, signal := range []os.Signal{os.Interrupt, os.Kill} {
+		before := s.chunks()
+		cmd := command(s, "release", "publish", file, "--activate", "--data", s.dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the upload is under way", func() bool { return s.chunks() > before+10 })
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Errorf("the upload ended well although it got %v", signal)
+		}
+		if answer, body := s.download("/api/app-versions"); string(body) != `{"versions":[]}` {
+			t.Errorf("after %v: got %d %s", signal, answer.StatusCode, body)
+		}
+		if got := s.chunks(); signal == os.Interrupt && got != 0 {
+			t.Errorf("after %v: got %d chunks left, want none", signal, got)
+		}
+	}
+	// What the killed one left is in nobody's way.
+	s.command("release", "publish", file, "--activate")
+	if _, body := s.download("/download/app.apk"); len(body) < 100<<20 {
+		t.Errorf("got %d bytes", len(body))
+	}
+}
+
+// A bit that flips in a file in the store: no answer has the wrong bytes, and verify names the release.
+func TestRelease_Damaged(t *testing.T) {
+	for name, end := range map[string]func(*trunkline){"stopped": (*trunkline).Stop, "killed": (*trunkline).Kill} {
+		t.Run(name, func(t *testing.T) {
+			s := launch(t, process, 1)
+			s.publish(apktest.App{Code: 4, Version: "1.1.0", Padding: 100_000})
+			content := s.publish(apktest.App{Code: 5, Padding: 1 << 20}, "--activate")
+			end(s)
+			blocks, err := filepath.Glob(filepath.Join(s.dir, "engine", "jetstream", "*", "streams", "OBJ_"+streams.ApksBucket, "msgs", "1.blk"))
+			if err != nil || len(blocks) != 1 {
+				t.Fatalf("got the blocks %v, %v, want one", blocks, err)
+			}
+			flip(t, blocks[0], string(content[600_000:600_100]))
+			s.Start()
+			answer, body := s.download("/download/app.apk")
+			if answer.StatusCode != http.StatusInternalServerError || !strings.Contains(string(body), `"code":"version_damaged"`) {
+				t.Errorf("got %d and %d bytes", answer.StatusCode, len(body))
+			}
+			if !s.logged("release not copied out of the store", `"code":"5"`) {
+				t.Error("the log does not name the release")
+			}
+			if said := s.failing("release", "verify"); !strings.Contains(said, "the files of version code 5 are damaged") {
+				t.Errorf("verify said %q", said)
+			}
+			if answer, _ := s.download("/api/download/4"); answer.StatusCode != http.StatusOK {
+				t.Errorf("the other release: got %d", answer.StatusCode)
+			}
+		})
+	}
+}
