@@ -4,7 +4,9 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,6 +29,46 @@ func New(conn *nats.Conn) (*Bus, error) {
 	}
 	return &Bus{Conn: conn, JS: js}, nil
 }
+
+// patience is how long one try may take until another one is made.
+type patience struct {
+	commit, fenced, ask, fetch time.Duration
+}
+
+// In this process an engine that does not answer is busy. Over a network the
+// node that was asked may stand still or be gone without a word, and another
+// one has taken over meanwhile: what is tried again soon finds it.
+var (
+	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, ask: callTimeout, fetch: callTimeout}
+	patienceAcross = patience{commit: 2 * time.Second, fenced: 3 * time.Second, ask: 2 * time.Second, fetch: 1500 * time.Millisecond}
+)
+
+func (b *Bus) patience() patience {
+	if b.Conn.Opts.InProcessServer != nil {
+		return patienceInside
+	}
+	return patienceAcross
+}
+
+// Away says whether an error means that the engine could not be reached or had
+// no leader: what failed by it was not done, or nobody knows.
+func Away(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return ack{Error: api}.passing() || api.ErrorCode == codeNoQuorum || api.Code == 503
+	}
+	for _, one := range []error{
+		nats.ErrNoResponders, nats.ErrTimeout, nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed, nats.ErrDisconnected,
+		nats.ErrConnectionReconnecting, nats.ErrNoServers, ErrNoConsumer, ErrNoAnswer,
+	} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
+}
+
+const codeNoQuorum = 10074
 
 func (b *Bus) mayStore() error {
 	if b.Gate == nil {

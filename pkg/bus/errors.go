@@ -28,6 +28,10 @@ var (
 // ErrNoMessage says that a stream holds no such message.
 var ErrNoMessage = errors.New("no such message")
 
+// ErrNoAnswer says that nothing was heard of a consumer: the node that has it
+// may stand still.
+var ErrNoAnswer = errors.New("no answer")
+
 // ErrNoConsumer says that a stream has no such consumer, or that nobody answers
 // for it.
 var ErrNoConsumer = errors.New("no such consumer")

@@ -39,10 +39,11 @@ func (f *Fetched) Nak() { _ = f.conn.Publish(f.reply, []byte("-NAK")) }
 // Fetch takes up to n messages that a pull consumer has now, in the stream's
 // order. Where it has none, it waits so long for the first one; with no time to
 // wait it goes by the engine's count, which lags behind what is stored. The
-// error is ErrNoConsumer where there is none. With any error there are no
+// error is ErrNoConsumer where there is none, and ErrNoAnswer where nothing is
+// heard of it. With any error there are no
 // messages, and what was under way comes back after the consumer's ack wait.
 func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait time.Duration) ([]*Fetched, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout+wait)
+	within, cancel := context.WithTimeout(ctx, b.patience().fetch+wait)
 	defer cancel()
 	inbox := b.Conn.NewInbox()
 	arrived := make(chan *nats.Msg, n+1)
@@ -67,7 +68,10 @@ func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait ti
 				return nil, fmt.Errorf("fetch: read metadata: %w", err)
 			}
 			got = append(got, &Fetched{Seq: meta.Sequence.Stream, Data: m.Data, reply: m.Reply, conn: b.Conn})
-		case <-ctx.Done():
+		case <-within.Done():
+			if ctx.Err() == nil {
+				return nil, fmt.Errorf("fetch: %w", ErrNoAnswer)
+			}
 			return nil, fmt.Errorf("fetch: %w", ctx.Err())
 		}
 	}

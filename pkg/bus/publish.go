@@ -33,7 +33,7 @@ func (b *Bus) PublishFenced(ctx context.Context, msg *nats.Msg, lastSubjectSeq u
 	if err := b.mayStore(); err != nil {
 		return 0, fmt.Errorf("publish to %s: %w", msg.Subject, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, fencedTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.patience().fenced)
 	defer cancel()
 	answer, err := b.Conn.RequestMsgWithContext(ctx, &fenced)
 	if err != nil {

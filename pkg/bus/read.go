@@ -54,8 +54,8 @@ func (b *Bus) LastForSubject(ctx context.Context, stream, subject string) (*jets
 // is ErrNoMessage when the leader has none.
 func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {
 	msg, err := b.direct(ctx, stream, seq)
-	// A replica may lag, and a stream may not allow direct reads.
-	if errors.Is(err, ErrNoMessage) || errors.Is(err, nats.ErrNoResponders) {
+	// A replica may lag or stand still, and a stream may not allow direct reads.
+	if errors.Is(err, ErrNoMessage) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		msg, err = b.fromLeader(ctx, stream, getRequest{Seq: seq})
 	}
 	if err != nil {
@@ -117,13 +117,13 @@ func (b *Bus) direct(ctx context.Context, stream string, seq uint64) (*jetstream
 	return msg, nil
 }
 
-// ask sends one request to the engine, which has 5 s if ctx has no deadline.
+// ask sends one request to the engine.
 func (b *Bus) ask(ctx context.Context, subject string, r getRequest) (*nats.Msg, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.patience().ask)
 	defer cancel()
 	return b.Conn.RequestWithContext(ctx, subject, data)
 }

@@ -70,7 +70,7 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 		r.floor = r.lastSequence(ctx)
 	}
 	floor := r.floor
-	deadline := r.now().Add(retryFor)
+	deadline, patience := r.now().Add(retryFor), r.bus.patience().commit
 	todo := plan(reqs, threshold)
 	for len(todo) > 0 {
 		wave, rest := nextWave(todo)
@@ -78,7 +78,8 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 		for _, u := range wave {
 			r.attempt(u)
 		}
-		r.await(wave, min(attemptTimeout, max(deadline.Sub(r.now()), shortestAttempt)))
+		r.await(wave, min(patience, max(deadline.Sub(r.now()), shortestAttempt)))
+		patience = min(2*patience, attemptTimeout) // what is slow only should not be done twice and twice
 
 		var again []*unit
 		pause := false

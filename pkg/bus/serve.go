@@ -181,6 +181,10 @@ func (s *serving) send(reply string, answer []byte, err error) error {
 		return s.conn.Publish(reply, answer)
 	}
 	f := fault.As(err)
+	if f.Kind == fault.Internal && Away(err) {
+		f = fault.New(fault.Unavailable, "engine_unavailable", "The engine cannot be reached now").With(err)
+		s.log.Debug("request failed", zap.Error(err))
+	}
 	if f.Kind == fault.Internal {
 		s.log.Error("request failed", zap.Error(err))
 	}

@@ -18,6 +18,9 @@ const (
 	// setupTimeout bounds what begins a session. Where much is stored, the
 	// server counts for a while what a new consumer has before it.
 	setupTimeout = 30 * time.Second
+	// setupFirst is where it begins over a network, to be doubled: the node
+	// that was to have the consumer may stand still, and the next one not.
+	setupFirst = 2 * time.Second
 	// A session that failed is tried again after minPause, then twice that…
 	minPause = 50 * time.Millisecond
 	maxPause = 5 * time.Second
@@ -38,7 +41,8 @@ type reader struct {
 	last   cursor // of the last event queued
 	came   uint64 // events queued
 
-	begun bool // a consumer was made before
+	begun bool          // a consumer was made before
+	setup time.Duration // how long the next session may take to begin
 
 	// behind is how many events are left of those the stream held at first.
 	behind   uint64
@@ -129,8 +133,15 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 // that event to the stream: should the stream be made anew afterwards, the
 // consumer is gone with it.
 func (r *reader) begin(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	if r.setup == 0 {
+		r.setup = setupTimeout
+		if r.bus.Conn.Opts.InProcessServer == nil {
+			r.setup = setupFirst
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.setup)
 	defer cancel()
+	r.setup = min(2*r.setup, setupTimeout)
 	inbox := r.bus.Conn.NewInbox()
 	s := &session{
 		reader: r, inbox: inbox, pace: paceOf(r.bus.Conn),
@@ -167,6 +178,7 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 		s.done = r.until > 0
 	}
 	r.current.Store(s)
+	r.setup = 0
 	return s, nil
 }
 

@@ -27,7 +27,7 @@ func paceOf(conn *nats.Conn) pace {
 	if conn.Opts.InProcessServer != nil {
 		return pace{pull: 2 * time.Minute}
 	}
-	return pace{pull: 30 * time.Second, heartbeat: 5 * time.Second}
+	return pace{pull: 30 * time.Second, heartbeat: time.Second}
 }
 
 // silence is how long nothing may come while a pull is open.

@@ -36,22 +36,40 @@ func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, 
 	name := streams.ConsumerName(a, l)
 	for attempt := 0; ; attempt++ {
 		got, err := s.deps.Bus.Fetch(ctx, s.enqueue, name, n, wait)
-		if err == nil || attempt == 2 || ctx.Err() != nil {
+		silent := errors.Is(err, bus.ErrNoAnswer)
+		if err == nil || attempt == fetchAttempts || ctx.Err() != nil || !silent && !errors.Is(err, bus.ErrNoConsumer) {
 			return got, err
 		}
-		if errors.Is(err, bus.ErrNoConsumer) {
-			if err := s.makeConsumer(ctx, a, l, lowest); err != nil {
-				return nil, fmt.Errorf("make consumer %s: %w", name, err)
-			}
+		if silent {
+			s.dropConsumer(ctx, name)
+		}
+		if attempt > 0 { // it was made, and not all nodes know of it yet
+			pause(ctx, time.Duration(attempt)*fetchPause)
+		}
+		if err := s.makeConsumer(ctx, a, l, lowest); err != nil {
+			return nil, fmt.Errorf("make consumer %s: %w", name, err)
 		}
 	}
 }
+
+const (
+	fetchAttempts = 4
+	fetchPause    = 50 * time.Millisecond
+	// makeWithin bounds one try to make a consumer: the node that was to have
+	// it may stand still.
+	makeWithin   = 1500 * time.Millisecond
+	makeAttempts = 3
+	// dropWithin is for the word that a consumer is gone, which a node that
+	// stands still does not say.
+	dropWithin = 500 * time.Millisecond
+)
 
 func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams.Lane, lowest uint64) error {
 	name := streams.ConsumerName(a, l)
 	js := s.deps.Bus.JS
 	for attempt := 0; ; attempt++ {
-		_, err := js.CreateConsumer(ctx, s.enqueue, jetstream.ConsumerConfig{
+		within, cancel := context.WithTimeout(ctx, makeWithin)
+		_, err := js.CreateConsumer(within, s.enqueue, jetstream.ConsumerConfig{
 			Durable:           name,
 			FilterSubject:     streams.EnqueueSubject(s.number, a, l),
 			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
@@ -65,6 +83,7 @@ func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams
 			// File-backed ones cost 10 ms each when the engine stops.
 			MemoryStorage: true,
 		})
+		cancel()
 		if err == nil {
 			return nil
 		}
@@ -73,18 +92,41 @@ func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams
 		switch {
 		case refused && (api.ErrorCode == codeConsumerExists || api.ErrorCode == codeConsumerCreate):
 			// It exists and stands where it stands.
-			if _, err := js.Consumer(ctx, s.enqueue, name); err == nil {
+			if s.consumerThere(ctx, name) {
 				return nil
 			}
-		case refused && api.ErrorCode != codeConsumerNotFound && api.ErrorCode != codeConsumerOffline:
+			s.dropConsumer(ctx, name)
+		case refused && api.ErrorCode != codeConsumerNotFound && api.ErrorCode != codeConsumerOffline && !bus.Away(err):
 			return err
 		default:
 			// Its node may be dead: make it elsewhere.
-			_ = js.DeleteConsumer(ctx, s.enqueue, name)
+			s.dropConsumer(ctx, name)
 		}
-		if attempt == 3 || ctx.Err() != nil {
+		if attempt == makeAttempts || ctx.Err() != nil {
 			return err
 		}
+	}
+}
+
+func (s *shard) consumerThere(ctx context.Context, name string) bool {
+	ctx, cancel := context.WithTimeout(ctx, makeWithin)
+	defer cancel()
+	_, err := s.deps.Bus.JS.Consumer(ctx, s.enqueue, name)
+	return err == nil
+}
+
+func (s *shard) dropConsumer(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, dropWithin)
+	defer cancel()
+	_ = s.deps.Bus.JS.DeleteConsumer(ctx, s.enqueue, name)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

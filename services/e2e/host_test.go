@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/services/operator/accounts"
@@ -103,10 +105,31 @@ func (s *trunkline) projections() []string {
 	return files
 }
 
+// remote is a host that commands do not find by a data directory.
+type remote interface {
+	dial(name string) (*nats.Conn, error)
+	access() []string // the flags of a command
+}
+
+func (s *trunkline) dial(name string) (*nats.Conn, error) {
+	if r, ok := s.host.(remote); ok {
+		return r.dial(name)
+	}
+	return natsd.Dial(s.dir, name)
+}
+
+// access gives the flags by which commands reach it.
+func (s *trunkline) access() []string {
+	if r, ok := s.host.(remote); ok {
+		return r.access()
+	}
+	return []string{"--data", s.dir}
+}
+
 // withBus connects to the engine as a command does.
 func (s *trunkline) withBus(f func(*bus.Bus)) {
 	s.Helper()
-	conn, err := natsd.Dial(s.dir, "e2e")
+	conn, err := s.dial("e2e")
 	if err != nil {
 		s.Fatal(err)
 	}

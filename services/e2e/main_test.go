@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -11,8 +12,17 @@ import (
 	"go.uber.org/goleak"
 )
 
+var clusterFlag = flag.Bool("cluster", false, "run the tests on a cluster that would else run everywhere")
+
+// clustered runs the parts over a cluster, where that can be done.
+var clustered newHost
+
 func TestMain(m *testing.M) {
 	bePart()
+	flag.Parse()
+	if *clusterFlag && clustered != nil {
+		hosts = map[string]newHost{"cluster": clustered}
+	}
 	dir, err := os.MkdirTemp("", "trunkline-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -22,6 +32,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// The engine keeps one clock for the whole process.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
+		// It starts processes that end with this one.
+		goleak.IgnoreTopFunction("github.com/trunkline-sms/trunkline/services/e2e.spawnAll"),
 		goleak.Cleanup(func(code int) {
 			if err := logs.check(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
@@ -42,10 +54,14 @@ func eachShards(t *testing.T, f func(t *testing.T, shards int)) {
 	}
 }
 
-// everywhere runs a test in this process and in one of its own, on few and on many shards.
+// hosts are where everywhere runs tests.
+var hosts = map[string]newHost{"inside": inside, "process": process}
+
+// everywhere runs a test in this process and in one of its own, and on a cluster where that is asked for, on few and on
+// many shards.
 func everywhere(t *testing.T, f func(t *testing.T, newHost newHost, shards int)) {
 	t.Helper()
-	for name, newHost := range map[string]newHost{"inside": inside, "process": process} {
+	for name, newHost := range hosts {
 		t.Run(name, func(t *testing.T) {
 			eachShards(t, func(t *testing.T, shards int) { f(t, newHost, shards) })
 		})

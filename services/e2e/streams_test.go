@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
@@ -34,7 +36,11 @@ func (s *trunkline) enqueued(name string) (ids []string) {
 			s.Fatal(err)
 		}
 		for left := info.NumPending; left > 0; left-- {
-			m, err := consumer.Next()
+			var m jetstream.Msg
+			await(s, "the next event comes", func() bool {
+				m, err = consumer.Next()
+				return !errors.Is(err, nats.ErrNoResponders) // the consumer's node is not known everywhere yet
+			})
 			if err != nil {
 				s.Fatal(err)
 			}
@@ -144,7 +150,7 @@ func (s *trunkline) dropProjections() {
 // command runs a command against the server, which has to succeed, and gives what it prints.
 func (s *trunkline) command(args ...string) string {
 	s.Helper()
-	cmd := command(s, append(args, "--data", s.dir)...)
+	cmd := command(s, append(args, s.access()...)...)
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	if err := cmd.Run(); err != nil || problems.Len() > 0 {

@@ -42,8 +42,8 @@ func TestGrantIsWholeOrRefused(t *testing.T) {
 		w.await("a leader", w.granting)
 		w.mustReserve(alice, 60, 100)
 		_, err := w.reserve(alice, 41, 100)
-		if f := fault.As(err); f == nil || f.Kind != fault.LimitExceeded || f.Code != "limit_exceeded" || f.Limit != 100 || f.Used != 60 {
-			t.Errorf("reserve over the limit: got %+v, want limit_exceeded, 60 of 100", f)
+		if f := fault.As(err); f == nil || f.Kind != fault.LimitExceeded || f.Code != request.LimitReserved || f.Limit != 100 || f.Used != 60 {
+			t.Errorf("reserve over the limit: got %+v, want limit_reserved, 60 of 100", f)
 		}
 		w.mustUse(alice, 60)
 		w.mustReserve(alice, 40, 100)

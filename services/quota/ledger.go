@@ -212,6 +212,9 @@ func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
 	if used > r.Limit-int64(r.Count) {
 		refusal := fault.New(fault.LimitExceeded, "limit_exceeded", "The monthly limit of messages is reached")
 		refusal.Limit, refusal.Used = r.Limit, used
+		if stored := used - l.term.grants.reserved[monthOfAccount{r.Account, month}]; stored <= r.Limit-int64(r.Count) {
+			refusal.Code = request.LimitReserved
+		}
 		return request.Grant{}, refusal
 	}
 	if len(l.term.grants.byID) >= l.maxOpen {

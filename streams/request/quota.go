@@ -18,6 +18,10 @@ const (
 // 20 s later, so by then its messages are stored or never will be.
 const GrantTTL = 60 * time.Second
 
+// LimitReserved is the code of a LimitExceeded that stands for grants which are
+// open still: what is stored would leave room.
+const LimitReserved = "limit_reserved"
+
 // Reserve asks for room for Count messages, all or none. A refusal is the fault
 // LimitExceeded with the limit and what is used.
 type Reserve struct {

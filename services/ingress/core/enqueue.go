@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -61,6 +62,10 @@ var (
 // tries bounds how often messages whose ids were taken get new ones.
 const tries = 4
 
+// askAgain is when quota is asked again for a request whose first may be under
+// way.
+const askAgain = 50 * time.Millisecond
+
 // Enqueue stores the messages of one request. An error that is neither
 // UnknownOutcome nor Internal says that surely nothing was stored.
 func (c *Core) Enqueue(ctx context.Context, cmd Enqueue) (Accepted, error) {
@@ -113,11 +118,22 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	ctx = context.WithoutCancel(ctx)
 	before := c.now().Add(publishWithin)
 	grant, err := c.reserve(ctx, cmd.Caller.Account, len(cmd.Drafts))
-	if cmd.Key != nil && fault.Is(err, fault.LimitExceeded) {
-		// The first may have come by another ingress meanwhile.
+	for cmd.Key != nil && fault.Is(err, fault.LimitExceeded) {
+		// The first may have come by another ingress meanwhile, and its grant
+		// be the one that leaves no room.
 		if answer, found, readErr := s.answered(ctx); found || readErr != nil {
 			return answer, readErr
 		}
+		if fault.As(err).Code != request.LimitReserved || !c.now().Before(before.Add(-publishWithin/2)) {
+			break
+		}
+		time.Sleep(askAgain)
+		grant, err = c.reserve(ctx, cmd.Caller.Account, len(cmd.Drafts))
+	}
+	if fault.Is(err, fault.LimitExceeded) {
+		refusal := *fault.As(err)
+		refusal.Code = "limit_exceeded"
+		return Accepted{}, &refusal
 	}
 	if err != nil {
 		return Accepted{}, err

@@ -99,9 +99,37 @@ func (c *Core) ask(ctx context.Context, shard streams.Shard, q request.Pull, _ <
 	return pulled, err
 }
 
-// poll asks and waits. The dispatcher must not lease messages to a phone that
-// has gone, so it is told when the phone hangs up or we stop.
+// pollSlice is how long one dispatcher is asked to wait. A longer wait is
+// several of them: a dispatcher that is gone tells nobody.
+const pollSlice = 8 * time.Second
+
+// poll asks and waits, one slice after the other.
 func (c *Core) poll(ctx context.Context, shard streams.Shard, q request.Pull, stop <-chan struct{}) (request.Pulled, error) {
+	until := c.now().Add(q.Wait)
+	for {
+		q.Wait = min(until.Sub(c.now()), pollSlice)
+		if q.Wait <= 0 {
+			return request.Pulled{}, nil
+		}
+		pulled, err := c.pollOnce(ctx, shard, q, stop)
+		if err != nil || len(pulled.Messages) > 0 || ctx.Err() != nil || isClosed(stop) {
+			return pulled, err
+		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// pollOnce asks and waits. The dispatcher must not lease messages to a phone that
+// has gone, so it is told when the phone hangs up or we stop.
+func (c *Core) pollOnce(ctx context.Context, shard streams.Shard, q request.Pull, stop <-chan struct{}) (request.Pulled, error) {
 	q.Poll = nuid.Next()
 	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan struct{})

@@ -39,7 +39,7 @@ func TestCore_Pull(t *testing.T) {
 		{"defaults", Pull{Caller: Caller{Account: account}, Limit: 5, Policy: streams.Retry},
 			request.Pull{Account: account.ID, Limit: 5, Lease: streams.DefaultLease, Attempts: streams.DefaultAttempts, Policy: streams.Retry}},
 		{"the plan's", Pull{Caller: Caller{Account: &planned}, Limit: 5, Policy: streams.Retry, Device: "Phone", Wait: time.Hour},
-			request.Pull{Account: account.ID, Device: phone, Name: "Phone", Limit: 5, Wait: MaxWait, Lease: time.Minute, Attempts: 9, Policy: streams.Fail}},
+			request.Pull{Account: account.ID, Device: phone, Name: "Phone", Limit: 5, Wait: pollSlice, Lease: time.Minute, Attempts: 9, Policy: streams.Fail}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
