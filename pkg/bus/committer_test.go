@@ -418,3 +418,40 @@ func TestRun_LeavesNoGoroutine(t *testing.T) {
 	server.Stop()
 	goleak.VerifyNone(t, before)
 }
+
+// However much waits, a commit has so many messages and bytes and no more, and the rest goes into the next ones.
+func TestCommit_Bounds(t *testing.T) {
+	for name, test := range map[string]struct {
+		requests, bytes int // of one message each
+		most            int // messages of a commit
+	}{
+		"messages": {2500, 10, 1000},
+		"bytes":    {20, 1 << 20, 7}, // with what a message has around it
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := bustest.New(t)
+			makeStream(t, b)
+			var sizes []int
+			c := bus.NewCommitter(b, stream, bus.CommitterOptions{Observe: func(messages int, _ time.Duration) { sizes = append(sizes, messages) }})
+			errs := make(chan error, test.requests)
+			body := strings.Repeat("x", test.bytes)
+			for i := range test.requests {
+				go func() {
+					_, err := c.Commit(t.Context(), []*nats.Msg{message(fmt.Sprint("s.", i), "", body)})
+					errs <- err
+				}()
+			}
+			c.AwaitWaiting(test.requests)
+			stop := start(t, c.Run)
+			for range test.requests {
+				if err := <-errs; err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop()
+			if got := slices.Max(sizes); got != test.most {
+				t.Errorf("got commits of %v messages, want at most %d", sizes, test.most)
+			}
+		})
+	}
+}

@@ -30,7 +30,8 @@ type Check struct {
 	Status        Status `json:"status"`
 }
 
-// Health answers /health. Its checks run on every request, without authentication: they must be cheap.
+// Health answers /health, without authentication: its checks must be cheap. Requests that come while they run get what
+// these find, so that a crowd costs no more than one after the other.
 type Health struct {
 	version   string
 	releaseID int
@@ -38,6 +39,13 @@ type Health struct {
 	mu    sync.Mutex
 	names []string
 	ready map[string]func(context.Context) Check
+	run   *checked // the one under way, nil if there is none
+}
+
+// checked is what one run of the checks found, once done is closed.
+type checked struct {
+	done  chan struct{}
+	found map[string]Check
 }
 
 // healthTimeout is a request's, for all its checks together.
@@ -90,7 +98,28 @@ func (h *Health) answer(c *gin.Context, checks map[string]Check) {
 	c.JSON(code, r)
 }
 
+// runReady runs the checks, or waits for those that run.
 func (h *Health) runReady(ctx context.Context) map[string]Check {
+	h.mu.Lock()
+	own := h.run == nil
+	if own {
+		h.run = &checked{done: make(chan struct{})}
+	}
+	run := h.run
+	h.mu.Unlock()
+	if own {
+		// Others wait for it, so it does not end with who came first.
+		run.found = h.runAll(context.WithoutCancel(ctx))
+		h.mu.Lock()
+		h.run = nil
+		h.mu.Unlock()
+		close(run.done)
+	}
+	<-run.done
+	return run.found
+}
+
+func (h *Health) runAll(ctx context.Context) map[string]Check {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	h.mu.Lock()

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/go-cmp/cmp"
@@ -124,4 +127,36 @@ func TestHealthLive(t *testing.T) {
 	if diff := cmp.Diff(want, got.Checks); diff != "" {
 		t.Errorf("checks (-want +got)\n%s", diff)
 	}
+}
+
+// A crowd that asks at once is told what one run of the checks finds, and whoever comes afterwards what the next does.
+func TestHealthCrowd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runs := 0
+		h := httpx.NewHealth("1.0.0", 1)
+		h.Register("slow:check", func(context.Context) httpx.Check {
+			runs++
+			time.Sleep(time.Second)
+			return httpx.Check{ObservedValue: runs, Status: httpx.Pass}
+		})
+		e := gin.New()
+		h.Mount(e)
+		ask := func() string {
+			w := httptest.NewRecorder()
+			e.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/health", nil))
+			return w.Body.String()
+		}
+		var crowd sync.WaitGroup
+		for range 100 {
+			crowd.Go(func() {
+				if got := ask(); !strings.Contains(got, `"observedValue":1`) {
+					t.Errorf("got %s", got)
+				}
+			})
+		}
+		crowd.Wait()
+		if got := ask(); !strings.Contains(got, `"observedValue":2`) || runs != 2 {
+			t.Errorf("afterwards: got %s after %d runs", got, runs)
+		}
+	})
 }

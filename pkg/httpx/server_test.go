@@ -350,3 +350,33 @@ func TestServeBoundsConnections(t *testing.T) {
 		}
 	})
 }
+
+// Who does not read an answer gets no more of it after a minute.
+func TestServeSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan time.Time, 1)
+		l, stop, done := serve(t, httpx.ServerOptions{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(make([]byte, 1<<20))
+			ended <- time.Now()
+		})})
+		conn, err := l.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		begun := time.Now()
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := (<-ended).Sub(begun), time.Minute; got != want {
+			t.Errorf("the handler was done after %s, want %s", got, want)
+		}
+		if n, _ := io.Copy(io.Discard, conn); n >= 1<<20 {
+			t.Errorf("got %d bytes in the end", n)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}

@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -44,4 +46,32 @@ func FuzzRequests(f *testing.F) {
 		bustest.AskRaw[request.Decided](t, h.bus, request.DispatcherRequeue(0), data)
 		bustest.AskRaw[struct{}](t, h.bus, request.DispatcherHangup(0), data)
 	})
+}
+
+// What asks for more than an answer holds is refused.
+func TestRequestsTooLarge(t *testing.T) {
+	h := newHarness(t, 1)
+	a := streams.AccountIDOf("shop")
+	call[request.Listed](h, request.DispatcherList(0), request.List{Account: a, Limit: 1000})
+	for _, refused := range []func() error{
+		func() error {
+			return ask[request.Listed](h, request.DispatcherList(0), request.List{Account: a, Limit: 1001})
+		},
+		func() error { return ask[request.Pulled](h, request.DispatcherPull(0), phone(a, "", 1001)) },
+		func() error {
+			return ask[request.Decided](h, request.DispatcherCancel(0), request.Decide{Account: a, Messages: make([]streams.MessageID, 1001)})
+		},
+		func() error {
+			return ask[request.Decided](h, request.DispatcherRequeue(0), request.Decide{Account: a, Messages: make([]streams.MessageID, 1001)})
+		},
+	} {
+		if err := refused(); !fault.Is(err, fault.Invalid) {
+			t.Errorf("got %v, want a refusal", err)
+		}
+	}
+}
+
+func ask[A, Q any](h *harness, subject string, q Q) error {
+	_, err := bus.Call[A](h.t.Context(), h.bus, subject, q)
+	return err
 }

@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -225,5 +226,26 @@ func TestClaim_ClockBehind(t *testing.T) {
 	}
 	if got := ids.Message().Time(); got.Before(msg.Time.Truncate(time.Millisecond)) {
 		t.Errorf("got an id of %v, before the newest event at %v", got, msg.Time)
+	}
+}
+
+// There are so many numbers and no more.
+func TestClaim_AllTaken(t *testing.T) {
+	c := newClaims(t)
+	for number := range streams.MaxInstance + 1 {
+		if _, err := c.bus.JS.PublishAsync("$KV."+streams.ClaimsBucket+"."+streams.IngressClaim(number), []byte("other")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-c.bus.JS.PublishAsyncComplete()
+	one := newClaim(Deps{Deps: service.Deps{Bus: c.bus, Log: zap.NewNop(), Now: c.clock}, Shards: 2}, nil, nil)
+	if h, err := one.take(t.Context()); err == nil || !strings.Contains(err.Error(), "all are taken") {
+		t.Errorf("got %+v, %v, want none", h, err)
+	}
+	if err := c.bucket.Delete(t.Context(), streams.IngressClaim(streams.MaxInstance)); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := one.take(t.Context()); err != nil || h.number != streams.MaxInstance {
+		t.Errorf("got %+v, %v, want the one that is free", h, err)
 	}
 }

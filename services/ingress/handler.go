@@ -21,6 +21,9 @@ const (
 	maxBodies   = 16 << 20 // bytes
 )
 
+// maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes memory.
+const maxMetrics = 4
+
 // handler is the whole HTTP side: every dialect mounts its own routes.
 func (i *Ingress) handler() http.Handler {
 	gin.SetMode(gin.ReleaseMode)
@@ -33,7 +36,7 @@ func (i *Ingress) handler() http.Handler {
 	watched := r.Group("", rescue)
 	i.health().Mount(watched)
 	if i.deps.Gatherer != nil {
-		watched.GET("/metrics", gin.WrapH(promhttp.HandlerFor(i.deps.Gatherer, promhttp.HandlerOpts{})))
+		watched.GET("/metrics", gin.WrapH(promhttp.HandlerFor(i.deps.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: maxMetrics})))
 	}
 
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)

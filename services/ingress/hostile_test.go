@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -271,4 +273,34 @@ func TestIngress_SlowClients(t *testing.T) {
 			t.Errorf("got %d stored, want 1", got)
 		}
 	})
+}
+
+// The metrics are for few at a time.
+func TestIngress_MetricsCrowd(t *testing.T) {
+	f := start(t, options{})
+	reading, read := make(chan struct{}), make(chan struct{})
+	f.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "slow"}, func() float64 {
+		reading <- struct{}{}
+		<-read
+		return 1
+	}))
+	statuses := make(chan int, 4)
+	var crowd sync.WaitGroup
+	for range 4 {
+		crowd.Go(func() {
+			status, _ := f.Get("/metrics")
+			statuses <- status
+		})
+		<-reading
+	}
+	if status, _ := f.Get("/metrics"); status != http.StatusServiceUnavailable {
+		t.Errorf("a fifth one: got %d, want 503", status)
+	}
+	close(read)
+	crowd.Wait()
+	for range 4 {
+		if status := <-statuses; status != http.StatusOK {
+			t.Errorf("got %d, want 200", status)
+		}
+	}
 }

@@ -158,3 +158,28 @@ var printable = func() string {
 	}
 	return all.String()
 }()
+
+// The edges of what a number and a device's name may be.
+func TestParse_Edges(t *testing.T) {
+	for phone, want := range map[string]string{
+		"123456": "", "+123456": "", strings.Repeat("1", 20): "", "+" + strings.Repeat("1", 20): "",
+		"12345": "Invalid phone format", "+12345": "Invalid phone format", strings.Repeat("1", 21): "Invalid phone format",
+		"": "Phone is required", "++123456": "Invalid phone format", "１２３４５６": "Invalid phone format", "123456\n": "Invalid phone format",
+	} {
+		r, err := parseQueue(encode([]map[string]string{{"phone": phone, "message": "a"}}))
+		switch {
+		case err != nil:
+			t.Errorf("%q: %v", phone, err)
+		case want == "" && len(r.drafts) != 1, want != "" && (len(r.out.Errors) != 1 || r.out.Errors[0].Error != want):
+			t.Errorf("%q: got %+v, want %q", phone, r.out, want)
+		}
+	}
+	for name, want := range map[string]bool{strings.Repeat("x", 15): true, strings.Repeat("é", 15): true, strings.Repeat("x", 16): false, "a\x7f": false, "\u0085": false} {
+		if _, err := parsePull(url.Values{"device": {name}}); (err == nil) != want {
+			t.Errorf("device %q in a query: got %v", name, err)
+		}
+		if _, err := parseStatus(encode(map[string]any{"device": name, "messages": []int{1}})); (err == nil) != want {
+			t.Errorf("device %q in a body: got %v", name, err)
+		}
+	}
+}

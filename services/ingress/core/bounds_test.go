@@ -1,0 +1,66 @@
+package core
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// A publish that could not begin within ten seconds of the grant does not begin at all.
+func TestCore_Enqueue_Late(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		c, quota, limited := withQuota(t)
+		c.enqueue[0] = commit(func(ctx context.Context, _ []*nats.Msg) (bus.Stored, error) {
+			<-ctx.Done() // it waits in the line
+			return bus.Stored{}, bus.ErrNotStored
+		})
+		begun := time.Now()
+		_, err := c.Enqueue(t.Context(), limited)
+		if !fault.Is(err, fault.Unavailable) || time.Since(begun) != 10*time.Second {
+			t.Errorf("got %v after %s, want a refusal after 10s", err, time.Since(begun))
+		}
+		if len(quota.released) != 1 || !c.Idle() {
+			t.Errorf("got %d grants released, idle %t, want the grant given back", len(quota.released), c.Idle())
+		}
+	})
+}
+
+// A dispatcher that does not answer is not waited for, a wait for work aside.
+func TestCore_Pull_MuteDispatcher(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		c := newCore(t)
+		serve(t, c.bus, request.DispatcherPull(0), func(ctx context.Context, _ request.Pull) (request.Pulled, error) {
+			<-ctx.Done()
+			time.Sleep(time.Minute)
+			return request.Pulled{}, nil
+		})
+		for _, wait := range []time.Duration{0, MaxWait} {
+			begun := time.Now()
+			_, err := c.Pull(t.Context(), Pull{Caller: Caller{Account: account}, Limit: 5, Wait: wait})
+			if f := fault.As(err); f == nil || f.Code != "dispatcher_unavailable" || time.Since(begun) != min(wait, pollSlice)+5*time.Second {
+				t.Errorf("wait %s: got %v after %s, want a refusal 5s after the wait, or the first part of it", wait, err, time.Since(begun))
+			}
+		}
+	})
+}
+
+func TestErrorText(t *testing.T) {
+	for _, text := range []string{"", "short", strings.Repeat("x", 1000), strings.Repeat("é", 500), "a\x00\n" + strings.Repeat("\xff", 300)} {
+		got := errorText(text)
+		if len(got) > 256 || !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return r < ' ' }) {
+			t.Errorf("%q is kept as %q", text, got)
+		}
+	}
+	if got := errorText(strings.Repeat("x", 257)); len(got) != 256 {
+		t.Errorf("got %d bytes, want 256", len(got))
+	}
+}
