@@ -129,10 +129,12 @@ func TestPaths(t *testing.T) {
 }
 
 var (
-	limit = regexp.MustCompile("\\(([^)]+\\.go)\\) `([^`]+)` \\|$")
+	limit = regexp.MustCompile("^\\|.*\\|([^|]*)\\| \\[[^]]+\\]\\(([^)]+\\.go)\\) `([^`]+)` \\| (?:—|\\[[^]]+\\]\\(([^)]+_test\\.go)\\) `([A-Za-z_]+)`) \\|$")
 	space = regexp.MustCompile(`\s+`)
 )
 
+// TestLimitsPage holds each row to the line of code that it quotes, and to a test that goes to the limit. There is none
+// where there is nothing beyond it.
 func TestLimitsPage(t *testing.T) {
 	rows := 0
 	for line := range strings.Lines(read(t, "../docs/limits.md")) {
@@ -143,13 +145,20 @@ func TestLimitsPage(t *testing.T) {
 		rows++
 		match := limit.FindStringSubmatch(line)
 		if match == nil {
-			t.Errorf("this row does not end with a file and its line: %s", line)
+			t.Errorf("this row does not end with a file and its line, and a file of tests and a test: %s", line)
 			continue
 		}
-		want := strings.ReplaceAll(match[2], `\|`, "|")
-		source := space.ReplaceAllString(read(t, filepath.Join("../docs", match[1])), " ")
+		beyond, file, quoted, tests, test := match[1], match[2], match[3], match[4], match[5]
+		want := strings.ReplaceAll(quoted, `\|`, "|")
+		source := space.ReplaceAllString(read(t, filepath.Join("../docs", file)), " ")
 		if !strings.Contains(source, want) {
-			t.Errorf("%s does not hold %q any more: %s", match[1], want, line)
+			t.Errorf("%s does not hold %q any more: %s", file, want, line)
+		}
+		switch {
+		case test == "" && strings.TrimSpace(beyond) != "":
+			t.Errorf("this row names no test: %s", line)
+		case test != "" && !declares(read(t, filepath.Join("../docs", tests)), "func "+test):
+			t.Errorf("%s has no test %s: %s", tests, test, line)
 		}
 	}
 	if rows < 50 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -282,4 +283,20 @@ func TestServe_IsListed(t *testing.T) {
 			t.Errorf("got %s, want it to name %s", m.Data, want)
 		}
 	}
+}
+
+// A call without a deadline of its own ends by itself.
+func TestCall_Silent(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		server, b := bustest.Start(t, t.TempDir())
+		defer server.Stop()
+		if _, err := b.Conn.Subscribe("silent", func(*nats.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		_, err := bus.Call[answer](context.Background(), b, "silent", question{})
+		if took := time.Since(begun); !fault.Is(err, fault.Unavailable) || took != 5*time.Second {
+			t.Errorf("got %v after %s, want Unavailable after 5s", err, took)
+		}
+	})
 }

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
@@ -63,4 +65,23 @@ func TestErrorText(t *testing.T) {
 	if got := errorText(strings.Repeat("x", 257)); len(got) != 256 {
 		t.Errorf("got %d bytes, want 256", len(got))
 	}
+}
+
+// An engine that does not say which devices there are is not waited for.
+func TestDevices_Late(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		b := bustest.New(t)
+		if _, err := b.Conn.Subscribe("mute.>", func(*nats.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if b.JS, err = jetstream.NewWithAPIPrefix(b.Conn, "mute"); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		_, err = newDevices(b, zap.NewNop(), time.Now).contact(t.Context(), account.ID, "Pixel")
+		if f := fault.As(err); f == nil || f.Code != "devices_unavailable" || time.Since(begun) != 2*time.Second {
+			t.Errorf("got %v after %s, want a refusal after 2s", err, time.Since(begun))
+		}
+	})
 }
