@@ -252,7 +252,7 @@ func (s *Store) read(ctx context.Context, o Object, w io.Writer, progress func(i
 		}
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != o.SHA256 || read != o.Size {
-		return fmt.Errorf("%w: its digest is %s instead of %s", ErrDamaged, got, o.SHA256)
+		return fmt.Errorf("%w: its digest or its size is another", ErrDamaged)
 	}
 	return nil
 }
