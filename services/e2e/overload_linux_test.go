@@ -30,7 +30,7 @@ const (
 	// overloadConns is how many connections ten times the load comes from.
 	overloadConns = 1500
 	// overloadMemory is the most that the server may take, in MiB, without the pages of files that it reads.
-	overloadMemory = 1024
+	overloadMemory = 512
 )
 
 // Offered ten times what it accepts, a server refuses the rest, and sooner than it accepts; its memory stays within

@@ -84,6 +84,7 @@ func readAnswers(t *testing.T, conn io.Reader, method string) (all []wireAnswer)
 			t.Fatalf("no answer of HTTP: %v", err)
 		}
 		body, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
 		if errors.Is(err, syscall.ECONNRESET) { // what is no request of HTTP need not get all of its answer
 			return all
 		}
