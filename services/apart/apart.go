@@ -25,6 +25,7 @@ import (
 	"github.com/trunkline-sms/trunkline/services/dispatcher"
 	"github.com/trunkline-sms/trunkline/services/ingress"
 	"github.com/trunkline-sms/trunkline/services/quota"
+	"github.com/trunkline-sms/trunkline/services/version"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -33,10 +34,11 @@ const (
 	Ingress    = "ingress"
 	Quota      = "quota"
 	Dispatcher = "dispatcher"
+	Version    = "version"
 )
 
 // Parts lists the names of all parts.
-func Parts() []string { return []string{Ingress, Quota, Dispatcher} }
+func Parts() []string { return []string{Ingress, Quota, Dispatcher, Version} }
 
 // Deps is what the process gives to the parts.
 type Deps struct {
@@ -167,6 +169,10 @@ func (p *process) run(ctx context.Context, shards found) error {
 			q := quota.New(p.cfg.Quota, quota.Deps{Deps: deps, Shards: shards.shards})
 			checks.part(name, p.buses[name], q.Ready)
 			back = append(back, q)
+		case Version:
+			part := version.New(version.Deps{Deps: deps})
+			checks.part(name, p.buses[name], part.Ready)
+			back = append(back, part)
 		case Dispatcher:
 			part := dispatcher.New(p.cfg.Dispatcher, dispatcher.Deps{
 				// Lease ids are told apart inside an account, whose leases are

@@ -18,6 +18,10 @@ const (
 	ackWait = 30 * time.Second
 	// fetchWait is for what the projection has seen and the consumer not yet.
 	fetchWait = 100 * time.Millisecond
+	// slowFetchWait is for a machine that is busier than that.
+	slowFetchWait = time.Second
+	// fetchTries bounds how often a consumer is asked that gives nothing.
+	fetchTries = 4
 )
 
 // The engine's answers to a create (specs of JetStream's API errors).
@@ -41,6 +45,9 @@ func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, 
 			return got, err
 		}
 		if silent {
+			if s.consumerThere(ctx, name) {
+				continue // another dispatcher has made it anew, or it is slow
+			}
 			s.dropConsumer(ctx, name)
 		}
 		if attempt > 0 { // it was made, and not all nodes know of it yet
@@ -57,11 +64,11 @@ const (
 	fetchPause    = 50 * time.Millisecond
 	// makeWithin bounds one try to make a consumer: the node that was to have
 	// it may stand still.
-	makeWithin   = 1500 * time.Millisecond
+	makeWithin   = time.Second
 	makeAttempts = 3
-	// dropWithin is for the word that a consumer is gone, which a node that
-	// stands still does not say.
-	dropWithin = 500 * time.Millisecond
+	// lookWithin is for word of a consumer, that it is there or gone, which a
+	// node that stands still does not give.
+	lookWithin = 500 * time.Millisecond
 )
 
 func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams.Lane, lowest uint64) error {
@@ -109,14 +116,14 @@ func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams
 }
 
 func (s *shard) consumerThere(ctx context.Context, name string) bool {
-	ctx, cancel := context.WithTimeout(ctx, makeWithin)
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	_, err := s.deps.Bus.JS.Consumer(ctx, s.enqueue, name)
 	return err == nil
 }
 
 func (s *shard) dropConsumer(ctx context.Context, name string) {
-	ctx, cancel := context.WithTimeout(ctx, dropWithin)
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	_ = s.deps.Bus.JS.DeleteConsumer(ctx, s.enqueue, name)
 }
@@ -130,18 +137,30 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// mend deletes a consumer that says it has nothing although the projection
-// knows messages that were never handed out: the next pull makes it anew. It
-// says whether there was such a consumer.
-func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) bool {
+// silence is why a lane's consumer gives nothing although the projection knows
+// messages that were never handed out.
+type silence int
+
+const (
+	late     silence = iota // it has them
+	withheld                // somebody has fetched them, and may give them back
+	forgot                  // it thinks that they are done
+)
+
+// mend asks a consumer why it gives nothing. One that forgot is deleted, and
+// the next fetch makes it anew.
+func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) silence {
 	name := streams.ConsumerName(a, l)
 	consumer, err := s.deps.Bus.JS.Consumer(ctx, s.enqueue, name)
 	if err != nil {
-		return false
+		return late
 	}
-	if info := consumer.CachedInfo(); info.NumPending > 0 || info.NumAckPending > 0 {
-		return false
+	switch info := consumer.CachedInfo(); {
+	case info.NumAckPending > 0:
+		return withheld
+	case info.NumPending > 0:
+		return late
 	}
 	_ = s.deps.Bus.JS.DeleteConsumer(ctx, s.enqueue, name)
-	return true
+	return forgot
 }

@@ -170,21 +170,53 @@ func (s *shard) addRead(ctx context.Context, p *page, wanted []candidate) error 
 	return nil
 }
 
-// addFetched adds what was never handed out of a lane.
+// addFetched adds what was never handed out of a lane. The projection knows
+// that there is something, so a consumer that gives nothing is asked why.
 func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work laneWork) error {
-	before, came, wait := len(p.candidates), 0, fetchWait
+	if len(p.candidates) == q.Limit {
+		return nil
+	}
+	before, wait := len(p.candidates), fetchWait
+	anew := false
+	for range fetchTries {
+		came, err := s.addFrom(ctx, p, q, work, wait)
+		if err != nil || len(p.candidates) > before {
+			return err
+		}
+		p.withheld = true
+		if came > 0 {
+			return nil
+		}
+		switch why := s.mend(ctx, q.Account, work.lane); {
+		case why == withheld:
+			return nil
+		case why == late:
+			wait = slowFetchWait
+		case anew: // not even the new one has it
+			s.lookAt(ctx, work.first)
+			return nil
+		default:
+			anew = true
+		}
+	}
+	return nil
+}
+
+// addFrom adds what a lane's consumer gives, and says how many it gave.
+func (s *shard) addFrom(ctx context.Context, p *page, q request.Pull, work laneWork, wait time.Duration) (came int, err error) {
+	before := len(p.candidates)
 	for range fetchesPerLane {
 		room := q.Limit - len(p.candidates)
 		if room == 0 {
-			return nil
+			break
 		}
 		got, err := s.fetch(ctx, q.Account, work.lane, work.first.seq, room, wait)
 		if err != nil {
-			return err
+			return came, err
 		}
 		came += len(got)
 		if err := s.sort(p, q.Account, got); err != nil {
-			return err
+			return came, err
 		}
 		if len(p.candidates) > before {
 			wait = 0
@@ -193,14 +225,7 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 			break
 		}
 	}
-	if len(p.candidates) > before {
-		return nil
-	}
-	p.withheld = true
-	if came == 0 && s.mend(ctx, q.Account, work.lane) {
-		s.lookAt(ctx, work.first)
-	}
-	return nil
+	return came, nil
 }
 
 // sort keeps of what a consumer gave what was never handed out, and acks what

@@ -45,7 +45,7 @@ const clusterNodes = 3
 
 // onCluster is the topology of docker-compose.yml.
 func onCluster(dir string, shards int) host {
-	return newCluster(dir, shards, kind{"quota", 2}, kind{"dispatcher", 2}, kind{"ingress", 2})
+	return newCluster(dir, shards, kind{"quota", 2}, kind{"dispatcher", 2}, kind{"version", 2}, kind{"ingress", 2})
 }
 
 func newCluster(dir string, shards int, counts ...kind) *clusterHost {

@@ -39,7 +39,7 @@ Example:
 }
 
 // keyed are those that have a key of their own on a cluster.
-var keyed = []string{"ingress", "quota", "dispatcher", operatorName}
+var keyed = []string{"ingress", "quota", "dispatcher", "version", operatorName}
 
 const (
 	authorityYears = 10

@@ -44,7 +44,8 @@ type Version struct {
 
 	deciding sync.Mutex // decisions of one instance take turns
 
-	file *projection.File // set by Run
+	file   *projection.File // set by Run
+	opened chan struct{}    // closed when it is
 }
 
 // New makes an instance that does nothing until Run.
@@ -53,12 +54,13 @@ func New(d Deps) *Version {
 		d.Room = func() error { return nil }
 	}
 	return &Version{
-		bus:   d.Bus,
-		path:  filepath.Join(d.Dir, Projection+".db"),
-		log:   d.Log.Named("version"),
-		now:   d.Now,
-		room:  d.Room,
-		store: object.Open(d.Bus, streams.ApksBucket),
+		bus:    d.Bus,
+		path:   filepath.Join(d.Dir, Projection+".db"),
+		log:    d.Log.Named("version"),
+		now:    d.Now,
+		room:   d.Room,
+		store:  object.Open(d.Bus, streams.ApksBucket),
+		opened: make(chan struct{}),
 		lag: promauto.With(d.Metrics).NewGauge(prometheus.GaugeOpts{
 			Name: "trunkline_version_lag_events",
 			Help: "Events stored and not folded yet.",
@@ -68,6 +70,19 @@ func New(d Deps) *Version {
 
 // Name is version.
 func (*Version) Name() string { return "version" }
+
+// Ready returns once everything is folded that was stored when Run began.
+func (v *Version) Ready(ctx context.Context) error {
+	select {
+	case <-v.opened:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := v.file.Err(); err != nil {
+		return err
+	}
+	return v.file.Ready(ctx)
+}
 
 // Run folds and answers. The stream and the object store must be there. The end
 // of ctx is no error.
@@ -88,6 +103,7 @@ func (v *Version) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open projection %s: %w", Projection, err)
 	}
+	close(v.opened)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return v.file.Run(ctx) })
 	g.Go(func() error { return v.serveProjection(ctx) })

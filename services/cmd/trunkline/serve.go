@@ -18,7 +18,7 @@ import (
 )
 
 type serveCommand struct {
-	Parts    []string `arg:"" optional:"" enum:"ingress,quota,dispatcher" help:"Parts to run in this process, over the cluster that --nats names: ingress, quota, dispatcher. None: all."`
+	Parts    []string `arg:"" optional:"" enum:"ingress,quota,dispatcher,version" help:"Parts to run in this process, over the cluster that --nats names: ingress, quota, dispatcher, version. None: all."`
 	Data     string   `placeholder:"DIR" help:"Data directory (default ./data)."`
 	HTTP     string   `name:"http" placeholder:"ADDRESS" help:"Address for senders and phones (default 127.0.0.1:8080)."`
 	NATS     string   `name:"nats" placeholder:"URLS" help:"Nodes of a NATS cluster to join instead of embedding the engine, with commas between."`
