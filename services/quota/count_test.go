@@ -106,3 +106,43 @@ func foldInto(t *rapid.T, db *bolt.DB, events []projection.Event) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// FuzzApply: whatever a stream holds is counted, or counts for nothing, and what is counted can be read again.
+func FuzzApply(f *testing.F) {
+	db, err := bolt.Open(filepath.Join(f.TempDir(), "use.db"), 0o600, &bolt.Options{NoSync: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = db.Close() })
+	subject := streams.EnqueueSubject(0, 5, streams.Lane{})
+	for _, data := range []string{`{"id":"0123456789abcdef","month":"2026-11","grant":"1-1"}`, `{"month":"2026-13"}`, `{"month":5}`, `{"month":"2026-11","month":"+026-11"}`, "\xff", "null"} {
+		f.Add(string(event.KindEnqueued), subject, []byte(data))
+	}
+	f.Add(string(event.KindEnqueued), "sms.enqueue.0.x", []byte(`{"month":"2026-11"}`))
+	f.Add(string(event.KindBarrier), streams.BarrierSubject(0), []byte(`{"claim":-1}`))
+	f.Fuzz(func(t *testing.T, kind, subject string, data []byte) {
+		tx, err := db.Begin(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		e := projection.Event{Kind: kind, Subject: subject, Data: data}
+		_, counts := readCounted(e)
+		for range 2 {
+			if err := (count{shards: 1}).Apply(tx, e); err != nil {
+				t.Fatalf("the fold stops: %v", err)
+			}
+		}
+		month, accounts, err := loadCounts(tx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		total := int64(0)
+		for _, n := range accounts {
+			total += n
+		}
+		if counts != (month != "") || counts != (total == 2) || !counts && total != 0 {
+			t.Fatalf("%q: got %d in %q", data, total, month)
+		}
+	})
+}

@@ -119,8 +119,8 @@ func (d *devices) write(ctx context.Context, account streams.AccountID, device s
 	switch {
 	case err == nil:
 		var stored streams.Device
-		if err := json.Unmarshal(entry.Value(), &stored); err != nil {
-			return err
+		if json.Unmarshal(entry.Value(), &stored) != nil {
+			stored = streams.Device{} // it is written anew: else its phone would be refused for ever
 		}
 		d.remember(device.ID, known{entry.Revision(), stored.LastSeen})
 		if ok || device.LastSeen.Sub(stored.LastSeen) < seenEvery {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -76,6 +77,38 @@ func FuzzAccount(f *testing.F) {
 		again, err := readAccount(streams.AccountKey(a.ID), written)
 		if err != nil || cmp.Diff(read, again) != "" {
 			t.Fatalf("%q reads otherwise when written again: %v\n%s", data, err, cmp.Diff(read, again))
+		}
+	})
+}
+
+// FuzzDevice: whatever the devices bucket holds under a phone's key, the phone is served, and is known afterwards.
+func FuzzDevice(f *testing.F) {
+	c := newCore(f)
+	bucket, err := c.bus.JS.KeyValue(f.Context(), streams.DevicesBucket)
+	if err != nil {
+		f.Fatal(err)
+	}
+	id := streams.DeviceIDOf(account.ID, "Pixel")
+	for _, seed := range []string{"", "null", "{}", `{"id":"x"}`, `{"last_seen":"9999-12-31T23:59:59Z"}`, `{"last_seen":"0001-01-01T00:00:00Z","name":5}`, "\xff"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := bucket.Put(t.Context(), streams.DeviceKey(account.ID, id), data); err != nil {
+			t.Fatal(err)
+		}
+		devices := newDevices(c.bus, zap.NewNop(), time.Now) // which knows none
+		for range 2 {
+			if got, err := devices.contact(t.Context(), account.ID, "Pixel"); err != nil || got != id {
+				t.Fatalf("%q: got %s, %v", data, got, err)
+			}
+		}
+		entry, err := bucket.Get(t.Context(), streams.DeviceKey(account.ID, id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stored streams.Device
+		if err := json.Unmarshal(entry.Value(), &stored); err != nil || stored.LastSeen.Before(time.Now().Add(-seenEvery)) {
+			t.Fatalf("%q: got %q stored, %v", data, entry.Value(), err)
 		}
 	})
 }
