@@ -72,8 +72,11 @@ func (p *process) look(ctx context.Context) (got found, err error) {
 			}
 			return got, errNoEngine
 		}
-		if got, err = streamsOf(ctx, b); err != nil {
+		if got, err = streamsOf(ctx, b, name); err != nil {
 			return got, err
+		}
+		if name == Version {
+			continue // which publishes no batches
 		}
 		if err := b.Require(ctx, probed(name), natsd.MaxPayload, natsd.MaxBatchSize); err != nil {
 			return got, err
@@ -82,14 +85,17 @@ func (p *process) look(ctx context.Context) (got found, err error) {
 	return got, nil
 }
 
-// streamsOf finds the streams, all of them.
-func streamsOf(ctx context.Context, b *bus.Bus) (got found, err error) {
+// streamsOf finds the streams, all that a part may need.
+func streamsOf(ctx context.Context, b *bus.Bus, part string) (got found, err error) {
 	if got.shards, err = streams.FindShards(ctx, b.JS); err != nil {
 		return got, fmt.Errorf("%w: %w", errNoStreams, err)
 	}
 	names := []string{"KV_" + streams.AccountsBucket, "KV_" + streams.DevicesBucket, "KV_" + streams.ClaimsBucket}
 	for _, shard := range got.shards.All() {
 		names = append(names, streams.StatusStream(shard), streams.EnqueueStream(shard))
+	}
+	if part == Version {
+		names = append(names, streams.ReleaseStream, "OBJ_"+streams.ApksBucket)
 	}
 	for _, name := range names {
 		stream, err := b.JS.Stream(ctx, name)
