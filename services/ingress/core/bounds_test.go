@@ -14,6 +14,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
@@ -82,6 +83,30 @@ func TestDevices_Late(t *testing.T) {
 		_, err = newDevices(b, zap.NewNop(), time.Now).contact(t.Context(), account.ID, "Pixel")
 		if f := fault.As(err); f == nil || f.Code != "devices_unavailable" || time.Since(begun) != 2*time.Second {
 			t.Errorf("got %v after %s, want a refusal after 2s", err, time.Since(begun))
+		}
+	})
+}
+
+// What a token uses at one ingress is taken off at the others within a second.
+func TestRates_Shared(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		b := bustest.New(t)
+		if err := streams.Ensure(t.Context(), b.JS, deployment, true); err != nil {
+			t.Fatal(err)
+		}
+		one, other := newCoreOn(t, b, 0), newCoreOn(t, b, 1)
+		a := *account
+		a.Plan.Rate, a.Tokens = 60, []streams.Token{{Hash: streams.HashToken("one")}}
+		put(t, one, streams.AccountKey(a.ID), a)
+		put(t, other, streams.AccountKey(a.ID), a)
+		for range 30 {
+			if _, _, err := one.Admit("one"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(shareEvery + 100*time.Millisecond)
+		if _, rate, err := other.Admit("one"); err != nil || rate.Remaining < 29 || rate.Remaining > 31 {
+			t.Errorf("got %+v, %v, want about half left", rate, err)
 		}
 	})
 }
