@@ -177,27 +177,16 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 		return nil
 	}
 	before, wait := len(p.candidates), fetchWait
-	anew := false
 	for range fetchTries {
 		came, err := s.addFrom(ctx, p, q, work, wait)
 		if err != nil || len(p.candidates) > before {
 			return err
 		}
 		p.withheld = true
-		if came > 0 {
+		if came > 0 || !s.readable(ctx, work.first) || s.mend(ctx, q.Account, work.lane) == withheld {
 			return nil
 		}
-		switch why := s.mend(ctx, q.Account, work.lane); {
-		case why == withheld:
-			return nil
-		case why == late:
-			wait = slowFetchWait
-		case anew: // not even the new one has it
-			s.lookAt(ctx, work.first)
-			return nil
-		default:
-			anew = true
-		}
+		wait = slowFetchWait
 	}
 	return nil
 }

@@ -65,15 +65,19 @@ func (s *shard) missing(ctx context.Context, seq uint64, id streams.MessageID) {
 	}
 }
 
-// lookAt reads a lane's first message because its consumer does not give it.
-func (s *shard) lookAt(ctx context.Context, first candidate) {
+// readable reads a lane's first message because its consumer does not give it.
+func (s *shard) readable(ctx context.Context, first candidate) bool {
 	m, err := s.deps.Bus.Get(ctx, s.enqueue, first.seq)
 	switch {
 	case errors.Is(err, bus.ErrNoMessage):
 		s.missing(ctx, first.seq, first.id)
-	case err == nil:
-		if err := bodyOf(m.Data, first.id); err != nil {
-			s.say(first.seq, first.id, err)
-		}
+		return false
+	case err != nil:
+		return true // for all that is known
 	}
+	if err := bodyOf(m.Data, first.id); err != nil {
+		s.say(first.seq, first.id, err)
+		return false
+	}
+	return true
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -32,37 +31,25 @@ func (s *trunkline) publish(app apktest.App, flags ...string) []byte {
 	return content
 }
 
-// download gets a path and gives the answer and its whole body.
-func (s *trunkline) download(path string, header ...string) (*http.Response, []byte) {
+// download gets a path and gives the whole answer.
+func (s *trunkline) download(path string, header ...string) answer {
 	s.Helper()
-	request, err := http.NewRequestWithContext(s.Context(), http.MethodGet, s.url+path, nil)
-	if err != nil {
-		s.Fatal(err)
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		request.Header.Set(header[i], header[i+1])
-	}
-	response, err := s.client.Do(request)
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	got, err := api{s.Context(), s.client, s.url}.do(http.MethodGet, path, "", header...)
 	if err != nil {
 		s.Fatalf("download %s: %v", path, err)
 	}
-	return response, body
+	return got
 }
 
 // downloads is how often the active release was downloaded, as apps are told.
 func (s *trunkline) downloads() (count int) {
 	s.Helper()
-	_, body := s.download("/api/app-version")
 	var got struct {
 		Downloads int `json:"downloads"`
 	}
-	if err := json.Unmarshal(body, &got); err != nil {
-		s.Fatalf("%v: %s", err, body)
+	answer := s.download("/api/app-version")
+	if err := json.Unmarshal([]byte(answer.body), &got); err != nil {
+		s.Fatalf("%v: %v", err, answer)
 	}
 	return got.Downloads
 }
@@ -84,6 +71,9 @@ func TestRelease_Documents(t *testing.T) {
 		replay("none", map[string]string{})
 		content := s.publish(apktest.App{Version: "1.2.0", Code: 5}, "--notes=- Bug fixes\n- Performance improvements", "--min-code", "3", "--activate")
 		s.publish(apktest.App{Version: "1.3.0-beta", Code: 6})
+		await(t, "every ingress hears of it", func() bool {
+			return strings.Contains(s.download("/api/app-versions").body, `"versionCode":6`)
+		})
 		sum := sha256.Sum256(content)
 		replay("published", map[string]string{"url": s.url, "size": fmt.Sprint(len(content)), "sha256": hex.EncodeToString(sum[:])})
 	})
@@ -94,14 +84,13 @@ func TestRelease_Documents(t *testing.T) {
 func TestRelease_Downloads(t *testing.T) {
 	s := launch(t, process, 1)
 	content := s.publish(apktest.App{Padding: 5 << 20}, "--activate")
-	answer, body := s.download("/download/app.apk")
-	if !bytes.Equal(body, content) {
-		t.Fatalf("got %d bytes, want %d", len(body), len(content))
+	whole := s.download("/download/app.apk")
+	if whole.body != string(content) {
+		t.Fatalf("got %d bytes, want %d", len(whole.body), len(content))
 	}
-	etag := answer.Header.Get("ETag")
-	_, first := s.download("/api/download/5", "Range", "bytes=0-999999")
-	_, rest := s.download("/api/download/5", "Range", "bytes=1000000-", "If-Range", etag)
-	if !bytes.Equal(append(first, rest...), content) {
+	first := s.download("/api/download/5", "Range", "bytes=0-999999").body
+	rest := s.download("/api/download/5", "Range", "bytes=1000000-", "If-Range", whole.header.Get("ETag")).body
+	if first+rest != string(content) {
 		t.Errorf("resumed: got %d and %d bytes, want %d", len(first), len(rest), len(content))
 	}
 	if curl, err := exec.LookPath("curl"); err == nil {
@@ -128,8 +117,8 @@ func TestRelease_Downloads(t *testing.T) {
 		if got := s.downloads(); got != 3 {
 			t.Errorf("after %s: got %d downloads, want 3", what, got)
 		}
-		if _, body := s.download("/download/app.apk", "Range", "bytes=0-99999"); !bytes.Equal(body, content[:100000]) {
-			t.Errorf("after %s: got %d other bytes", what, len(body))
+		if got := s.download("/download/app.apk", "Range", "bytes=0-99999").body; got != string(content[:100000]) {
+			t.Errorf("after %s: got %d other bytes", what, len(got))
 		}
 	}
 	s.verify()
@@ -168,8 +157,8 @@ func TestRelease_CutOff(t *testing.T) {
 		if err := cmd.Wait(); err == nil {
 			t.Errorf("the upload ended well although it got %v", signal)
 		}
-		if answer, body := s.download("/api/app-versions"); string(body) != `{"versions":[]}` {
-			t.Errorf("after %v: got %d %s", signal, answer.StatusCode, body)
+		if got := s.download("/api/app-versions"); got.body != `{"versions":[]}` {
+			t.Errorf("after %v: got %v", signal, got)
 		}
 		if got := s.chunks(); signal == os.Interrupt && got != 0 {
 			t.Errorf("after %v: got %d chunks left, want none", signal, got)
@@ -177,8 +166,8 @@ func TestRelease_CutOff(t *testing.T) {
 	}
 	// What the killed one left is in nobody's way.
 	s.command("release", "publish", file, "--activate")
-	if _, body := s.download("/download/app.apk"); len(body) < 100<<20 {
-		t.Errorf("got %d bytes", len(body))
+	if got := len(s.download("/download/app.apk").body); got < 100<<20 {
+		t.Errorf("got %d bytes", got)
 	}
 }
 
@@ -196,9 +185,9 @@ func TestRelease_Damaged(t *testing.T) {
 			}
 			flip(t, blocks[0], string(content[600_000:600_100]))
 			s.Start()
-			answer, body := s.download("/download/app.apk")
-			if answer.StatusCode != http.StatusInternalServerError || !strings.Contains(string(body), `"code":"version_damaged"`) {
-				t.Errorf("got %d and %d bytes", answer.StatusCode, len(body))
+			got := s.download("/download/app.apk")
+			if got.status != http.StatusInternalServerError || !strings.Contains(got.body, `"code":"version_damaged"`) {
+				t.Errorf("got %d and %d bytes", got.status, len(got.body))
 			}
 			if !s.logged("release not copied out of the store", `"code":"5"`) {
 				t.Error("the log does not name the release")
@@ -206,8 +195,8 @@ func TestRelease_Damaged(t *testing.T) {
 			if said := s.failing("release", "verify"); !strings.Contains(said, "the files of version code 5 are damaged") {
 				t.Errorf("verify said %q", said)
 			}
-			if answer, _ := s.download("/api/download/4"); answer.StatusCode != http.StatusOK {
-				t.Errorf("the other release: got %d", answer.StatusCode)
+			if got := s.download("/api/download/4").status; got != http.StatusOK {
+				t.Errorf("the other release: got %d", got)
 			}
 		})
 	}

@@ -43,8 +43,25 @@ func (f *fixture) app(code streams.VersionCode, size int) (request.AppVersion, [
 	return v, content
 }
 
-// fetch makes a request and gives the whole answer. A body that breaks off is an error.
-func (f *fixture) fetch(method, path string, header ...string) (*http.Response, []byte, error) {
+// fetched is a whole answer. One that broke off has an error.
+type fetched struct {
+	status int
+	header http.Header
+	body   []byte
+	err    error
+}
+
+func (a fetched) String() string {
+	return fmt.Sprintf("%d, %d bytes %.100q, %v", a.status, len(a.body), a.body, a.err)
+}
+
+// has says whether it is a whole answer with that status and body.
+func (a fetched) has(status int, body []byte) bool {
+	return a.err == nil && a.status == status && bytes.Equal(a.body, body)
+}
+
+// fetch makes a request.
+func (f *fixture) fetch(method, path string, header ...string) fetched {
 	f.t.Helper()
 	r, err := http.NewRequest(method, f.URL+path, nil)
 	if err != nil {
@@ -59,7 +76,7 @@ func (f *fixture) fetch(method, path string, header ...string) (*http.Response, 
 	}
 	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(answer.Body)
-	return answer, body, err
+	return fetched{answer.StatusCode, answer.Header, body, err}
 }
 
 // counted gives what the stream says of a release's downloads, once it is as much as is wanted.
@@ -127,15 +144,15 @@ func TestDownload(t *testing.T) {
 	for _, path := range []string{"/download/app.apk", "/api/download/5"} {
 		for _, tt := range tests {
 			t.Run(path+" "+tt.name, func(t *testing.T) {
-				answer, body, err := f.fetch(tt.method, path, tt.header...)
-				if err != nil || answer.StatusCode != tt.status {
-					t.Fatalf("got %d, %v, want %d", answer.StatusCode, err, tt.status)
+				got := f.fetch(tt.method, path, tt.header...)
+				if got.err != nil || got.status != tt.status {
+					t.Fatalf("got %v, want %d", got, tt.status)
 				}
-				if tt.body != nil && !bytes.Equal(body, tt.body) {
-					t.Errorf("got %d bytes, want %d others", len(body), len(tt.body))
+				if tt.body != nil && !bytes.Equal(got.body, tt.body) {
+					t.Errorf("got %d bytes, want %d others", len(got.body), len(tt.body))
 				}
 				for name, value := range tt.headers {
-					if got := answer.Header.Get(name); got != value {
+					if got := got.header.Get(name); got != value {
 						t.Errorf("%s: got %q, want %q", name, got, value)
 					}
 				}
@@ -168,9 +185,8 @@ func TestDownload_BrokenOff(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-	_, body, err := f.fetch(http.MethodGet, "/download/app.apk", "Range", "bytes=1048576-")
-	if err != nil || !bytes.Equal(body, content[1<<20:]) {
-		t.Errorf("resumed: got %d bytes, %v", len(body), err)
+	if got := f.fetch(http.MethodGet, "/download/app.apk", "Range", "bytes=1048576-"); !got.has(206, content[1<<20:]) {
+		t.Errorf("resumed: got %v", got)
 	}
 	f.StopIngress()
 	if got := f.counted(5, 1); got != 1 || f.Stored(streams.ReleaseStream, streams.DownloadSubjects) != 1 {
@@ -194,9 +210,8 @@ func TestDownload_Damaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		answer, body, err := f.fetch(http.MethodGet, "/download/app.apk")
-		if err != nil || answer.StatusCode != http.StatusInternalServerError || string(body) != `{"error":"The file of this version is damaged","code":"version_damaged"}` {
-			t.Errorf("a chunk is gone: got %d %s, %v", answer.StatusCode, body, err)
+		if got := f.fetch(http.MethodGet, "/download/app.apk"); !got.has(500, []byte(`{"error":"The file of this version is damaged","code":"version_damaged"}`)) {
+			t.Errorf("a chunk is gone: got %v", got)
 		}
 	}
 	if n := f.Logs.FilterMessage("release not copied out of the store").Len(); n != 1 {
@@ -205,8 +220,8 @@ func TestDownload_Damaged(t *testing.T) {
 
 	// A copy that the disk has changed is made again by the next process.
 	v, content := f.app(6, 1<<20)
-	if _, body, err := f.fetch(http.MethodGet, "/download/app.apk"); err != nil || !bytes.Equal(body, content) {
-		t.Fatalf("got %d bytes, %v", len(body), err)
+	if got := f.fetch(http.MethodGet, "/download/app.apk"); !got.has(200, content) {
+		t.Fatalf("got %v", got)
 	}
 	copied := filepath.Join(f.dir, "projections", "apks", v.SHA256+".apk")
 	garbled := bytes.Clone(content)
@@ -216,15 +231,15 @@ func TestDownload_Damaged(t *testing.T) {
 	}
 	f.Restart()
 	f.Version.Set(v)
-	if _, body, err := f.fetch(http.MethodGet, "/download/app.apk"); err != nil || !bytes.Equal(body, content) {
-		t.Errorf("a garbled copy: got %d bytes, %v", len(body), err)
+	if got := f.fetch(http.MethodGet, "/download/app.apk"); !got.has(200, content) {
+		t.Errorf("a garbled copy: got %v", got)
 	}
 	// One that somebody has removed is made again at once.
 	if err := os.Remove(copied); err != nil {
 		t.Fatal(err)
 	}
-	if _, body, err := f.fetch(http.MethodGet, "/download/app.apk"); err != nil || !bytes.Equal(body, content) {
-		t.Errorf("a removed copy: got %d bytes, %v", len(body), err)
+	if got := f.fetch(http.MethodGet, "/download/app.apk"); !got.has(200, content) {
+		t.Errorf("a removed copy: got %v", got)
 	}
 }
 
@@ -235,15 +250,15 @@ func TestDownload_Copies(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if _, body, err := f.fetch(http.MethodGet, "/download/app.apk"); err != nil || !bytes.Equal(body, content) {
-				t.Errorf("got %d bytes, %v", len(body), err)
+			if got := f.fetch(http.MethodGet, "/download/app.apk"); !got.has(200, content) {
+				t.Errorf("got %v", got)
 			}
 		})
 	}
 	all.Wait()
-	v, _ := f.app(6, 1000)
-	if _, body, err := f.fetch(http.MethodGet, "/download/app.apk"); err != nil || len(body) != 1000 {
-		t.Errorf("got %d bytes, %v", len(body), err)
+	v, next := f.app(6, 1000)
+	if got := f.fetch(http.MethodGet, "/download/app.apk"); !got.has(200, next) {
+		t.Errorf("got %v", got)
 	}
 	files, err := os.ReadDir(filepath.Join(f.dir, "projections", "apks"))
 	if err != nil || len(files) != 1 || files[0].Name() != v.SHA256+".apk" {
@@ -258,10 +273,9 @@ func TestDownload_Crowd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, body, err := f.fetch(http.MethodGet, "/api/download/5")
-	if err != nil || answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") != "10" ||
-		string(body) != `{"error":"Too many downloads are under way, try again","code":"too_many_downloads"}` {
-		t.Errorf("got %d %s, %v", answer.StatusCode, body, err)
+	got := f.fetch(http.MethodGet, "/api/download/5")
+	if !got.has(503, []byte(`{"error":"Too many downloads are under way, try again","code":"too_many_downloads"}`)) || got.header.Get("Retry-After") != "10" {
+		t.Errorf("got %v", got)
 	}
 	_ = slow.Body.Close()
 }
@@ -269,14 +283,10 @@ func TestDownload_Crowd(t *testing.T) {
 func TestDownload_Links(t *testing.T) {
 	link := func(t *testing.T, f *fixture, header ...string) string {
 		t.Helper()
-		_, body, err := f.fetch(http.MethodGet, "/api/app-version", header...)
 		var got struct {
 			DownloadURL string `json:"downloadUrl"`
 		}
-		if err == nil {
-			err = json.Unmarshal(body, &got)
-		}
-		if err != nil {
+		if err := json.Unmarshal(f.fetch(http.MethodGet, "/api/app-version", header...).body, &got); err != nil {
 			t.Fatal(err)
 		}
 		return got.DownloadURL
@@ -334,13 +344,10 @@ func TestDownload_Routes(t *testing.T) {
 		"DELETE /api/" + token + "/get_messages": "405 method_not_allowed",
 	} {
 		method, path, _ := strings.Cut(request, " ")
-		answer, body, err := f.fetch(method, path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got struct{ Code string }
-		_ = json.Unmarshal(body, &got)
-		if got := fmt.Sprint(answer.StatusCode, " ", got.Code); got != want {
+		answer := f.fetch(method, path)
+		var body struct{ Code string }
+		_ = json.Unmarshal(answer.body, &body)
+		if got := fmt.Sprint(answer.status, " ", body.Code); got != want {
 			t.Errorf("%s: got %s, want %s", strings.ReplaceAll(request, token, "{token}"), got, want)
 		}
 	}

@@ -118,7 +118,7 @@ func (c *releasePublish) notes(t *Terminal) (string, error) {
 	if c.NotesFile == "" {
 		return c.Notes, nil
 	}
-	var from io.Reader = t.In
+	from := t.In
 	if c.NotesFile != "-" {
 		file, err := os.Open(c.NotesFile)
 		if err != nil {
@@ -161,7 +161,7 @@ func (s server) versions(ctx context.Context) ([]request.AppVersion, *bus.Bus, f
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	listed, err := call[request.VersionsListed](ctx, b, request.VersionList, request.Versions{})
+	listed, err := call[request.VersionsListed](ctx, b, request.VersionList, request.Versions{Fresh: true})
 	if err != nil {
 		closeConn()
 		return nil, nil, nil, err

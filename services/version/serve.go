@@ -56,11 +56,14 @@ func (v *Version) serveProjection(ctx context.Context) error {
 	})
 }
 
-func (v *Version) list(context.Context, request.Versions) (request.VersionsListed, error) {
+func (v *Version) list(ctx context.Context, q request.Versions) (request.VersionsListed, error) {
 	if err := v.file.Err(); err != nil {
 		return request.VersionsListed{}, err
 	}
 	b, err := v.book()
+	if q.Fresh {
+		b, err = v.current(ctx)
+	}
 	return request.VersionsListed{Versions: append([]request.AppVersion{}, b.versions...)}, err
 }
 

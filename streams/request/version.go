@@ -32,7 +32,9 @@ type AppVersion struct {
 }
 
 // Versions asks for all releases.
-type Versions struct{}
+type Versions struct {
+	Fresh bool `json:"fresh,omitempty"` // with every decision that was stored before, whoever made it
+}
 
 // VersionsListed are all releases, also those that were withdrawn, the highest
 // code first.
