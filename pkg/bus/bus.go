@@ -40,7 +40,7 @@ type patience struct {
 // one has taken over meanwhile: what is tried again soon finds it.
 var (
 	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, ask: callTimeout, fetch: callTimeout}
-	patienceAcross = patience{commit: 2 * time.Second, fenced: 3 * time.Second, ask: 2 * time.Second, fetch: 1500 * time.Millisecond}
+	patienceAcross = patience{commit: 2 * time.Second, fenced: 3 * time.Second, ask: 2 * time.Second, fetch: time.Second}
 )
 
 func (b *Bus) patience() patience {

@@ -56,6 +56,10 @@ type ServeOptions struct {
 	// MaxInFlight bounds the requests each endpoint works on at a time,
 	// 4,096 if 0. What comes over it is answered Unavailable, code "busy".
 	MaxInFlight int
+	// Life, if set, goes on after the end of Serve's context: where the engine
+	// is away then, Serve returns when it is back, or when Life ends. The engine
+	// would else be told by the connection that these endpoints are served still.
+	Life context.Context
 	// Ready, if set, is called once the engine delivers requests to it.
 	Ready func()
 	// Log takes the errors of which the caller is told nothing.
@@ -108,6 +112,10 @@ func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 		<-ctx.Done()
 	} else if ctx.Err() != nil {
 		err = nil
+	}
+	if !b.Conn.IsConnected() && o.Life != nil {
+		s.close()
+		b.awaitConnection(o.Life)
 	}
 	if stop := service.Stop(); err == nil && !errors.Is(stop, nats.ErrConnectionClosed) {
 		err = stop
@@ -194,6 +202,19 @@ func (s *serving) send(reply string, answer []byte, err error) error {
 	}
 	header := nats.Header{micro.ErrorCodeHeader: {string(f.Kind)}, micro.ErrorHeader: {f.Text}}
 	return s.conn.PublishMsg(&nats.Msg{Subject: reply, Header: header, Data: data})
+}
+
+// awaitConnection returns when there is a connection, or never will be.
+func (b *Bus) awaitConnection(ctx context.Context) {
+	status := b.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer b.Conn.RemoveStatusListener(status)
+	for !b.Conn.IsConnected() && !b.Conn.IsClosed() {
+		select {
+		case <-status:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -21,6 +21,31 @@ type fleet struct {
 	senders  []*sender
 	seed     uint64
 	urls     atomic.Pointer[[]string]
+	waits    waits
+}
+
+// waits are the longest that anybody waited for what they asked for, over all attempts, by what that was.
+type waits struct {
+	mu      sync.Mutex
+	longest map[string]time.Duration
+}
+
+func (w *waits) note(what string, since time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.longest == nil {
+		w.longest = map[string]time.Duration{}
+	}
+	w.longest[what] = max(w.longest[what], time.Since(since))
+}
+
+// take gives the longest waits, and begins anew.
+func (w *waits) take() map[string]time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	taken := w.longest
+	w.longest = nil
+	return taken
 }
 
 const (
@@ -68,6 +93,7 @@ func rest(ctx context.Context, d time.Duration) bool {
 
 // send posts until ctx is done or the month's limit is reached, and repeats what got no answer until it gets one.
 func (f *fleet) send(ctx context.Context, s *sender) {
+	var since time.Time
 	for ctx.Err() == nil && !s.full {
 		if len(s.open) == 0 {
 			messages := make([]sms, 1+s.rand.IntN(4))
@@ -76,10 +102,13 @@ func (f *fleet) send(ctx context.Context, s *sender) {
 				s.posted++
 			}
 			f.journal.posting(messages)
-			s.open = messages
+			s.open, since = messages, time.Now()
 		}
 		// Not ctx: what has been sent is waited for.
 		s.post(f.through(f.Context(), s.rand, s.account), f.journal, s.open)
+		if len(s.open) == 0 {
+			f.waits.note("post of "+f.accounts[s.account], since)
+		}
 		if !rest(ctx, pace) {
 			break
 		}
@@ -123,6 +152,7 @@ func (f *fleet) carriers(fast, slow int) (all []*carrier) {
 
 // run pulls and reports until ctx is done. Some pages it forgets, as a phone does that dies.
 func (c *carrier) run(ctx context.Context) {
+	since := time.Now()
 	for ctx.Err() == nil {
 		limit := 1 + c.rand.IntN(30)
 		if c.slow {
@@ -134,6 +164,7 @@ func (c *carrier) run(ctx context.Context) {
 			rest(ctx, retry)
 			continue
 		}
+		c.waits.note("pull of "+c.accounts[c.account], since)
 		c.journal.pulled(c.device, asked, page)
 		c.pages++
 		name := fmt.Sprintf("%s's %d", c.device, c.pages)
@@ -147,6 +178,7 @@ func (c *carrier) run(ctx context.Context) {
 		default:
 			c.report(ctx, name, page, nil)
 		}
+		since = time.Now()
 	}
 }
 

@@ -27,10 +27,10 @@ type claim struct {
 	shards streams.Shards
 	log    *zap.Logger
 	now    func() time.Time
-	ttl    time.Duration                               // the bucket's
-	serve  func(ctx context.Context, number int) error // answers requests under the number
-	idle   func() bool                                 // whether nothing of ours is under way
-	owner  []byte                                      // the claim's value
+	ttl    time.Duration                                     // the bucket's
+	serve  func(ctx, life context.Context, number int) error // answers requests under the number
+	idle   func() bool                                       // whether nothing of ours is under way
+	owner  []byte                                            // the claim's value
 
 	mu     sync.Mutex
 	ids    *streams.IDs // the last ones, nil before the first
@@ -38,7 +38,7 @@ type claim struct {
 	until  time.Time // when the ids may no longer be given
 }
 
-func newClaim(d Deps, serve func(context.Context, int) error, idle func() bool) *claim {
+func newClaim(d Deps, serve func(ctx, life context.Context, number int) error, idle func() bool) *claim {
 	return &claim{bus: d.Bus, shards: d.Shards, log: d.Log, now: d.Now, ttl: streams.ClaimTTL, serve: serve, idle: idle, owner: []byte(nuid.Next())}
 }
 
@@ -117,7 +117,7 @@ func (c *claim) hold(running context.Context, h *held) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer lose(nil)
-	serving.Go(func() { lose(c.serve(ctx, h.number)) })
+	serving.Go(func() { lose(c.serve(ctx, running, h.number)) })
 	defer func() { c.giveUp(running.Err() != nil, h) }()
 
 	if err := c.begin(ctx, h); err != nil {

@@ -56,7 +56,7 @@ func (c *claims) pass(d time.Duration) {
 // start runs a claim that is renewed often, and returns when it holds a number.
 func (c *claims) start(idle bool) (held *claim, stop func()) {
 	c.Helper()
-	serve := func(ctx context.Context, number int) error {
+	serve := func(ctx, _ context.Context, number int) error {
 		return c.bus.Serve(ctx, bus.ServeOptions{Name: "ingress", Version: "0.0.0", Endpoints: []bus.Endpoint{
 			{Subject: request.IngressSeen(number), Handler: bus.Handle(func(context.Context, request.Seen) (request.Saw, error) {
 				return request.Saw{}, nil

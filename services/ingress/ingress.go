@@ -102,12 +102,14 @@ func (i *Ingress) serveHTTP(ctx context.Context) error {
 	})
 }
 
-// serveRequests answers the other parts under an instance number.
-func (i *Ingress) serveRequests(ctx context.Context, number int) error {
+// serveRequests answers the other parts under an instance number; the
+// ingress's life is longer than it has that.
+func (i *Ingress) serveRequests(ctx, life context.Context, number int) error {
 	err := i.deps.Bus.Serve(ctx, bus.ServeOptions{
 		Name:        "ingress",
 		Version:     i.deps.Version,
 		Description: "HTTP for senders and phones",
+		Life:        life,
 		Log:         i.deps.Log,
 		Endpoints: []bus.Endpoint{
 			{Subject: request.IngressSeen(number), Handler: bus.Handle(i.core.Seen)},

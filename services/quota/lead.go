@@ -38,7 +38,7 @@ func (q *Quota) reign(ctx context.Context, c *claim) error {
 	q.metrics.leader.Set(1)
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return q.renew(running, c) })
-	g.Go(func() error { return q.serve(running) })
+	g.Go(func() error { return q.serve(running, ctx) })
 	g.Go(func() error { return q.sweep(running) })
 	g.Go(func() error {
 		select {

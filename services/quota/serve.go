@@ -12,10 +12,11 @@ import (
 
 const version = "1.0.0"
 
-// serve answers requests while this instance leads.
-func (q *Quota) serve(ctx context.Context) error {
+// serve answers requests while this instance leads; its life is longer.
+func (q *Quota) serve(ctx, life context.Context) error {
 	return q.bus.Serve(ctx, bus.ServeOptions{
 		Name:        "quota",
+		Life:        life,
 		Version:     version,
 		Description: "Grants room under the accounts' monthly limits",
 		Endpoints: []bus.Endpoint{

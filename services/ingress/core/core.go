@@ -164,6 +164,8 @@ func (c *Core) Admit(token string) (Caller, Rate, error) {
 	now := c.now()
 	hash, account := c.accounts.find(token, now)
 	switch {
+	case account == nil && !c.Loaded():
+		return Caller{}, Rate{}, c.refuse(errNotLoaded)
 	case account == nil:
 		return Caller{}, Rate{}, c.refuse(errToken)
 	case account.Suspended:
@@ -183,6 +185,9 @@ func (c Caller) MayEnqueue() error {
 	}
 	return nil
 }
+
+// errNotLoaded is for callers who come before it is known who they are.
+var errNotLoaded = &fault.Error{Kind: fault.Unavailable, Code: "starting", Text: "The server is starting, try again", RetryAfter: retrySoon}
 
 // refuse counts a refusal by its reason and returns it.
 func (c *Core) refuse(err error) error {
