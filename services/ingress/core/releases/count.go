@@ -103,15 +103,21 @@ func (r *Releases) flush(ctx context.Context) error {
 	if err := r.room(); err != nil {
 		return err // the reserve is for reports
 	}
-	for {
-		for len(r.counts.sent) > 0 {
-			if err := r.publish(ctx, r.counts.sent[0]); err != nil {
-				return err
-			}
-			r.counts.sent = r.counts.sent[1:]
-		}
-		if err := r.counts.take(); err != nil || len(r.counts.sent) == 0 {
+	if err := r.send(ctx); err != nil {
+		return err
+	}
+	if err := r.counts.take(); err != nil {
+		return err
+	}
+	return r.send(ctx)
+}
+
+func (r *Releases) send(ctx context.Context) error {
+	for len(r.counts.sent) > 0 {
+		if err := r.publish(ctx, r.counts.sent[0]); err != nil {
 			return err
 		}
+		r.counts.sent = r.counts.sent[1:]
 	}
+	return nil
 }
