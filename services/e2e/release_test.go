@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -199,5 +200,28 @@ func TestRelease_Damaged(t *testing.T) {
 				t.Errorf("the other release: got %d", got)
 			}
 		})
+	}
+}
+
+// A stop does not wait for a phone that takes its file slowly.
+func TestRelease_Stop(t *testing.T) {
+	s := launch(t, process, 1)
+	s.publish(apktest.App{Padding: 64 << 20}, "--activate")
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/download/app.apk", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow, err := s.client.Do(request) // and reads no more than the head
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Body.Close()
+	s.Stop()
+	if got, err := io.ReadAll(slow.Body); err == nil {
+		t.Errorf("got %d bytes and no error, want to see that the file is not whole", len(got))
+	}
+	s.Start()
+	if got := s.downloads(); got != 0 {
+		t.Errorf("got %d downloads, want none", got)
 	}
 }
