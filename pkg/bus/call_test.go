@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,28 @@ func TestCall_OtherErrorIsInternalAndLoggedWhereItHappened(t *testing.T) {
 	}
 	if lines.Len() != 1 || lines.All()[0].ContextMap()["error"] != "bucket missing" {
 		t.Errorf("got log %v, want the reason", lines.All())
+	}
+}
+
+func TestServe_HandlerThatPanics(t *testing.T) {
+	b := bustest.New(t)
+	core, lines := observer.New(zap.ErrorLevel)
+	o := endpoint("broken", func(_ context.Context, q question) (answer, error) {
+		if q.Name == "secret-text-1" {
+			panic(q.Name)
+		}
+		return answer{"hello " + q.Name}, nil
+	})
+	o.Log = zap.New(core)
+	serve(t, b, o)
+	if _, err := bus.Call[answer](t.Context(), b, "broken", question{"secret-text-1"}); !fault.Is(err, fault.Internal) {
+		t.Errorf("got %v, want an internal error", err)
+	}
+	if got, err := bus.Call[answer](t.Context(), b, "broken", question{"world"}); err != nil || got.Greeting != "hello world" {
+		t.Errorf("the next one: got %v, %v", got, err)
+	}
+	if lines.Len() != 1 || strings.Contains(fmt.Sprint(lines.All()[0].ContextMap()), "secret-text") {
+		t.Errorf("got log %v, want one line without the value", lines.All())
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -165,10 +167,26 @@ func (s *serving) handOff(h Handler, slots chan struct{}) micro.Handler {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(s.ctx, parseTimeout(timeout))
 			defer cancel()
-			answer, err := h(ctx, request)
+			answer, err := guarded(h, ctx, request)
 			s.answer(reply, answer, err)
 		})
 	})
+}
+
+// guarded calls a handler. One that panics fails its request, and nothing else.
+func guarded(h Handler, ctx context.Context, request []byte) (answer []byte, err error) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		what := fmt.Sprintf("%T", v) // a value may hold what must not be logged
+		if broken, ok := v.(runtime.Error); ok {
+			what = broken.Error()
+		}
+		answer, err = nil, fmt.Errorf("panic: %s\n%s", what, debug.Stack())
+	}()
+	return h(ctx, request)
 }
 
 func (s *serving) answer(reply string, answer []byte, err error) {

@@ -53,20 +53,20 @@ var (
 // is folded before Run.
 func Open(path string, b *bus.Bus, p Projection, o Options) (*File, error) {
 	f := &File{
-		path:       path,
-		bus:        b,
-		projection: p,
-		sources:    p.Sources(),
-		schema:     schemaOf(p),
-		o:          o.withDefaults(),
-		boot:       bootID(),
-		positions:  map[string]*position{},
-		ready:      make(chan struct{}),
-		ended:      make(chan struct{}),
-		trouble:    trouble{since: make(chan struct{})},
-		upkeep:     make(chan struct{}, 1),
-		between:    make(chan func(context.Context)),
+		path:      path,
+		bus:       b,
+		sources:   p.Sources(),
+		schema:    schemaOf(p),
+		o:         o.withDefaults(),
+		boot:      bootID(),
+		positions: map[string]*position{},
+		ready:     make(chan struct{}),
+		ended:     make(chan struct{}),
+		trouble:   trouble{since: make(chan struct{})},
+		upkeep:    make(chan struct{}, 1),
+		between:   make(chan func(context.Context)),
 	}
+	f.projection = lenient{p, f.o.Log}
 	if f.behind = len(f.sources); f.behind == 0 {
 		return nil, fmt.Errorf("open projection %s: it reads no stream", path)
 	}

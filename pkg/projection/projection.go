@@ -3,6 +3,7 @@
 package projection
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,10 +41,30 @@ type Projection interface {
 	// across streams.
 	Sources() []Source
 	// Apply writes an event's effect. It must depend on tx and e only: no
-	// clock, no network, no randomness. Neither tx nor e may be kept. An error
-	// stops Run, so it is for events that cannot be decoded; a kind that Apply
-	// does not know is its own to ignore.
+	// clock, no network, no randomness. Neither tx nor e may be kept. An event
+	// that cannot be decoded is ErrUnreadable: it is logged and set aside, and
+	// what Apply wrote before it said so stays. Any other error stops Run. A
+	// kind that Apply does not know is its own to ignore.
 	Apply(tx *bolt.Tx, e Event) error
+}
+
+// ErrUnreadable says that an event cannot be decoded.
+var ErrUnreadable = errors.New("event cannot be decoded")
+
+// lenient sets aside what cannot be decoded: one such event must not end a
+// service for good.
+type lenient struct {
+	Projection
+	log *zap.Logger
+}
+
+func (l lenient) Apply(tx *bolt.Tx, e Event) error {
+	err := l.Projection.Apply(tx, e)
+	if errors.Is(err, ErrUnreadable) {
+		l.log.Error("an event cannot be decoded and is set aside", zap.String("stream", e.Stream), zap.Uint64("seq", e.Seq), zap.Error(err))
+		return nil
+	}
+	return err
 }
 
 // Options say how a File behaves. The zero value will do.

@@ -122,6 +122,8 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 	if err == nil {
 		err = s.run(ctx)
 		s.end()
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		r.setup = min(2*r.setup, setupTimeout)
 	}
 	if err != nil && errors.Is(context.Cause(ctx), errCut) {
 		err = errCut
@@ -141,7 +143,6 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.setup)
 	defer cancel()
-	r.setup = min(2*r.setup, setupTimeout)
 	inbox := r.bus.Conn.NewInbox()
 	s := &session{
 		reader: r, inbox: inbox, pace: paceOf(r.bus.Conn),

@@ -50,6 +50,9 @@ func (p tally) Apply(tx *bolt.Tx, e projection.Event) error {
 	if bytes.Equal(e.Data, []byte("garbled")) {
 		return errors.New("not a tally event")
 	}
+	if bytes.Equal(e.Data, []byte("unreadable")) {
+		return fmt.Errorf("%w: it says so", projection.ErrUnreadable)
+	}
 	events, err := tx.CreateBucketIfNotExists([]byte("events"))
 	if err != nil {
 		return err

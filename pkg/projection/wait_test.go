@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
@@ -148,9 +150,26 @@ func TestWaitPastOtherSubjects(t *testing.T) {
 	}
 }
 
-// An event that cannot be decoded stops the fold, and stands nowhere as
+// An event that cannot be decoded is set aside, and does not hold up the others.
+func TestUnreadableIsSetAside(t *testing.T) {
+	b := bustest.New(t)
+	makeStreams(t, b)
+	core, lines := observer.New(zap.ErrorLevel)
+	f := start(t, filepath.Join(t.TempDir(), "tally.db"), b, tally{}, projection.Options{Log: zap.New(core)})
+	publish(t, b, "ORDERS.a", "1")
+	publish(t, b, "ORDERS.a", "unreadable")
+	f.await(orders, publish(t, b, "ORDERS.a", "3"))
+	if got := counts(t, f.File); got["ORDERS.a"] != 2 {
+		t.Errorf("got %v, want the two others counted", got)
+	}
+	if lines.Len() != 1 || lines.All()[0].ContextMap()["seq"] != uint64(2) {
+		t.Errorf("got log %v, want that event 2 is set aside", lines.All())
+	}
+}
+
+// Any other failure of a fold stops it, and its event stands nowhere as
 // applied.
-func TestUndecodable(t *testing.T) {
+func TestFailedApply(t *testing.T) {
 	b := bustest.New(t)
 	makeStreams(t, b)
 	path := filepath.Join(t.TempDir(), "tally.db")

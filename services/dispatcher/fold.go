@@ -48,14 +48,14 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	case event.KindEnqueued:
 		account, lane, err := streams.ParseEnqueueSubject(e.Subject)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", projection.ErrUnreadable, err)
 		}
 		w.account = account
 		// Of an accepted message only its id is folded. A decoder would read
 		// the text too, which takes longer than everything else here.
 		m, err := streams.ParseMessageID(gjson.GetBytes(e.Data, "id").Str)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", e.Kind, err)
+			return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
 		}
 		return w.enqueued(lane, m)
 	}
@@ -90,7 +90,7 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 func apply[E event.Event](data []byte, f func(E) error) error {
 	e, err := event.Decode[E](data)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", projection.ErrUnreadable, err)
 	}
 	return f(e)
 }

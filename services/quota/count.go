@@ -28,7 +28,11 @@ var (
 
 const monthLayout = "2006-01"
 
-func (count) Schema() int { return 1 }
+// maxSkew is how far an event's month may lie ahead of the time at which it was
+// stored: clocks agree within seconds.
+const maxSkew = time.Minute
+
+func (count) Schema() int { return 2 }
 
 func (c count) Sources() []projection.Source {
 	var all []projection.Source
@@ -106,6 +110,11 @@ func readCounted(e projection.Event) (counted, bool) {
 	c := counted{month: gjson.GetBytes(e.Data, "month").Str, grant: gjson.GetBytes(e.Data, "grant").Str}
 	if _, err := time.Parse(monthLayout, c.month); err != nil {
 		return counted{}, false
+	}
+	// The month of a grant is quota's own. Another is an ingress's, whose clock
+	// must not end the month for everybody.
+	if c.grant == "" {
+		c.month = min(c.month, e.Time.UTC().Add(maxSkew).Format(monthLayout))
 	}
 	var err error
 	c.account, _, err = streams.ParseEnqueueSubject(e.Subject)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
@@ -36,6 +37,7 @@ func TestCountCommutesAcrossShards(t *testing.T) {
 				Subject: streams.EnqueueSubject(shard, account, streams.Lane{}),
 				Kind:    string(event.KindEnqueued),
 				Seq:     uint64(len(queues[shard]) + 1),
+				Time:    time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC),
 				Data:    fmt.Appendf(nil, `{"id":"0123456789abcdef","month":%q}`, rapid.SampledFrom(months).Draw(t, "month")),
 			}
 			switch rapid.IntRange(0, 9).Draw(t, "other") {

@@ -44,8 +44,12 @@ func TestMonthChanges(t *testing.T) {
 		mustUse("2026-12", 3)
 		i.mustHaveOpen(0)
 
-		// Events are ahead of the clock: their month counts.
+		// An ingress's clock that runs ahead ends no month.
 		w.publish(alice, 1, "2027-01", "")
+		mustUse("2026-12", 4)
+
+		// Granted events are ahead of the clock: their month counts.
+		w.publish(alice, 1, "2027-01", "another leader's")
 		mustUse("2027-01", 1)
 		w.publish(alice, 4, "2026-12", "")
 		mustUse("2027-01", 1)
