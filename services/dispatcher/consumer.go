@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -48,6 +49,7 @@ func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, 
 			if s.consumerThere(ctx, name) {
 				continue // another dispatcher has made it anew, or it is slow
 			}
+			s.deps.Log.Info("consumer does not answer and is made anew elsewhere", zap.Stringer("account", a), zap.Stringer("lane", l))
 			s.dropConsumer(ctx, name)
 		}
 		if attempt > 0 { // it was made, and not all nodes know of it yet

@@ -28,6 +28,9 @@ const (
 	longestPost    = 12 * time.Second
 	longestPull    = 15 * time.Second
 	longestLimited = longestPost + 60*time.Second
+	// chaosLease outlasts what a phone waits for an answer.
+	chaosLease    = 8 * time.Second
+	chaosPatience = 7 * time.Second
 	// limitedOf is the monthly limit of the accounts that have one: more than a run posts.
 	limitedOf = 1_000_000
 )
@@ -45,9 +48,9 @@ var chaosLimited = []string{"limited", "bounded"}
 func newChaos(t *testing.T) *chaos {
 	t.Helper()
 	client := newClient()
-	client.Timeout = fleetPatience
+	client.Timeout = chaosPatience
 	f := &fleet{
-		journal: newJournal(fleetLease), record: newRecord(), seed: chance(t),
+		journal: newJournal(chaosLease), record: newRecord(), seed: chance(t),
 		accounts: append([]string{"shop", "clinic"}, chaosLimited...),
 	}
 	h := newCluster("", 1, kind{"quota", 2}, kind{"dispatcher", 2}, kind{"ingress", 2})
@@ -57,7 +60,7 @@ func newChaos(t *testing.T) *chaos {
 	f.urls.Store(&urls)
 	for i, name := range f.accounts {
 		f.tokens = append(f.tokens, f.account(name, func(p *streams.Plan) {
-			p.Lease, p.Attempts = fleetLease, 100
+			p.Lease, p.Attempts = chaosLease, 100
 			if slices.Contains(chaosLimited, name) {
 				p.Limit = limitedOf
 			}
@@ -90,7 +93,8 @@ func newChaos(t *testing.T) *chaos {
 		waitSenders()
 		for _, name := range f.accounts {
 			stored := f.enqueued(name)
-			await(t, "phones drain the queue of "+name, func() bool {
+			// A page that its phone forgot is renewed by its next pulls for a while.
+			awaitWithin(t, 4*patience, "phones drain the queue of "+name, func() bool {
 				return f.journal.ended(stored) && len(f.list(name, streams.Pending, streams.Leased)) == 0
 			})
 		}
@@ -149,7 +153,7 @@ func (c *chaos) still(name string, d time.Duration) {
 // goOn returns when senders of every account, and phones, have gone on.
 func (c *chaos) goOn() {
 	c.Helper()
-	<-c.journal.after(100)
+	<-c.journal.after(1000)
 }
 
 // whole returns when every node has all of every stream.
@@ -213,7 +217,7 @@ func (c *chaos) check() {
 	if got.Lost != 0 || got.Doubled != 0 || got.Unknown != 0 || got.Refused != 0 || got.Accepted == 0 {
 		c.Errorf("got %+v, want none lost, doubled, unknown or refused", got)
 	}
-	c.record.check(c.T, "leases", leases(fleetLease))
+	c.record.check(c.T, "leases", leases(chaosLease))
 	for _, name := range chaosLimited {
 		// A grant whose ingress was killed counts until it ends by itself.
 		if got, want := c.used(name), int64(len(c.enqueued(name))); got < want {

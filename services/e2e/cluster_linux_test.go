@@ -82,7 +82,7 @@ func (h *clusterHost) start(t *testing.T) started {
 	first := h.ports == nil
 	if first {
 		h.ports = freePorts(t, 3*clusterNodes)
-		keys := operator.Keys{Dir: h.secret("")}
+		keys := operator.Keys{Dir: h.secret(""), Owner: -1}
 		if err := keys.Run(t.Context(), &operator.Terminal{Out: io.Discard, Err: io.Discard}); err != nil {
 			t.Fatal(err)
 		}

@@ -74,6 +74,11 @@ const patience = time.Minute
 // await asks until done says so: for what tells nobody when it happens.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
+	awaitWithin(t, patience, what, done)
+}
+
+func awaitWithin(t testing.TB, patience time.Duration, what string, done func() bool) {
+	t.Helper()
 	over := time.NewTimer(patience)
 	defer over.Stop()
 	again := time.NewTicker(10 * time.Millisecond)

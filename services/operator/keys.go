@@ -25,6 +25,8 @@ import (
 type Keys struct {
 	Dir  string   `arg:"" help:"Directory for the files. What is there already stays as it is."`
 	Host []string `help:"Names and addresses by which nodes are reached, beside localhost and 127.0.0.1."`
+	// Owner is for containers, whose user is not the one who makes the keys.
+	Owner int `default:"-1" placeholder:"UID" help:"Number of the user who is to own the files."`
 }
 
 // Help shows how it is called.
@@ -48,7 +50,7 @@ const (
 
 // Run makes what is missing.
 func (c *Keys) Run(_ context.Context, t *Terminal) error {
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil { //nolint:gosec // the keys in it are private each
 		return fmt.Errorf("make %s: %w", c.Dir, err)
 	}
 	if err := c.nkeys(); err != nil {
@@ -61,8 +63,28 @@ func (c *Keys) Run(_ context.Context, t *Terminal) error {
 	if err := c.node(authority, key); err != nil {
 		return err
 	}
+	if err := c.own(); err != nil {
+		return err
+	}
 	_, err = fmt.Fprintf(t.Out, "The keys are in %s.\n", c.Dir)
 	return err
+}
+
+// own gives the files that were made to their owner.
+func (c *Keys) own() error {
+	if c.Owner < 0 {
+		return nil
+	}
+	files := []string{"ca.pem", "ca.key", "node.pem", "node.key"}
+	for _, name := range keyed {
+		files = append(files, name+".nk")
+	}
+	for _, name := range files {
+		if err := os.Chown(c.path(name), c.Owner, c.Owner); err != nil {
+			return fmt.Errorf("give %s to user %d: %w", name, c.Owner, err)
+		}
+	}
+	return nil
 }
 
 func (c *Keys) path(name string) string { return filepath.Join(c.Dir, name) }

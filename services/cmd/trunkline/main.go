@@ -22,6 +22,7 @@ type commands struct {
 	Phone   phoneCommand   `cmd:"" help:"Simulate phones: pull, \"send\" and report."`
 	Demo    demoCommand    `cmd:"" help:"Run a server, senders and phones for a look around, then clean up."`
 	Bench   benchCommand   `cmd:"" help:"Measure the product on this machine, beside what the engine alone could do."`
+	Health  healthCommand  `cmd:"" help:"Ask a server whether it is ready."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
