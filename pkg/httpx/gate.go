@@ -2,22 +2,29 @@ package httpx
 
 import (
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// Gate bounds what requests of one kind take up together. What comes over it is told to come again: in a line that
-// only gets longer everybody would wait until nobody can be answered in time.
+// Gate bounds what requests of one kind take up together, and lets nobody take up more than half of it. What comes
+// over it is told to come again: in a line that only gets longer everybody would wait until nobody can be answered in
+// time.
 type Gate struct {
-	requests, bytes int64 // bounds
-	inside, held    atomic.Int64
+	requests int   // bound
+	bytes    int64 // bound
+	held     atomic.Int64
+
+	mu     sync.Mutex
+	inside int
+	of     map[string]int // of them, by who sent them
 }
 
 // NewGate makes a gate for so many requests at a time, and so many bytes of their bodies.
 func NewGate(requests int, bytes int64) *Gate {
-	return &Gate{requests: int64(requests), bytes: bytes}
+	return &Gate{requests: requests, bytes: bytes, of: map[string]int{}}
 }
 
 var errOverloaded = &fault.Error{
@@ -25,10 +32,10 @@ var errOverloaded = &fault.Error{
 }
 
 // Enter reads a request's body, as ReadBody does, and lets the request in; the caller leaves when it is answered.
-// Where there are too many inside the error is a fault Unavailable, "overloaded". A request whose body is still on its
-// way counts only what has come of it: slow senders keep nobody out.
-func (g *Gate) Enter(r *http.Request, limit int64) (body []byte, leave func(), err error) {
-	if g.inside.Load() >= g.requests { // before anything is read, which is cheap
+// Where there are too many inside, or too many of the same sender, the error is a fault Unavailable, "overloaded". A
+// request whose body is still on its way counts only what has come of it: slow senders keep nobody out.
+func (g *Gate) Enter(r *http.Request, limit int64, who string) (body []byte, leave func(), err error) {
+	if !g.enter(who, 0) { // before anything is read, which is cheap
 		return nil, nil, errOverloaded
 	}
 	var own int64
@@ -40,8 +47,7 @@ func (g *Gate) Enter(r *http.Request, limit int64) (body []byte, leave func(), e
 		own += more
 		return nil
 	})
-	if err == nil && g.inside.Add(1) > g.requests {
-		g.inside.Add(-1)
+	if err == nil && !g.enter(who, 1) {
 		err = errOverloaded
 	}
 	if err != nil {
@@ -49,7 +55,30 @@ func (g *Gate) Enter(r *http.Request, limit int64) (body []byte, leave func(), e
 		return nil, nil, err
 	}
 	return body, func() {
-		g.inside.Add(-1)
+		g.leave(who)
 		g.held.Add(-own)
 	}, nil
+}
+
+// enter says whether there is room for one more, and counts n.
+func (g *Gate) enter(who string, n int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inside >= g.requests || g.of[who] >= max(g.requests/2, 1) {
+		return false
+	}
+	if n > 0 {
+		g.inside += n
+		g.of[who] += n
+	}
+	return true
+}
+
+func (g *Gate) leave(who string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inside--
+	if g.of[who]--; g.of[who] == 0 {
+		delete(g.of, who)
+	}
 }

@@ -28,9 +28,9 @@ func overloaded(err error) bool {
 }
 
 func TestGate_Requests(t *testing.T) {
-	g := httpx.NewGate(2, 1<<20)
+	g := httpx.NewGate(4, 1<<20)
 	enter := func() (func(), error) {
-		_, leave, err := g.Enter(posted(t, strings.NewReader("12345"), 5), 10)
+		_, leave, err := g.Enter(posted(t, strings.NewReader("12345"), 5), 10, "shop")
 		return leave, err
 	}
 	first, err := enter()
@@ -42,7 +42,7 @@ func TestGate_Requests(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It is refused before it is read.
-	if _, _, err := g.Enter(posted(t, iotest.ErrReader(io.ErrClosedPipe), 5), 10); !overloaded(err) {
+	if _, _, err := g.Enter(posted(t, iotest.ErrReader(io.ErrClosedPipe), 5), 10, "shop"); !overloaded(err) {
 		t.Errorf("a third one: got %v, want overloaded", err)
 	}
 	first()
@@ -53,10 +53,10 @@ func TestGate_Requests(t *testing.T) {
 	second()
 	// What is refused takes no place.
 	for range 3 {
-		if _, _, err := g.Enter(posted(t, strings.NewReader("12345678901"), 11), 10); !fault.Is(err, fault.TooLarge) {
+		if _, _, err := g.Enter(posted(t, strings.NewReader("12345678901"), 11), 10, "shop"); !fault.Is(err, fault.TooLarge) {
 			t.Errorf("too large: got %v", err)
 		}
-		if _, _, err := g.Enter(posted(t, strings.NewReader("1"), 5), 10); !fault.Is(err, fault.Invalid) {
+		if _, _, err := g.Enter(posted(t, strings.NewReader("1"), 5), 10, "shop"); !fault.Is(err, fault.Invalid) {
 			t.Errorf("broken off: got %v", err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestGate_Bytes(t *testing.T) {
 			g := httpx.NewGate(100, bound)
 			content := bytes.Repeat([]byte("0123456789"), large/10)
 			enter := func() ([]byte, func(), error) {
-				return g.Enter(posted(t, bytes.NewReader(content), length), 1<<20)
+				return g.Enter(posted(t, bytes.NewReader(content), length), 1<<20, "shop")
 			}
 			for range 3 { // nothing is counted that is not held any more
 				body, leave, err := enter()
@@ -88,6 +88,35 @@ func TestGate_Bytes(t *testing.T) {
 	}
 }
 
+// A crowd of one sender's leaves room for the others.
+func TestGate_Share(t *testing.T) {
+	g := httpx.NewGate(4, 1<<20)
+	enter := func(who string) (func(), error) {
+		_, leave, err := g.Enter(posted(t, strings.NewReader("12345"), 5), 10, who)
+		return leave, err
+	}
+	var leave func()
+	for i, who := range []string{"flood", "flood", "shop", "clinic"} {
+		var err error
+		if leave, err = enter(who); err != nil {
+			t.Fatalf("request %d: %v", i, err)
+		}
+		if i < 1 {
+			continue
+		}
+		if _, err := enter("flood"); !overloaded(err) {
+			t.Errorf("a third one of the flood: got %v, want overloaded", err)
+		}
+	}
+	if _, err := enter("bank"); !overloaded(err) {
+		t.Errorf("a fifth request: got %v, want overloaded", err)
+	}
+	leave()
+	if _, err := enter("bank"); err != nil {
+		t.Errorf("after one has left: %v", err)
+	}
+}
+
 // Bodies that are announced and do not come keep nobody out.
 func TestGate_SlowBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -96,12 +125,12 @@ func TestGate_SlowBodies(t *testing.T) {
 		ended := make(chan error)
 		for range 10 {
 			go func() {
-				_, _, err := g.Enter(posted(t, r, 4<<20), 4<<20)
+				_, _, err := g.Enter(posted(t, r, 4<<20), 4<<20, "slow")
 				ended <- err
 			}()
 		}
 		synctest.Wait()
-		_, leave, err := g.Enter(posted(t, strings.NewReader("12345"), 5), 10)
+		_, leave, err := g.Enter(posted(t, strings.NewReader("12345"), 5), 10, "shop")
 		if err != nil {
 			t.Fatalf("beside slow ones: %v", err)
 		}

@@ -69,7 +69,7 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}
-	body, leave, err := d.gates.Senders.Enter(c.Request, maxBody)
+	body, leave, err := d.gates.Senders.Enter(c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 }
 
 func (d dialect) status(c *gin.Context, caller core.Caller) error {
-	body, leave, err := d.gates.Phones.Enter(c.Request, maxBody)
+	body, leave, err := d.gates.Phones.Enter(c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
