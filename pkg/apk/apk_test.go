@@ -116,7 +116,7 @@ func zipped(t *testing.T, files map[string]string) []byte {
 	return b.Bytes()
 }
 
-// bomb is an app whose manifest unpacks to 128 MiB, and says that it has so
+// bomb is an app whose manifest unpacks to 32 MiB, and says that it has so
 // many bytes.
 func bomb(t *testing.T, claimed uint64) []byte {
 	t.Helper()
@@ -126,7 +126,7 @@ func bomb(t *testing.T, claimed uint64) []byte {
 		t.Fatal(err)
 	}
 	zeros, sum := make([]byte, 1<<20), crc32.NewIEEE()
-	for range 1 << 7 {
+	for range 1 << 5 {
 		if _, err := w.Write(zeros); err != nil {
 			t.Fatal(err)
 		}

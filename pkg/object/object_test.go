@@ -109,8 +109,22 @@ func TestRead_Damaged(t *testing.T) {
 	}
 	for name, damage := range map[string]func(first uint64) error{
 		"a chunk is gone": func(first uint64) error { return stream.DeleteMsg(t.Context(), first+3) },
-		"the last chunk is gone": func(first uint64) error {
-			return stream.DeleteMsg(t.Context(), first+7)
+		"the last chunk is gone": func(first uint64) error { return stream.DeleteMsg(t.Context(), first+7) },
+		"a chunk stands in another place": func(first uint64) error {
+			m, err := stream.GetMsg(t.Context(), first+3)
+			if err != nil {
+				return err
+			}
+			_, err = b.JS.Publish(t.Context(), m.Subject, m.Data)
+			return errors.Join(err, stream.DeleteMsg(t.Context(), first+3))
+		},
+		"a chunk too many": func(first uint64) error {
+			m, err := stream.GetMsg(t.Context(), first+7)
+			if err != nil {
+				return err
+			}
+			_, err = b.JS.Publish(t.Context(), m.Subject, m.Data)
+			return errors.Join(err, stream.DeleteMsg(t.Context(), first))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

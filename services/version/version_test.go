@@ -374,3 +374,40 @@ func TestFoldTakesAnything(t *testing.T) {
 		t.Errorf("publish after them: %v", err)
 	}
 }
+
+// Of two apps that are published at the same moment one becomes the app.
+func TestTwoInstances_OneApp(t *testing.T) {
+	w := newWorld(t)
+	w.start("one", time.Now)
+	w.start("two", time.Now)
+	for round := range 10 {
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		names := map[string]bool{}
+		var published []streams.VersionCode
+		for i := range 8 {
+			q := release(streams.VersionCode(10*round+i+1), w.upload(fmt.Sprint("app ", round, i)))
+			q.Package = fmt.Sprint("org.example.app", i%4)
+			all.Go(func() {
+				_, err := ask[request.AppVersion](w, request.VersionPublish, q)
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					names[q.Package] = true
+					published = append(published, q.Code)
+				} else if code(err) != "other_package" {
+					t.Errorf("publish %v: %v", q.Code, err)
+				}
+			})
+		}
+		all.Wait()
+		if len(names) != 1 {
+			t.Errorf("got the apps %v, want one", names)
+		}
+		for _, code := range published { // so that the next app may be another
+			if err := w.withdraw(code); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
