@@ -47,7 +47,6 @@ func TestFetch(t *testing.T) {
 		first[0].Ack()
 		first[1].Nak()
 		var rest []string
-		begun = time.Now()
 		for _, m := range fetch(5, time.Second) {
 			rest = append(rest, string(m.Data))
 			m.Ack()

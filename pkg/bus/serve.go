@@ -167,14 +167,14 @@ func (s *serving) handOff(h Handler, slots chan struct{}) micro.Handler {
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(s.ctx, parseTimeout(timeout))
 			defer cancel()
-			answer, err := guarded(h, ctx, request)
+			answer, err := guarded(ctx, h, request)
 			s.answer(reply, answer, err)
 		})
 	})
 }
 
 // guarded calls a handler. One that panics fails its request, and nothing else.
-func guarded(h Handler, ctx context.Context, request []byte) (answer []byte, err error) {
+func guarded(ctx context.Context, h Handler, request []byte) (answer []byte, err error) {
 	defer func() {
 		v := recover()
 		if v == nil {

@@ -28,7 +28,7 @@ func note(what string, t testing.TB, text string) {
 	if path == "" {
 		return
 	}
-	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // the path is make's
 	if err != nil {
 		t.Fatal(err)
 	}
