@@ -27,6 +27,9 @@ const (
 	// inFlight chunks are on their way at a time. The client library's own Put
 	// has thousands, which the engine would have to hold in memory.
 	inFlight = 16
+	// readAhead chunks are asked for at a time: more do not come faster, but are
+	// held by the engine, the connection, and here.
+	readAhead = 4
 	// chunkWait is how long a chunk may take to be stored, or to arrive.
 	chunkWait = 10 * time.Second
 	// tidyWait bounds the removal of what was stored of a file in vain.
@@ -231,7 +234,7 @@ func (s *Store) read(ctx context.Context, o Object, w io.Writer, progress func(i
 	read := int64(0)
 	for left := o.chunks; left > 0; {
 		// A damaged chunk is passed over, and leaves one to wait for in vain.
-		chunks, err := s.bus.Fetch(ctx, s.stream(), name, min(left, inFlight), time.Second)
+		chunks, err := s.bus.Fetch(ctx, s.stream(), name, min(left, readAhead), time.Second)
 		if err != nil {
 			return err
 		}
