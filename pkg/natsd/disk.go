@@ -68,6 +68,19 @@ func (d *Disk) Room() error {
 	return nil
 }
 
+// RoomFor is Room once so many bytes more are stored.
+func (d *Disk) RoomFor(bytes int64) error {
+	if err := d.Room(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed == nil && d.found.free < d.reserve()+uint64(bytes) {
+		return fmt.Errorf("%w: the disk of %s has %s free, which is too little for %s more: make room", bus.ErrFull, d.path, inMiB(d.found.free), inMiB(uint64(bytes)))
+	}
+	return nil
+}
+
 // Writable is nil while anything may be stored, else it says why nothing may:
 // the reserve is used up as well, or the disk cannot be written. The errors are
 // Room's.

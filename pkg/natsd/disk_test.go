@@ -57,6 +57,18 @@ func TestDisk_Thresholds(t *testing.T) {
 	}
 }
 
+// Who knows how much will be stored is refused before the reserve is touched.
+func TestDisk_RoomFor(t *testing.T) {
+	now := space{total: 1000 * mib, free: 150 * mib, noFiles: true}
+	d := diskOf(&now, zap.NewNop())
+	d.percent = 5
+	for bytes, want := range map[int64]bool{0: true, 100 * mib: true, 100*mib + 1: false, 1 << 40: false} {
+		if err := d.RoomFor(bytes); (err == nil) != want || err != nil && !errors.Is(err, bus.ErrFull) {
+			t.Errorf("%d bytes: got %v, want room %t", bytes, err, want)
+		}
+	}
+}
+
 // What else keeps anything from being stored.
 func TestDisk_Writable(t *testing.T) {
 	for name, test := range map[string]struct {

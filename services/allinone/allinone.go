@@ -149,7 +149,7 @@ func connect(cfg Config, d Deps, engine *natsd.Server, dir string) (*parts, erro
 	p.back = []service.Service{
 		quota.New(cfg.Quota, quota.Deps{Deps: forQuota, Shards: shards}),
 		dispatcher.New(cfg.Dispatcher, dispatcher.Deps{Deps: forDispatcher, Shards: shards}),
-		version.New(version.Deps{Deps: forVersion, Room: engine.Disk().Room}),
+		version.New(version.Deps{Deps: forVersion, Room: engine.Disk().RoomFor}),
 	}
 	return p, nil
 }

@@ -305,8 +305,10 @@ func TestRebuildIsSilent(t *testing.T) {
 	h.dir = t.TempDir()
 	h.start()
 	h.pull(phone(shop, "", 1)) // it has caught up
-	stored := h.status()
-	if got := stored[len(stored)-1]; got.Sequence != last {
-		t.Errorf("a rebuild published %s", got.Header.Get(event.KindHeader))
+	for _, m := range h.status() {
+		kind := event.Kind(m.Header.Get(event.KindHeader))
+		if m.Sequence > last && kind != event.KindHorizon { // which the first start may have owed
+			t.Errorf("a rebuild published %s", kind)
+		}
 	}
 }

@@ -78,7 +78,7 @@ func (c *releasePublish) Run(ctx context.Context, t *Terminal) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	code := streams.VersionCode(info.Code)
-	if _, err := call[request.VersionChecked](ctx, b, request.VersionCheck, request.CheckVersion{Code: code, Package: info.Package}); err != nil {
+	if _, err := call[request.VersionChecked](ctx, b, request.VersionCheck, request.CheckVersion{Code: code, Package: info.Package, Size: stat.Size()}); err != nil {
 		return err
 	}
 	store := object.Open(b, streams.ApksBucket)

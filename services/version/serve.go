@@ -94,14 +94,15 @@ func (v *Version) check(ctx context.Context, q request.CheckVersion) (request.Ve
 		err = b.mayPublish(q.Code, q.Package)
 	}
 	if err == nil {
-		err = v.hasRoom()
+		err = v.hasRoom(q.Size)
 	}
 	return request.VersionChecked{}, err
 }
 
-func (v *Version) hasRoom() error {
-	if err := v.room(); err != nil {
-		return fault.New(fault.Full, "disk_full", "The disk is too full for a release").With(err)
+// hasRoom counts a file twice: ingress keeps a copy on the same disk.
+func (v *Version) hasRoom(size int64) error {
+	if err := v.room(2 * max(size, 0)); err != nil {
+		return fault.New(fault.Full, "disk_full", "The server's disk has too little room for this release").With(err)
 	}
 	return nil
 }

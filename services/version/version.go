@@ -28,7 +28,9 @@ const Projection = "version"
 // Deps is what the service is made of.
 type Deps struct {
 	service.Deps
-	Room func() error // why no file may be stored now, as bus.ErrNotStored; nil: it always may
+	// Room says why so many bytes may not be stored now, as bus.ErrNotStored;
+	// nil: they always may.
+	Room func(bytes int64) error
 }
 
 // Version is one instance of the service. Any number may run: each decision
@@ -51,7 +53,7 @@ type Version struct {
 // New makes an instance that does nothing until Run.
 func New(d Deps) *Version {
 	if d.Room == nil {
-		d.Room = func() error { return nil }
+		d.Room = func(int64) error { return nil }
 	}
 	return &Version{
 		bus:    d.Bus,

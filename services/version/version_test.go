@@ -178,6 +178,25 @@ func TestReleases(t *testing.T) {
 	}
 }
 
+// A release that would eat up what is kept for reports is refused before it is
+// uploaded.
+func TestCheck_NoRoom(t *testing.T) {
+	w := newWorld(t)
+	v, _ := w.start("one", time.Now)
+	v.room = func(bytes int64) error {
+		if bytes > 1000 {
+			return bus.ErrFull
+		}
+		return nil
+	}
+	for size, want := range map[int64]string{500: "", 501: "disk_full"} {
+		q := request.CheckVersion{Code: 1, Package: "org.example.gateway", Size: size}
+		if _, err := ask[request.VersionChecked](w, request.VersionCheck, q); code(err) != want {
+			t.Errorf("%d bytes: got %v, want %q", size, err, want)
+		}
+	}
+}
+
 func TestPublish_Refuses(t *testing.T) {
 	w := newWorld(t)
 	w.start("one", time.Now)

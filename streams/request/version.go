@@ -47,6 +47,7 @@ type VersionsListed struct {
 type CheckVersion struct {
 	Code    streams.VersionCode `json:"code"`
 	Package string              `json:"package"`
+	Size    int64               `json:"size"`
 }
 
 // VersionChecked answers a CheckVersion: it could.
