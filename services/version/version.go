@@ -40,7 +40,7 @@ type Version struct {
 	path  string
 	log   *zap.Logger
 	now   func() time.Time
-	room  func() error
+	room  func(bytes int64) error
 	lag   prometheus.Gauge
 	store *object.Store
 
