@@ -108,7 +108,7 @@ func TestRead_Damaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, damage := range map[string]func(first uint64) error{
-		"a chunk is gone": func(first uint64) error { return stream.DeleteMsg(t.Context(), first+3) },
+		"a chunk is gone":        func(first uint64) error { return stream.DeleteMsg(t.Context(), first+3) },
 		"the last chunk is gone": func(first uint64) error { return stream.DeleteMsg(t.Context(), first+7) },
 		"a chunk stands in another place": func(first uint64) error {
 			m, err := stream.GetMsg(t.Context(), first+3)
