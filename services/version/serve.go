@@ -42,7 +42,8 @@ func (v *Version) serve(ctx context.Context) error {
 			{Subject: request.VersionActivate, Handler: bus.Handle(v.activate)},
 			{Subject: request.VersionWithdraw, Handler: bus.Handle(v.withdraw)},
 		},
-		Log: v.log,
+		Ready: func() { close(v.serving) },
+		Log:   v.log,
 	})
 }
 

@@ -46,8 +46,9 @@ type Version struct {
 
 	deciding sync.Mutex // decisions of one instance take turns
 
-	file   *projection.File // set by Run
-	opened chan struct{}    // closed when it is
+	file    *projection.File // set by Run
+	opened  chan struct{}    // closed when it is
+	serving chan struct{}    // closed when requests are answered
 }
 
 // New makes an instance that does nothing until Run.
@@ -56,13 +57,14 @@ func New(d Deps) *Version {
 		d.Room = func(int64) error { return nil }
 	}
 	return &Version{
-		bus:    d.Bus,
-		path:   filepath.Join(d.Dir, Projection+".db"),
-		log:    d.Log.Named("version"),
-		now:    d.Now,
-		room:   d.Room,
-		store:  object.Open(d.Bus, streams.ApksBucket),
-		opened: make(chan struct{}),
+		bus:     d.Bus,
+		path:    filepath.Join(d.Dir, Projection+".db"),
+		log:     d.Log.Named("version"),
+		now:     d.Now,
+		room:    d.Room,
+		store:   object.Open(d.Bus, streams.ApksBucket),
+		opened:  make(chan struct{}),
+		serving: make(chan struct{}),
 		lag: promauto.With(d.Metrics).NewGauge(prometheus.GaugeOpts{
 			Name: "trunkline_version_lag_events",
 			Help: "Events stored and not folded yet.",
@@ -73,7 +75,8 @@ func New(d Deps) *Version {
 // Name is version.
 func (*Version) Name() string { return "version" }
 
-// Ready returns once everything is folded that was stored when Run began.
+// Ready returns once everything is folded that was stored when Run began, and
+// requests are answered.
 func (v *Version) Ready(ctx context.Context) error {
 	select {
 	case <-v.opened:
@@ -83,7 +86,12 @@ func (v *Version) Ready(ctx context.Context) error {
 	if err := v.file.Err(); err != nil {
 		return err
 	}
-	return v.file.Ready(ctx)
+	select {
+	case <-v.serving:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Run folds and answers. The stream and the object store must be there. The end
