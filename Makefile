@@ -9,11 +9,13 @@ TEST_LOG     := $(CURDIR)/bin/test.log
 FUZZTIME     ?= 10s
 # Parts in processes of their own wait for claims and leases to run out, for minutes: make apart.
 APART        := ^TestApart
+# So do nodes that stand still or are away: make cluster-test.
+CLUSTER      := ^TestCluster_(NodeStandsStill|Away)
 # Of the end-to-end tests, those that do much at once in one process: the others wait for processes.
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench build test race simulate crash powerloss overload apart planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+.PHONY: help run demo bench build test race simulate crash powerloss overload apart cluster cluster-test cluster-suite throughput planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,7 +34,7 @@ build: ## the binary into bin/
 
 test: ## all tests of all modules; then no secret may be in their logs, and what was done and skipped
 	@mkdir -p bin && : > $(TEST_LOG)
-	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -skip '$(APART)' $(TESTFLAGS) work
+	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -skip '$(APART)|$(CLUSTER)' $(TESTFLAGS) work
 	@scripts/log-scan $(TEST_LOG)
 	@grep -a -e '^COUNTED' -e '^SKIPPED' $(TEST_LOG) || true
 
@@ -54,6 +56,18 @@ overload: ## ten times what the server accepts, for FOR (1m)
 
 apart: ## two dispatchers, two ingresses and quota with a standby, stopped and killed (minutes)
 	$(GO) test ./services/e2e -run '$(APART)' -count=1 -timeout 0 -v
+
+cluster: ## three nodes and two of each part on 127.0.0.1, until Ctrl-C
+	scripts/cluster
+
+cluster-test: ## every process of a cluster killed in turn and KILLS (10) by chance; nodes still and away for OUTAGE (30s)
+	$(GO) test ./services/e2e -run '^TestCluster' -count=1 -timeout 0 -v -chaos $(or $(KILLS),10) -outage $(or $(OUTAGE),30s)
+
+cluster-suite: ## the end-to-end tests that run everywhere, on a cluster
+	$(GO) test ./services/e2e -run 'TestAccess|TestGolden|TestIdempotency_Concurrent|TestLimit|TestOrder_(OnePhone|ManyPhones)' -count=1 -timeout 0 -v -cluster
+
+throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
+	$(GO) test ./services/e2e -run TestCluster_Throughput -count=1 -timeout 0 -v -throughput $(or $(FOR),10s)
 
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted

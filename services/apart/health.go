@@ -58,6 +58,17 @@ func (p *process) handler(h health) http.Handler {
 	return r
 }
 
+// notYet is handler for a process whose parts wait: who comes to ingress comes
+// again.
+func (p *process) notYet(h health) http.Handler {
+	r := p.handler(h).(*gin.Engine)
+	r.NoRoute(func(c *gin.Context) {
+		c.Header("Retry-After", "1")
+		c.JSON(http.StatusServiceUnavailable, gin.H{"error": "The server is starting, try again", "code": "starting"})
+	})
+	return r
+}
+
 // watched is the HTTP side of a process without ingress.
 type watched struct {
 	*process

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -22,12 +23,14 @@ type fleet struct {
 	seed     uint64
 	urls     atomic.Pointer[[]string]
 	waits    waits
+	faithful bool // no phone forgets a page
 }
 
 // waits are the longest that anybody waited for what they asked for, over all attempts, by what that was.
 type waits struct {
 	mu      sync.Mutex
 	longest map[string]time.Duration
+	count   map[string]int
 }
 
 func (w *waits) note(what string, since time.Time) {
@@ -36,7 +39,18 @@ func (w *waits) note(what string, since time.Time) {
 	if w.longest == nil {
 		w.longest = map[string]time.Duration{}
 	}
+	if w.count == nil {
+		w.count = map[string]int{}
+	}
+	w.count[what]++
 	w.longest[what] = max(w.longest[what], time.Since(since))
+}
+
+// counts says how often each was waited for in vain no longer.
+func (w *waits) counts() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.count)
 }
 
 // take gives the longest waits, and begins anew.
@@ -172,7 +186,7 @@ func (c *carrier) run(ctx context.Context) {
 			c.record.add(c.number, handedOut{m.Hash, name, c.record.since(asked), c.record.since(time.Now())}, asked)
 		}
 		switch {
-		case len(page) == 0, c.rand.IntN(6) == 0:
+		case len(page) == 0, !c.faithful && c.rand.IntN(6) == 0:
 		case c.slow:
 			c.reportEach(ctx, name, page)
 		default:

@@ -27,6 +27,7 @@ type journal struct {
 	accepted int
 	wrong    []string
 	reached  map[int]chan struct{} // closed when so many messages are accepted
+	refusals map[string]int        // by status and code
 }
 
 type entry struct {
@@ -44,7 +45,7 @@ type handout struct {
 }
 
 func newJournal(lease time.Duration) *journal {
-	return &journal{lease: lease, messages: map[string]*entry{}, reached: map[int]chan struct{}{}}
+	return &journal{lease: lease, messages: map[string]*entry{}, reached: map[int]chan struct{}{}, refusals: map[string]int{}}
 }
 
 func (j *journal) wrongf(format string, args ...any) {
@@ -72,6 +73,9 @@ func (j *journal) posted(messages []sms, keyed bool, got answer, err error) (ope
 		said = accepted // whether the rest of the answer came or not
 	case err != nil, got.status == http.StatusServiceUnavailable && (keyed || got.queued().Code == "outcome_unknown"):
 		return true // a repeat may have been stored the first time
+	}
+	if said == refused {
+		j.refusals[fmt.Sprint(got.status, " ", got.queued().Code)]++
 	}
 	items := got.queued().Items
 	for i, m := range messages {

@@ -14,6 +14,9 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
+// clockSkew is how far clocks may differ.
+const clockSkew = 5 * time.Second
+
 // roster knows which ingress instances may hold open grants: those whose claim
 // was renewed within GrantTTL. A claim that lapsed proves nothing: its ingress
 // may be cut off with a publish under way. One that was removed does.
@@ -68,7 +71,13 @@ func (r *roster) see(entry jetstream.KeyValueEntry) {
 	case err == nil && removed:
 		delete(r.seen, instance)
 	case err == nil:
-		r.seen[instance] = r.now()
+		// One that is told of late, as to an instance that has just begun to
+		// watch, was renewed when it was stored.
+		at := r.now()
+		if stored := entry.Created().Add(clockSkew); stored.Before(at) {
+			at = stored
+		}
+		r.seen[instance] = at
 	case entry.Key() == streams.QuotaClaim && removed:
 		select {
 		case r.freed <- struct{}{}:
