@@ -105,7 +105,7 @@ func serveWaiting(p *process) *waiting {
 	w.stop = cancel
 	w.lent = &lent{Listener: p.listener, closed: make(chan struct{})}
 	w.served.Go(func() {
-		err := httpx.Serve(ctx, httpx.ServerOptions{Listener: w.lent, Handler: p.handler(h), Log: p.deps.Log})
+		err := httpx.Serve(ctx, httpx.ServerOptions{Listener: w.lent, Handler: p.notYet(h), Log: p.deps.Log})
 		if err != nil {
 			p.deps.Log.Warn("health is not answered while waiting", zap.Error(err))
 		}

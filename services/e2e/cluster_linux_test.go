@@ -39,6 +39,8 @@ type clusterHost struct {
 	parts  map[string]*part
 	proxy  *proxy
 	client *http.Client
+
+	replicas int // of the streams when they are made; 0: one on each node
 }
 
 const clusterNodes = 3
@@ -98,7 +100,10 @@ func (h *clusterHost) start(t *testing.T) started {
 	}
 	var begun started
 	if first {
-		h.apply(t, "--shards", fmt.Sprint(h.shards), "--enqueue-max-bytes", "1GiB", "--status-max-bytes", "1GiB")
+		if h.replicas == 0 {
+			h.replicas = clusterNodes
+		}
+		h.apply(t, "--replicas", fmt.Sprint(h.replicas), "--shards", fmt.Sprint(h.shards), "--enqueue-max-bytes", "1GiB", "--status-max-bytes", "1GiB")
 		begun.token = h.makeDefault(t)
 	}
 	for _, p := range h.parts {
