@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"net/http"
 	"syscall"
 	"testing"
@@ -34,6 +33,6 @@ func TestCluster_Replicas(t *testing.T) {
 	h.startNode(t, 0)
 	c.whole()
 	if out := s.command("stream", "apply", "--dry-run", "--json"); out != "[]\n" {
-		t.Error(fmt.Sprintf("got %s, want nothing to be done", out))
+		t.Errorf("got %s, want nothing to be done", out)
 	}
 }
