@@ -6,7 +6,7 @@ import (
 )
 
 // gatherFor is how closely commits to the live file follow each other.
-const gatherFor = 2 * time.Millisecond
+const gatherFor = 10 * time.Millisecond
 
 // gather lets more events arrive when the last commit was a moment ago: one of
 // a single event costs about as much as one of fifty. After a pause it does
