@@ -56,7 +56,7 @@ func TestGather(t *testing.T) {
 		if err := <-waited; err != nil {
 			t.Error(err)
 		}
-		want := []string{"1 after 0s", "18 after 2ms", "1 after 1s", "1 after 1s", "2 after 1s"}
+		want := []string{"1 after 0s", "18 after 10ms", "1 after 1s", "1 after 1s", "2 after 1s"}
 		if diff := cmp.Diff(want, commits); diff != "" {
 			t.Errorf("commits (-want +got):\n%s", diff)
 		}
