@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
@@ -22,7 +23,8 @@ func (f *File) Endpoints(name string) []bus.Endpoint {
 	rebuild := func(ctx context.Context, _ request.Rebuild) (request.Rebuilt, error) {
 		return request.Rebuilt{}, f.Rebuild(ctx)
 	}
-	dump := func(_ context.Context, r request.Dump) (request.Dumped, error) {
+	dump := func(ctx context.Context, r request.Dump) (request.Dumped, error) {
+		f.fresh(ctx)
 		bytes, err := f.dumpTo(r.File)
 		return request.Dumped{Bytes: bytes}, err
 	}
@@ -30,6 +32,31 @@ func (f *File) Endpoints(name string) []bus.Endpoint {
 		{Subject: request.ProjectionVerify(name), Handler: bus.Handle(verify)},
 		{Subject: request.ProjectionRebuild(name), Handler: bus.Handle(rebuild)},
 		{Subject: request.ProjectionDump(name), Handler: bus.Handle(dump)},
+	}
+}
+
+// freshWithin is how long a dump waits for what was stored before it.
+const freshWithin = 2 * time.Second
+
+// fresh waits until nothing that is stored is left to fold, or for freshWithin
+// where the fold is far behind.
+func (f *File) fresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, freshWithin)
+	defer cancel()
+	for {
+		lag, err := f.Lag(ctx)
+		behind := false
+		for _, n := range lag {
+			behind = behind || n > 0
+		}
+		if err != nil || !behind {
+			return
+		}
+		select {
+		case <-time.After(gatherFor):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
