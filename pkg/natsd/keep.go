@@ -33,6 +33,9 @@ func (s *Server) keepStreams() error {
 		if err != nil {
 			return err
 		}
+		if d.IsDir() && strings.HasPrefix(d.Name(), ".") {
+			return filepath.SkipDir // what the engine was told to delete, and had no time to
+		}
 		second := filepath.Join(s.openingDir(), strings.TrimPrefix(path, s.storeDir()))
 		if d.IsDir() {
 			return os.MkdirAll(second, 0o700)

@@ -48,6 +48,24 @@ func TestStart_StreamThatCannotBeOpened(t *testing.T) {
 	}
 }
 
+// What the engine was told to delete and had no time to is no stream.
+func TestStart_DeletedStreamIsLeft(t *testing.T) {
+	dir := crashed(t)
+	streams := filepath.Join(dir, engineDir, "jetstream", "$G", "streams")
+	if err := os.CopyFS(filepath.Join(streams, ".GONE"), os.DirFS(filepath.Join(streams, "S"))); err != nil {
+		t.Fatal(err)
+	}
+	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+	defer s.Stop()
+	conn, err := s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
+		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
+	}
+}
+
 // A process that was killed when the engine had deleted a stream, and before
 // that was put back.
 func TestStart_CutShort(t *testing.T) {

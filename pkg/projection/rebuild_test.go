@@ -283,6 +283,7 @@ func TestVerifyFindsDifference(t *testing.T) {
 			if got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
+			must(t, f.Ready(ctx)) // it runs
 			must(t, f.Rebuild(ctx))
 			if got, err := f.Verify(ctx); got != "" || err != nil {
 				t.Errorf("after a rebuild: %q, %v", got, err)
