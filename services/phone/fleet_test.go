@@ -33,7 +33,7 @@ func TestFleetSharesTheWork(t *testing.T) {
 			t.Errorf("got %+v, want what was reported: %v", stats, byStatus)
 		}
 		names := map[string]bool{}
-		for _, r := range q.reports {
+		for _, r := range q.seen().reports {
 			names[r.Device] = true
 		}
 		if len(names) != 10 || !names["phone-1"] || !names["phone-10"] {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,11 +28,23 @@ type queue struct {
 
 	mu      sync.Mutex
 	waiting []string
+	calls   calls
+	settled chan struct{}
+	open    int // messages without a report
+}
+
+type calls struct {
 	reports []report
 	asked   []string    // the query of each pull
 	at      []time.Time // when each call came
-	settled chan struct{}
-	open    int // messages without a report
+}
+
+// seen gives the calls until now: one that the phone gave up may still be under way.
+func (q *queue) seen() calls {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.calls
+	return calls{slices.Clone(c.reports), slices.Clone(c.asked), slices.Clone(c.at)}
 }
 
 type answer struct {
@@ -55,7 +68,7 @@ func newQueue(messages int) *queue {
 func (q *queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.at = append(q.at, time.Now())
+	q.calls.at = append(q.calls.at, time.Now())
 	select {
 	case a := <-q.answers:
 		if a.retryAfter > 0 {
@@ -75,7 +88,7 @@ func (q *queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		q.reports = append(q.reports, rep)
+		q.calls.reports = append(q.calls.reports, rep)
 		if q.open -= len(rep.Messages); q.open == 0 {
 			close(q.settled)
 		}
@@ -86,7 +99,7 @@ func (q *queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (q *queue) pull(w http.ResponseWriter, r *http.Request) {
-	q.asked = append(q.asked, r.URL.RawQuery)
+	q.calls.asked = append(q.calls.asked, r.URL.RawQuery)
 	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
 	limit = min(limit, len(q.waiting))
 	page := []map[string]string{}
@@ -101,10 +114,8 @@ func (q *queue) pull(w http.ResponseWriter, r *http.Request) {
 // was reported twice.
 func (q *queue) statuses(t *testing.T) map[string]int {
 	t.Helper()
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	all := map[string]int{}
-	for _, r := range q.reports {
+	for _, r := range q.seen().reports {
 		for _, m := range r.Messages {
 			if _, twice := all[m.Hash]; twice {
 				t.Errorf("message %s was reported twice", m.Hash)
@@ -168,7 +179,7 @@ func TestPhoneReportsWhatItPulled(t *testing.T) {
 			t.Errorf("got %d messages reported, want 25", got)
 		}
 		var sizes []int
-		for _, r := range q.reports {
+		for _, r := range q.seen().reports {
 			sizes = append(sizes, len(r.Messages))
 			if r.Device != "pixel" {
 				t.Errorf("got device %q in a report, want pixel", r.Device)
@@ -177,7 +188,7 @@ func TestPhoneReportsWhatItPulled(t *testing.T) {
 		if diff := cmp.Diff([]int{4, 4, 2, 4, 4, 2, 4, 1}, sizes); diff != "" {
 			t.Errorf("sizes of the reports (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff("device=pixel&limit=10&wait=20", q.asked[0]); diff != "" {
+		if diff := cmp.Diff("device=pixel&limit=10&wait=20", q.seen().asked[0]); diff != "" {
 			t.Errorf("query of a pull (-want +got):\n%s", diff)
 		}
 	})
@@ -189,7 +200,7 @@ func TestPhoneReportsSlowWorkBetween(t *testing.T) {
 		o := serve(t, q)
 		o.Delay = phone.Delay{Min: 4 * time.Second, Max: 4 * time.Second}
 		runUntil(t, mustNew(t, o).Run, q.settled)
-		if got, want := len(q.reports), 2; got != want {
+		if got, want := len(q.seen().reports), 2; got != want {
 			t.Errorf("got %d reports of four messages of 4 s each, want %d", got, want)
 		}
 	})
@@ -216,7 +227,8 @@ func TestPhoneWaitsAsLongAsItIsTold(t *testing.T) {
 		q := newQueue(1)
 		q.answers <- answer{status: http.StatusTooManyRequests, retryAfter: 30 * time.Second}
 		runUntil(t, mustNew(t, serve(t, q)).Run, q.settled)
-		if pause := q.at[1].Sub(q.at[0]); pause < 30*time.Second || pause > 33*time.Second {
+		at := q.seen().at
+		if pause := at[1].Sub(at[0]); pause < 30*time.Second || pause > 33*time.Second {
 			t.Errorf("got a pause of %v after Retry-After: 30, want 30 to 33 s", pause)
 		}
 	})
@@ -230,8 +242,9 @@ func TestPhoneBacksOff(t *testing.T) {
 		}
 		runUntil(t, mustNew(t, serve(t, q)).Run, q.settled)
 		want := 200 * time.Millisecond
+		at := q.seen().at
 		for i := range 8 {
-			if pause := q.at[i+1].Sub(q.at[i]); pause < want/2 || pause > want*3/2 {
+			if pause := at[i+1].Sub(at[i]); pause < want/2 || pause > want*3/2 {
 				t.Errorf("got pause %d of %v, want %v, give or take half", i, pause, want)
 			}
 			want = min(2*want, 10*time.Second)
