@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
@@ -105,7 +105,7 @@ func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 			err = flushed
 			break
 		}
-		pause(ctx, retryPause)
+		_ = clock.Sleep(ctx, retryPause)
 	}
 	if err == nil {
 		if o.Ready != nil {
@@ -180,11 +180,7 @@ func guarded(ctx context.Context, h Handler, request []byte) (answer []byte, err
 		if v == nil {
 			return
 		}
-		what := fmt.Sprintf("%T", v) // a value may hold what must not be logged
-		if broken, ok := v.(runtime.Error); ok {
-			what = broken.Error()
-		}
-		answer, err = nil, fmt.Errorf("panic: %s\n%s", what, debug.Stack())
+		answer, err = nil, fmt.Errorf("panic: %s\n%s", fault.OfPanic(v), debug.Stack())
 	}()
 	return h(ctx, request)
 }
@@ -232,15 +228,6 @@ func (b *Bus) awaitConnection(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
 	}
 }
 

@@ -4,9 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net/http"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 )
 
@@ -93,8 +92,7 @@ func randomID() string {
 }
 
 // Recover turns a panic into an answer: answer writes it in the dialect's form, nil means a 500 without a body. It
-// goes after AccessLog. The log gets the stack and, of errors of the runtime, the text; any other panic's value may
-// hold what must not be logged, so only its type is named.
+// goes after AccessLog. The log gets the stack and what may be said of the panic.
 func Recover(log *zap.Logger, answer func(*gin.Context)) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		defer func() {
@@ -106,13 +104,8 @@ func Recover(log *zap.Logger, answer func(*gin.Context)) gin.HandlerFunc {
 			if isError && errors.Is(err, http.ErrAbortHandler) {
 				panic(v) // net/http's own way to cut a connection
 			}
-			what := fmt.Sprintf("%T", v)
-			var broken runtime.Error
-			if isError && errors.As(err, &broken) {
-				what = broken.Error()
-			}
 			log.Error("panic", zap.String("id", c.Writer.Header().Get(RequestIDHeader)), zap.String("route", route(c)),
-				zap.String("panic", what), zap.ByteString("stack", debug.Stack()))
+				zap.String("panic", fault.OfPanic(v)), zap.ByteString("stack", debug.Stack()))
 			switch {
 			case c.Writer.Written():
 				c.Abort()

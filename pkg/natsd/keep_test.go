@@ -14,6 +14,18 @@ import (
 // damagedCompression is how a block begins that was compressed and is damaged.
 const damagedCompression = "cmp\x01\x20\x00\x00\x00\x00\x00\x00\x00"
 
+// checkWhole holds that the stream has all its messages.
+func checkWhole(t *testing.T, s *Server) {
+	t.Helper()
+	conn, err := s.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
+		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
+	}
+}
+
 // The engine deletes a stream that it cannot open. It is put back, byte for
 // byte, and the start fails with its name.
 func TestStart_StreamThatCannotBeOpened(t *testing.T) {
@@ -36,13 +48,7 @@ func TestStart_StreamThatCannotBeOpened(t *testing.T) {
 	change(t, path, func([]byte) []byte { return whole })
 	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
 	defer s.Stop()
-	conn, err := s.Connect("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
-		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
-	}
+	checkWhole(t, s)
 	if _, err := os.Stat(s.openingDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("second names are left: %v", err)
 	}
@@ -57,13 +63,7 @@ func TestStart_DeletedStreamIsLeft(t *testing.T) {
 	}
 	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
 	defer s.Stop()
-	conn, err := s.Connect("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
-		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
-	}
+	checkWhole(t, s)
 }
 
 // A process that was killed when the engine had deleted a stream, and before
@@ -79,13 +79,7 @@ func TestStart_CutShort(t *testing.T) {
 	}
 	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
 	defer s.Stop()
-	conn, err := s.Connect("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
-		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
-	}
+	checkWhole(t, s)
 }
 
 // On a disk without room, or that cannot be written, the engine is not even
@@ -110,11 +104,5 @@ func TestStart_FullDisk(t *testing.T) {
 	}
 	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
 	defer s.Stop()
-	conn, err := s.Connect("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := latest(t, mustStream(t, conn)); got != damagedMessages {
-		t.Errorf("the stream ends at %d, want %d", got, damagedMessages)
-	}
+	checkWhole(t, s)
 }

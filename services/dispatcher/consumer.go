@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -53,7 +54,7 @@ func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, 
 			s.dropConsumer(ctx, name)
 		}
 		if attempt > 0 { // it was made, and not all nodes know of it yet
-			pause(ctx, time.Duration(attempt)*fetchPause)
+			_ = clock.Sleep(ctx, time.Duration(attempt)*fetchPause)
 		}
 		if err := s.makeConsumer(ctx, a, l, lowest); err != nil {
 			return nil, fmt.Errorf("make consumer %s: %w", name, err)
@@ -130,15 +131,6 @@ func (s *shard) dropConsumer(ctx context.Context, name string) {
 	_ = s.deps.Bus.JS.DeleteConsumer(ctx, s.enqueue, name)
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 // silence is why a lane's consumer gives nothing although the projection knows
 // messages that were never handed out.
 type silence int
@@ -163,6 +155,6 @@ func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) s
 	case info.NumPending > 0:
 		return late
 	}
-	_ = s.deps.Bus.JS.DeleteConsumer(ctx, s.enqueue, name)
+	s.dropConsumer(ctx, name)
 	return forgot
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -96,11 +97,7 @@ func (s *shard) lastDecision(ctx context.Context, subject string) (*jetstream.Ra
 		case errors.Is(err, bus.ErrNoMessage):
 			return nil, nil
 		}
-		timer := time.NewTimer(askAgain)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if clock.Sleep(ctx, askAgain) != nil {
 			return nil, fmt.Errorf("learn what became of a decision: %w", err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -73,7 +74,7 @@ func (c *claim) run(ctx context.Context) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("no ingress number", zap.Error(err))
-			pause(ctx, claimPause)
+			_ = clock.Sleep(ctx, claimPause)
 		}
 	}
 	return nil
@@ -149,7 +150,7 @@ func (c *claim) begin(ctx context.Context, h *held) error {
 		if !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
 			return err
 		}
-		pause(ctx, claimPause/10)
+		_ = clock.Sleep(ctx, claimPause/10)
 	}
 	var floor time.Time
 	for _, shard := range c.shards.All() {
@@ -221,11 +222,4 @@ func (c *claim) giveUp(stopping bool, h *held) {
 	defer cancel()
 	// Who cannot delete it leaves it to run out.
 	_ = h.bucket.Delete(ctx, h.key, jetstream.LastRevision(h.revision))
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

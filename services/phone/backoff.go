@@ -1,7 +1,6 @@
 package phone
 
 import (
-	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -31,17 +30,4 @@ func (b *backoff) reset() { b.last = 0 }
 // jitter gives a duration from half of d to one and a half.
 func (b *backoff) jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(b.rand.Int64N(int64(d)+1))
-}
-
-// sleep waits for d, or until ctx is done.
-func sleep(ctx context.Context, d time.Duration) {
-	if d <= 0 || ctx.Err() != nil {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 )
 
@@ -130,7 +131,7 @@ func (p *Phone) Run(ctx context.Context) error {
 		p.back.reset()
 		if len(hashes) == 0 {
 			if time.Since(asked) < p.o.Wait/2 || p.o.Wait == 0 {
-				sleep(ctx, p.back.jitter(idle))
+				_ = clock.Sleep(ctx, p.back.jitter(idle))
 			}
 			continue
 		}
@@ -156,7 +157,7 @@ func (p *Phone) send(ctx context.Context, hashes []string) error {
 		first time.Time
 	)
 	for i, hash := range hashes {
-		sleep(ctx, p.o.Delay.draw(p.o.Rand))
+		_ = clock.Sleep(ctx, p.o.Delay.draw(p.o.Rand))
 		outcome := Outcome{Hash: hash, Status: Success}
 		if p.o.Rand.Float64() < p.o.Fail {
 			outcome.Status = Failure
@@ -217,5 +218,5 @@ func (p *Phone) pause(ctx context.Context, err error) {
 	if hook := p.o.Hooks.Failed; hook != nil {
 		hook(p.o.Device, err, pause)
 	}
-	sleep(ctx, pause)
+	_ = clock.Sleep(ctx, pause)
 }

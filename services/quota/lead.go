@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -94,20 +95,9 @@ func (q *Quota) retry(ctx context.Context, what string, f func(context.Context) 
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		q.log.Warn("trying again: "+what, zap.Error(err))
-		if err := sleep(ctx, retryEvery); err != nil {
+		if err := clock.Sleep(ctx, retryEvery); err != nil {
 			return err
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
 	}
 }
 

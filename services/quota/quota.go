@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/projection"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -129,7 +130,7 @@ func (q *Quota) run(ctx context.Context) error {
 			}
 			if ctx.Err() == nil {
 				q.log.Warn("claims are watched anew", zap.Error(err))
-				_ = sleep(ctx, retryEvery)
+				_ = clock.Sleep(ctx, retryEvery)
 			}
 		}
 		return nil

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/projection"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -89,7 +90,7 @@ func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) erro
 		if len(answers) == len(silent) {
 			continue
 		}
-		if err := sleep(ctx, retryEvery); err != nil {
+		if err := clock.Sleep(ctx, retryEvery); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -50,7 +51,7 @@ func (w *world) startSender(number int) *sender {
 		s.parts.Go(func() { _ = c.Run(ctx) })
 	}
 	s.parts.Go(func() {
-		for sleep(ctx, renewEvery) == nil {
+		for clock.Sleep(ctx, renewEvery) == nil {
 			_, _ = s.claims.Put(ctx, streams.IngressClaim(number), nil)
 		}
 	})

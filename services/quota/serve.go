@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -76,7 +77,7 @@ const lagEvery = 10 * time.Second
 
 func (q *Quota) measureLag(ctx context.Context) error {
 	for {
-		if err := sleep(ctx, lagEvery); err != nil {
+		if err := clock.Sleep(ctx, lagEvery); err != nil {
 			return nil
 		}
 		lag, err := q.file.Lag(ctx)

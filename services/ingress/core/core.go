@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -104,12 +105,7 @@ func (c *Core) Run(ctx context.Context) error {
 			return err
 		}
 		c.log.Warn("accounts are followed anew", zap.Error(err))
-		timer := time.NewTimer(followAgain)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		_ = clock.Sleep(ctx, followAgain)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -84,20 +85,20 @@ func FuzzStatus(f *testing.F) {
 		}
 		answer := r.answer(reported)
 		var got statusOut
-		if err := json.Unmarshal(encode(answer), &got); err != nil || cmp.Diff(answer, got) != "" || !utf8.Valid(encode(answer)) {
-			t.Fatalf("the answer is %s: %v", encode(answer), err)
+		if err := json.Unmarshal(httpx.JSON(answer), &got); err != nil || cmp.Diff(answer, got) != "" || !utf8.Valid(httpx.JSON(answer)) {
+			t.Fatalf("the answer is %s: %v", httpx.JSON(answer), err)
 		}
 		for i, p := range got.Errors {
 			if i > 0 && got.Errors[i-1].Index >= p.Index {
-				t.Fatalf("problems are out of order: %s", encode(answer))
+				t.Fatalf("problems are out of order: %s", httpx.JSON(answer))
 			}
 		}
 		if len(r.items) == 0 {
 			return
 		}
-		r2, err := parseStatus(encode(again))
+		r2, err := parseStatus(httpx.JSON(again))
 		if err != nil || cmp.Diff(r.items, r2.items) != "" || r2.device != r.device {
-			t.Fatalf("%q is understood as %q, and that otherwise (%v)", body, encode(again), err)
+			t.Fatalf("%q is understood as %q, and that otherwise (%v)", body, httpx.JSON(again), err)
 		}
 	})
 }
@@ -166,7 +167,7 @@ func TestParse_Edges(t *testing.T) {
 		"12345": "Invalid phone format", "+12345": "Invalid phone format", strings.Repeat("1", 21): "Invalid phone format",
 		"": "Phone is required", "++123456": "Invalid phone format", "１２３４５６": "Invalid phone format", "123456\n": "Invalid phone format",
 	} {
-		r, err := parseQueue(encode([]map[string]string{{"phone": phone, "message": "a"}}))
+		r, err := parseQueue(httpx.JSON([]map[string]string{{"phone": phone, "message": "a"}}))
 		switch {
 		case err != nil:
 			t.Errorf("%q: %v", phone, err)
@@ -178,7 +179,7 @@ func TestParse_Edges(t *testing.T) {
 		if _, err := parsePull(url.Values{"device": {name}}); (err == nil) != want {
 			t.Errorf("device %q in a query: got %v", name, err)
 		}
-		if _, err := parseStatus(encode(map[string]any{"device": name, "messages": []int{1}})); (err == nil) != want {
+		if _, err := parseStatus(httpx.JSON(map[string]any{"device": name, "messages": []int{1}})); (err == nil) != want {
 			t.Errorf("device %q in a body: got %v", name, err)
 		}
 	}

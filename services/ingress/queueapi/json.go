@@ -102,14 +102,3 @@ func decodeList[T any](body []byte) (list[T], error) {
 	}
 	return l, errJSON
 }
-
-// encode writes JSON without touching <, > and &.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err) // the types of wire.go can be encoded
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-}

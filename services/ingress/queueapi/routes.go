@@ -115,7 +115,7 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 		out[i] = outgoingOut{m.Phone.Reveal(), m.Text.Reveal(), m.ID}
 	}
 	c.Header("Cache-Control", "no-store")
-	answer(c, http.StatusOK, encode(out))
+	answer(c, http.StatusOK, httpx.JSON(out))
 	return nil
 }
 
@@ -136,7 +136,7 @@ func (d dialect) status(c *gin.Context, caller core.Caller) error {
 			return err
 		}
 	}
-	answer(c, http.StatusOK, encode(in.answer(reported)))
+	answer(c, http.StatusOK, httpx.JSON(in.answer(reported)))
 	return nil
 }
 
@@ -152,7 +152,7 @@ func refuse(c *gin.Context, err error) {
 		c.Header("WWW-Authenticate", "Bearer")
 	}
 	httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
-	answer(c, status, encode(body))
+	answer(c, status, httpx.JSON(body))
 }
 
 func answer(c *gin.Context, status int, body []byte) {

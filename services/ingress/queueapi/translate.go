@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -114,7 +115,7 @@ func (r queueRequest) answer(ids []streams.MessageID) []byte {
 	for i, id := range ids {
 		r.out.Items[i].Hash = id
 	}
-	return encode(r.out)
+	return httpx.JSON(r.out)
 }
 
 // checkMessage gives the text of an item, or says what is wrong with it.

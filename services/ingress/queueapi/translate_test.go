@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -275,9 +276,9 @@ func FuzzQueue(f *testing.F) {
 		if len(again) == 0 {
 			return
 		}
-		r2, err := parseQueue(encode(again))
+		r2, err := parseQueue(httpx.JSON(again))
 		if err != nil || !slices.Equal(r2.drafts, r.drafts) {
-			t.Fatalf("%q is understood as %q, and that otherwise (%v)", body, encode(again), err)
+			t.Fatalf("%q is understood as %q, and that otherwise (%v)", body, httpx.JSON(again), err)
 		}
 	})
 }

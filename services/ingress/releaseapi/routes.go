@@ -66,13 +66,13 @@ func (a api) answered(h func(*gin.Context, []request.AppVersion) error) gin.Hand
 func (a api) active(c *gin.Context, all []request.AppVersion) error {
 	v, err := active(all)
 	if err == nil {
-		answer(c, http.StatusOK, encode(activeAnswer(v, a.links.base(c.Request))))
+		answer(c, http.StatusOK, httpx.JSON(activeAnswer(v, a.links.base(c.Request))))
 	}
 	return err
 }
 
 func (a api) list(c *gin.Context, all []request.AppVersion) error {
-	answer(c, http.StatusOK, encode(listAnswer(all, a.links.base(c.Request))))
+	answer(c, http.StatusOK, httpx.JSON(listAnswer(all, a.links.base(c.Request))))
 	return nil
 }
 
@@ -136,7 +136,7 @@ func refuse(c *gin.Context, err error) {
 		_ = c.Error(err)
 	}
 	httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
-	answer(c, status, encode(body))
+	answer(c, status, httpx.JSON(body))
 }
 
 func answer(c *gin.Context, status int, body []byte) {

@@ -1,8 +1,6 @@
 package releaseapi
 
 import (
-	"bytes"
-	"encoding/json"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -150,15 +148,4 @@ func refusal(f *fault.Error) (status int, body faultOut) {
 		status = http.StatusInternalServerError
 	}
 	return status, faultOut{f.Text, f.Code}
-}
-
-// encode writes JSON without touching <, > and &.
-func encode(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic(err) // the types of wire.go can be encoded
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
