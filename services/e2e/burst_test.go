@@ -166,6 +166,7 @@ func (p *phone) run(a api, j *journal) {
 // drain runs the phones until everything that is stored has been handed out and reported, and nothing waits.
 func (b *burst) drain() {
 	b.Helper()
+	defer b.tellLeft(b.accounts...)
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
 	wait := b.runPhones(ctx)

@@ -275,10 +275,13 @@ func inWords(took map[string]time.Duration) string {
 // check ends the work, and fails the test for what was lost or doubled.
 func (c *chaos) check() {
 	c.Helper()
-	defer c.tellLeft()
+	defer c.tellLeft(c.accounts...)
 	c.stop()
 	got := c.journal.check(c.T)
 	c.Logf("%+v", got)
+	for _, hash := range c.journal.doubled[:min(len(c.journal.doubled), 3)] {
+		c.Log(c.command("message", "show", hash))
+	}
 	if len(c.journal.refusals) > 0 {
 		c.Errorf("got refusals %v, want none", c.journal.refusals)
 	}

@@ -59,7 +59,7 @@ func TestApart_Dispatchers(t *testing.T) {
 	<-f.journal.after(50)
 	stop()
 	waitSenders()
-	defer f.tellLeft()
+	defer f.tellLeft(f.accounts...)
 	for i, name := range f.accounts {
 		stored := f.enqueued(name)
 		await(t, "phones drain the queue of "+name, func() bool {
@@ -105,20 +105,6 @@ func newFleet(t *testing.T) *fleet {
 
 // probePatience is how long a probe waits for an answer before it asks somebody else.
 const probePatience = time.Second
-
-// tellLeft shows what became of messages that are left when the test has failed.
-func (f *fleet) tellLeft() {
-	if !f.Failed() {
-		return
-	}
-	for _, name := range f.accounts {
-		left := f.list(name, streams.Pending, streams.Leased)
-		f.Logf("%d messages of %s are left", len(left), name)
-		for _, m := range left[:min(len(left), 3)] {
-			f.Log(f.command("message", "show", m.ID.String()))
-		}
-	}
-}
 
 // outlast returns once a lease that was given after it was called has lapsed.
 func (f *fleet) outlast(round int, draw *rand.Rand) {

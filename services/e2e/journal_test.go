@@ -26,6 +26,7 @@ type journal struct {
 	messages map[string]*entry
 	accepted int
 	wrong    []string
+	doubled  []string              // hashes of what was handed out within a lease
 	reached  map[int]chan struct{} // closed when so many messages are accepted
 	refusals map[string]int        // by status and code
 }
@@ -133,6 +134,7 @@ func (j *journal) pulled(device string, asked time.Time, page []outgoing) {
 			// The first lease began after it was asked for, the second before it was answered.
 			if apart := now.Sub(before.asked); apart < j.lease {
 				j.wrongf("%s was handed to %s and %v later, within its lease, to %s", m.Text, before.device, apart, device)
+				j.doubled = append(j.doubled, m.Hash)
 			}
 		}
 		e.handouts = append(e.handouts, handout{asked, now, device})

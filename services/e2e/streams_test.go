@@ -190,3 +190,17 @@ func (s *trunkline) knows(name, device string) (known bool) {
 	})
 	return known
 }
+
+// tellLeft shows what became of messages that are left when the test has failed.
+func (s *trunkline) tellLeft(accounts ...string) {
+	if !s.Failed() {
+		return
+	}
+	for _, name := range accounts {
+		left := s.list(name, streams.Pending, streams.Leased)
+		s.Logf("%d messages of %s are left", len(left), name)
+		for _, m := range left[:min(len(left), 3)] {
+			s.Log(s.command("message", "show", m.ID.String()))
+		}
+	}
+}
