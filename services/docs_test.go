@@ -177,10 +177,18 @@ var elsewhere = []string{
 	"This revision of the accounts has not been seen", // to the operator's commands
 }
 
+// otherDialects is what the core does for other dialects alone.
+var otherDialects = []string{
+	"ingress/core/groups.go", "ingress/core/logins.go", "ingress/core/registry.go", "ingress/core/sessions.go",
+}
+
 // TestQueuePage holds the errors on the dialect's page to those in the code.
 func TestQueuePage(t *testing.T) {
 	page := space.ReplaceAllString(read(t, "../docs/dialects/queue.md"), " ")
 	source := sources(t, "ingress", "ingress/core", "ingress/queueapi", "../pkg/httpx")
+	for _, file := range otherDialects {
+		source = strings.Replace(source, read(t, file), "", 1)
+	}
 	count := 0
 	for _, match := range faults.FindAllStringSubmatch(source, -1) {
 		text, code := match[2]+match[4], strings.Trim(match[1]+match[3], `"`)

@@ -18,6 +18,15 @@ type Account struct {
 	Tokens       []Token      `json:"tokens"`
 	Login        string       `json:"login,omitempty"`
 	Password     string       `json:"password,omitempty"` // bcrypt
+	Devices      []Login      `json:"devices,omitempty"`  // phones that senders address by a login of their own
+	Region       string       `json:"region,omitempty"`   // of numbers without a country, ISO 3166-1 alpha-2
+}
+
+// Login is what senders give to have messages sent by one phone.
+type Login struct {
+	Device   DeviceID `json:"device"`
+	Name     string   `json:"name"`     // unique in the deployment, among accounts' logins too
+	Password string   `json:"password"` // bcrypt
 }
 
 // Plan is what an account may do.
@@ -27,6 +36,7 @@ type Plan struct {
 	Lease      time.Duration `json:"lease"`    // nanoseconds a pull's messages stay with a phone
 	Attempts   int           `json:"attempts"` // how often a message is handed out before it fails
 	AfterLapse LapsePolicy   `json:"after_lapse,omitempty"`
+	Validity   time.Duration `json:"validity,omitzero"` // nanoseconds a message waits at most, if it says nothing else; 0: DefaultValidity
 }
 
 // The defaults of a plan.
@@ -34,6 +44,7 @@ const (
 	DefaultRate     = 60
 	DefaultLease    = 10 * time.Minute
 	DefaultAttempts = 3
+	DefaultValidity = 72 * time.Hour
 )
 
 // LapsePolicy says what becomes of a message whose lease ran out.
@@ -88,8 +99,18 @@ func LoginKey(login string) string {
 type Device struct {
 	ID       DeviceID  `json:"id"`
 	Name     string    `json:"name"`
-	LastSeen time.Time `json:"last_seen"`
+	Created  time.Time `json:"created,omitzero"`
+	LastSeen time.Time `json:"last_seen,omitzero"`
 }
+
+// How long messages may wait.
+const (
+	// MaxSchedule is how far ahead a message may be due.
+	MaxSchedule = 21 * day
+	// MaxValidity is how long after it was accepted, or after it is due, a
+	// message may be sent: with MaxSchedule, less than it is known.
+	MaxValidity = 7 * day
+)
 
 // MaxDevices is the most devices an account can have.
 const MaxDevices = 1000

@@ -1,6 +1,8 @@
 package streams
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,7 +16,46 @@ const (
 	AccountsBucket = "accounts" // account id → Account; Login key → account id
 	DevicesBucket  = "devices"  // <account>.<device> → Device
 	ClaimsBucket   = "claims"   // who holds what, for as long as they renew it
+	RegistryBucket = "registry" // what clients of accounts registered: webhooks, settings; the key that signs sessions
+	SessionsBucket = "sessions" // sessions that were ended before their time
 )
+
+// SessionTTL is how long a session can be renewed, and that it ended is known.
+const SessionTTL = 30 * 24 * time.Hour
+
+// maxSessions is the most bytes of ended sessions: half a million of them.
+const maxSessions = 64 << 20
+
+// SigningKey is the registry's key of what signs sessions.
+const SigningKey = "signing"
+
+// SettingsKey is the registry's key of an account's settings for its phones.
+func SettingsKey(account AccountID) string { return account.String() + ".settings" }
+
+// WebhookKey is the registry's key of an account's webhook.
+func WebhookKey(account AccountID, id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return account.String() + ".webhook." + hex.EncodeToString(sum[:16])
+}
+
+// WebhookKeys matches all of an account.
+func WebhookKeys(account AccountID) string { return account.String() + ".webhook.*" }
+
+// RevokedKey is the key in the sessions bucket of a session that was ended.
+func RevokedKey(account AccountID, session string) string {
+	return revokedPrefix + account.String() + "." + session
+}
+
+const revokedPrefix = "revoked."
+
+// RevokedKeys matches the keys of all sessions that were ended.
+const RevokedKeys = revokedPrefix + ">"
+
+// RenewedKey is the key in the sessions bucket of a session that was renewed,
+// or ended: it is renewed once.
+func RenewedKey(account AccountID, session string) string {
+	return "renewed." + account.String() + "." + session
+}
 
 // ClaimTTL is how long a claim lasts after its last renewal. It is the
 // bucket's: a key's own would be lost with the first update.
@@ -58,6 +99,30 @@ func (d Deployment) Devices() jetstream.KeyValueConfig {
 		Bucket:      DevicesBucket,
 		Description: "Phones that pull: names and when they were last seen",
 		History:     1,
+		Storage:     jetstream.FileStorage,
+		Replicas:    d.Replicas,
+	}
+}
+
+// Registry defines the bucket of what clients registered.
+func (d Deployment) Registry() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket:      RegistryBucket,
+		Description: "Accounts' webhooks and settings; the key that signs sessions",
+		History:     1,
+		Storage:     jetstream.FileStorage,
+		Replicas:    d.Replicas,
+	}
+}
+
+// Sessions defines the bucket of sessions that were ended.
+func (d Deployment) Sessions() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket:      SessionsBucket,
+		Description: "Sessions that were ended before their time",
+		History:     1,
+		TTL:         SessionTTL,
+		MaxBytes:    maxSessions,
 		Storage:     jetstream.FileStorage,
 		Replicas:    d.Replicas,
 	}

@@ -37,7 +37,7 @@ func (d Deployment) Enqueue(shard Shard) jetstream.StreamConfig {
 		Description: "Accepted messages, idempotency markers and quota's barriers",
 		Subjects: []string{
 			EnqueuedSubjects(shard),
-			"sms.scheduled." + shard.String() + ".*",
+			ScheduledSubjects(shard),
 			"sms.key." + shard.String() + ".*.*",
 			BarrierSubject(shard),
 		},

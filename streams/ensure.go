@@ -56,6 +56,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, d Deployment, create bo
 		problems = append(problems, ensureBucket(ctx, js, bucket, create))
 	}
 	problems = append(problems, ensureReleases(ctx, js, d, create)...)
+	problems = append(problems, ensureRegistry(ctx, js, d, create)...)
 	return errors.Join(problems...)
 }
 
@@ -67,6 +68,16 @@ func EnsureReleases(ctx context.Context, js jetstream.JetStream, d Deployment, c
 
 func ensureReleases(ctx context.Context, js jetstream.JetStream, d Deployment, create bool) []error {
 	return []error{ensureStream(ctx, js, d.Release(), create), ensureApks(ctx, js, d.Apks(), create)}
+}
+
+// EnsureRegistry is the part of Ensure that deployments of the second version
+// lack.
+func EnsureRegistry(ctx context.Context, js jetstream.JetStream, d Deployment, create bool) error {
+	return errors.Join(ensureRegistry(ctx, js, d, create)...)
+}
+
+func ensureRegistry(ctx context.Context, js jetstream.JetStream, d Deployment, create bool) []error {
+	return []error{ensureBucket(ctx, js, d.Registry(), create), ensureBucket(ctx, js, d.Sessions(), create)}
 }
 
 // FindShards reads the number of shards that the deployment began with.

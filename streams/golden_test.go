@@ -22,6 +22,8 @@ func TestDefinitionsAreGolden(t *testing.T) {
 		"accounts":  d.Accounts(),
 		"devices":   d.Devices(),
 		"claims":    d.Claims(),
+		"registry":  d.Registry(),
+		"sessions":  d.Sessions(),
 		"RELEASE":   d.Release(),
 		"apks":      d.Apks(),
 	} {

@@ -50,6 +50,16 @@ func (l Lane) String() string {
 	return target + "." + l.Priority.String() + "." + l.Class.String()
 }
 
+// MarshalText gives what String does.
+func (l Lane) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText is ParseLane.
+func (l *Lane) UnmarshalText(text []byte) error {
+	got, err := ParseLane(string(text))
+	*l = got
+	return err
+}
+
 // ParseLane reads what String gives.
 func ParseLane(text string) (Lane, error) {
 	var l Lane

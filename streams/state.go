@@ -62,6 +62,30 @@ func (s State) Success() bool { return s >= Sent }
 // Terminal says that the message is never handed out again by itself.
 func (s State) Terminal() bool { return s >= Failed }
 
+// Together is where a group stands whose messages stand there: where the one
+// is that has farthest to go, failed only if all have, expired only if all are.
+func Together(states []State) State {
+	count := map[State]int{}
+	for _, s := range states {
+		count[s]++
+	}
+	for _, s := range []State{Pending, Scheduled, Cancelled, Leased} {
+		if count[s] > 0 {
+			return s
+		}
+	}
+	switch len(states) {
+	case count[Expired]:
+		return Expired
+	case count[Expired] + count[Failed]:
+		return Failed
+	case count[Delivered]:
+		return Delivered
+	default:
+		return Sent
+	}
+}
+
 // Code is the state's number in the queue dialect: 0 new, 1 initiated,
 // 2 success, 3 fail.
 func (s State) Code() int {

@@ -32,6 +32,29 @@ func ParseEnqueueSubject(subject string) (AccountID, Lane, error) {
 	return account, lane, nil
 }
 
+// ScheduledSubject is where an account's messages are published that are due
+// later.
+func ScheduledSubject(shard Shard, account AccountID) string {
+	return "sms.scheduled." + shard.String() + "." + account.String()
+}
+
+// ScheduledSubjects matches every scheduled message of a shard.
+func ScheduledSubjects(shard Shard) string { return "sms.scheduled." + shard.String() + ".*" }
+
+// AcceptedSubjects match every accepted message of a shard, due or not.
+func AcceptedSubjects(shard Shard) []string {
+	return []string{EnqueuedSubjects(shard), ScheduledSubjects(shard)}
+}
+
+// ParseScheduledSubject gives the account of a scheduled message.
+func ParseScheduledSubject(subject string) (AccountID, error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 4 || parts[0] != "sms" || parts[1] != "scheduled" {
+		return 0, fmt.Errorf("parse scheduled subject: want sms.scheduled.<shard>.<account>")
+	}
+	return ParseAccountID(parts[3])
+}
+
 // ConsumerName names the durable consumer that hands out a lane.
 func ConsumerName(account AccountID, lane Lane) string {
 	return account.String() + "_" + strings.ReplaceAll(lane.String(), ".", "_")

@@ -50,6 +50,22 @@ func (b *Bus) LastForSubject(ctx context.Context, stream, subject string) (*jets
 	return msg, nil
 }
 
+// LastForSubjects gives the sequence of the newest message of any of the
+// subjects, 0 if there is none.
+func (b *Bus) LastForSubjects(ctx context.Context, stream string, subjects ...string) (uint64, error) {
+	var last uint64
+	for _, subject := range subjects {
+		m, err := b.LastForSubject(ctx, stream, subject)
+		switch {
+		case err == nil:
+			last = max(last, m.Sequence)
+		case !errors.Is(err, ErrNoMessage):
+			return 0, err
+		}
+	}
+	return last, nil
+}
+
 // Get reads the message of a sequence, from any replica that has it. The error
 // is ErrNoMessage when the leader has none.
 func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {

@@ -52,8 +52,8 @@ func problems(err error) []error {
 
 func TestEnsure_Creates(t *testing.T) {
 	for shards, want := range map[streams.Shards][]string{
-		1: {"ENQUEUE_0", "KV_accounts", "KV_claims", "KV_devices", "OBJ_apks", "RELEASE", "STATUS_0"},
-		3: {"ENQUEUE_0", "ENQUEUE_1", "ENQUEUE_2", "KV_accounts", "KV_claims", "KV_devices", "OBJ_apks", "RELEASE", "STATUS_0", "STATUS_1", "STATUS_2"},
+		1: {"ENQUEUE_0", "KV_accounts", "KV_claims", "KV_devices", "KV_registry", "KV_sessions", "OBJ_apks", "RELEASE", "STATUS_0"},
+		3: {"ENQUEUE_0", "ENQUEUE_1", "ENQUEUE_2", "KV_accounts", "KV_claims", "KV_devices", "KV_registry", "KV_sessions", "OBJ_apks", "RELEASE", "STATUS_0", "STATUS_1", "STATUS_2"},
 	} {
 		b := bustest.New(t)
 		d := deployment(shards)
@@ -105,7 +105,7 @@ func TestEnsure_Missing(t *testing.T) {
 		slices.Sort(all)
 		return all
 	}
-	want := []string{"ENQUEUE_0", "KV_accounts", "KV_claims", "KV_devices", "OBJ_apks", "RELEASE", "STATUS_0"}
+	want := []string{"ENQUEUE_0", "KV_accounts", "KV_claims", "KV_devices", "KV_registry", "KV_sessions", "OBJ_apks", "RELEASE", "STATUS_0"}
 	if diff := cmp.Diff(want, missing()); diff != "" {
 		t.Errorf("missing in an empty engine (-want +got):\n%s", diff)
 	}
@@ -123,7 +123,7 @@ func TestEnsure_Missing(t *testing.T) {
 	if diff := cmp.Diff([]string{"ENQUEUE_0", "KV_accounts"}, missing()); diff != "" {
 		t.Errorf("missing after a loss (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"KV_claims", "KV_devices", "OBJ_apks", "RELEASE", "STATUS_0"}, names(t, b)); diff != "" {
+	if diff := cmp.Diff([]string{"KV_claims", "KV_devices", "KV_registry", "KV_sessions", "OBJ_apks", "RELEASE", "STATUS_0"}, names(t, b)); diff != "" {
 		t.Errorf("streams (-want +got):\n%s", diff)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
@@ -29,6 +30,10 @@ const createdFile = "created"
 // of the first version lack.
 const releasesFile = "created-releases"
 
+// registryFile says the same of the registry and of sessions, which directories
+// of the second version lack.
+const registryFile = "created-registry"
+
 // prepare makes the engine hold what the services expect. On the first start it
 // gives the token of the account it made.
 func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (secret.String, error) {
@@ -42,7 +47,7 @@ func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (sec
 	if err != nil {
 		return "", err
 	}
-	if err := ensureReleases(ctx, cfg, b, first); err != nil {
+	if err := ensureAdded(ctx, cfg, b, first); err != nil {
 		return "", err
 	}
 	if err := ensure(ctx, cfg, d.Log, b, first); err != nil {
@@ -78,24 +83,30 @@ func note(cfg Config, name string) error {
 	return writeSynced(filepath.Join(cfg.Data, "engine", name), []byte("The streams of this directory were made once and are never made anew.\n"))
 }
 
-// ensureReleases makes what belongs to app releases, once. A directory whose
-// other streams were lost gets none: ensure names those.
-func ensureReleases(ctx context.Context, cfg Config, b *bus.Bus, first bool) error {
-	missing, err := lacks(cfg, releasesFile)
-	if err != nil || !missing {
-		return err
-	}
+// ensureAdded makes what directories of earlier versions lack, each once. A
+// directory whose other streams were lost gets none: ensure names those.
+func ensureAdded(ctx context.Context, cfg Config, b *bus.Bus, first bool) error {
 	if _, err := streams.FindShards(ctx, b.JS); err != nil && !first {
 		return nil
 	}
-	err = streams.EnsureReleases(ctx, b.JS, streams.Deployment{Replicas: 1}, true)
-	if err == nil {
-		err = syncDirs(cfg.Data)
-	}
-	if err != nil {
+	return errors.Join(
+		addOnce(ctx, cfg, b, releasesFile, streams.EnsureReleases),
+		addOnce(ctx, cfg, b, registryFile, streams.EnsureRegistry),
+	)
+}
+
+func addOnce(ctx context.Context, cfg Config, b *bus.Bus, file string, add func(context.Context, jetstream.JetStream, streams.Deployment, bool) error) error {
+	missing, err := lacks(cfg, file)
+	if err != nil || !missing {
 		return err
 	}
-	return note(cfg, releasesFile)
+	if err := add(ctx, b.JS, streams.Deployment{Replicas: 1}, true); err != nil {
+		return err
+	}
+	if err := syncDirs(cfg.Data); err != nil {
+		return err
+	}
+	return note(cfg, file)
 }
 
 // ensure makes the streams in a fresh directory. Elsewhere it tells what differs

@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 // The buckets of a dispatcher's projection. All but the first two and the last
 // two are indexes: what stands in them follows from the records and leases.
+// The keys that begin with a time are what react and release look at.
 var (
 	messagesBucket  = []byte("messages")  // account, message → record
 	leasesBucket    = []byte("leases")    // account, lease → lease
@@ -20,13 +22,17 @@ var (
 	waitingBucket   = []byte("waiting")   // account, handed out or fresh, lane, ENQUEUE sequence → message
 	devicesBucket   = []byte("devices")   // account, device, running or held, lease
 	dueBucket       = []byte("due")       // time, account, lease: leases by their end
+	scheduledBucket = []byte("scheduled") // time, account, message: by when they are due
+	validBucket     = []byte("valid")     // time, account, message that has not ended: by the end of its validity
+	groupsBucket    = []byte("groups")    // account, group, message: groups of several
+	namesBucket     = []byte("names")     // account, hash of the sender's id, its group
 	decisionsBucket = []byte("decisions") // account → sequence and time of its last decision
 	metaBucket      = []byte("meta")      // the horizon, the number of waiting messages
 )
 
 var buckets = [][]byte{
 	messagesBucket, leasesBucket, membersBucket, waitingBucket,
-	devicesBucket, dueBucket, decisionsBucket, metaBucket,
+	devicesBucket, dueBucket, scheduledBucket, validBucket, groupsBucket, namesBucket, decisionsBucket, metaBucket,
 }
 
 var (
@@ -72,6 +78,19 @@ func deviceKey(a streams.AccountID, d streams.DeviceID, half byte, l streams.Lea
 
 func dueKey(at time.Time, a streams.AccountID, l streams.LeaseID) []byte {
 	return key8(millis(at), uint64(a), uint64(l))
+}
+
+func timeKey(at time.Time, a streams.AccountID, m streams.MessageID) []byte {
+	return key8(millis(at), uint64(a), uint64(m))
+}
+
+func groupKey(a streams.AccountID, group, m streams.MessageID) []byte {
+	return key8(uint64(a), uint64(group), uint64(m))
+}
+
+func namePrefix(a streams.AccountID, name string) []byte {
+	sum := sha256.Sum256([]byte(name))
+	return append(key8(uint64(a)), sum[:16]...)
 }
 
 func lanePrefix(a streams.AccountID, half byte, l streams.Lane) []byte {
@@ -131,6 +150,29 @@ func (v view) members(a streams.AccountID, l streams.LeaseID) []streams.MessageI
 		return true
 	})
 	return all
+}
+
+// group lists the messages of a group, by any one of them.
+func (v view) group(a streams.AccountID, m streams.MessageID, r record) []streams.MessageID {
+	if r.group == 0 {
+		return []streams.MessageID{m}
+	}
+	var all []streams.MessageID
+	eachKey(v.bucket(groupsBucket), key8(uint64(a), uint64(r.group)), func(key, _ []byte) bool {
+		all = append(all, streams.MessageID(id(key, 2)))
+		return true
+	})
+	return all
+}
+
+// named gives the group of a sender's id, zero if there is none.
+func (v view) named(a streams.AccountID, name string) (group streams.MessageID) {
+	prefix := namePrefix(a, name)
+	eachKey(v.bucket(namesBucket), prefix, func(key, _ []byte) bool {
+		group = streams.MessageID(id(key[len(prefix):], 0))
+		return false
+	})
+	return group
 }
 
 // deviceLeases lists a device's leases, running or held, oldest first.

@@ -78,7 +78,10 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range shards {
 		group.Go(func() error { return s.file.Run(ctx) })
-		group.Go(func() error { return s.react(ctx) })
+		group.Go(func() error { return s.releases.Run(ctx) })
+		for _, r := range []*reaction{s.leases, s.validity, s.schedule} {
+			group.Go(func() error { return s.react(ctx, r) })
+		}
 		group.Go(func() error {
 			<-ctx.Done()
 			s.polls.stop()
@@ -106,7 +109,9 @@ type shard struct {
 	polls      polls
 	handle     atomic.Pointer[jetstream.Stream]
 	unreadable unreadable
-	due        chan struct{} // has a token when leases may end sooner than thought
+	releases   *bus.Committer // of what was scheduled, into ENQUEUE
+
+	leases, validity, schedule *reaction
 }
 
 func (d *Dispatcher) open(number streams.Shard) (*shard, error) {
@@ -115,8 +120,11 @@ func (d *Dispatcher) open(number streams.Shard) (*shard, error) {
 		number:     number,
 		enqueue:    streams.EnqueueStream(number),
 		status:     streams.StatusStream(number),
-		due:        make(chan struct{}, 1),
+		releases:   bus.NewCommitter(d.deps.Bus, streams.EnqueueStream(number), bus.CommitterOptions{Now: d.deps.Now}),
 	}
+	s.leases = newReaction(s.endLeases)
+	s.validity = newReaction(s.expire)
+	s.schedule = newReaction(s.release)
 	file, err := projection.Open(filepath.Join(d.deps.Dir, s.name()+".db"), d.deps.Bus, fold{number}, projection.Options{
 		Committed: s.committed,
 		Render:    render,
@@ -153,10 +161,14 @@ func (s *shard) view(f func(view) error) error {
 // committed wakes what waits for the events that were just folded.
 func (s *shard) committed(events []projection.Event) {
 	polled := s.polls.any()
+	var accepted, scheduled bool
 	woken := map[streams.AccountID]bool{}
 	for _, e := range events {
 		switch event.Kind(e.Kind) {
+		case event.KindScheduled:
+			scheduled = true
 		case event.KindEnqueued:
+			accepted = true
 			if a, _, err := streams.ParseEnqueueSubject(e.Subject); polled && err == nil {
 				woken[a] = true
 			}
@@ -166,8 +178,14 @@ func (s *shard) committed(events []projection.Event) {
 			}
 			s.metrics.lapses(e)
 		case event.KindLeased:
-			s.lookAgain()
+			s.leases.lookAgain()
 		}
+	}
+	if scheduled {
+		s.schedule.lookAgain()
+	}
+	if scheduled || accepted {
+		s.validity.lookAgain()
 	}
 	for a := range woken {
 		s.polls.wake(a)

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tidwall/gjson"
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/trunkline-sms/trunkline/pkg/projection"
@@ -20,11 +19,11 @@ type fold struct {
 }
 
 // Schema is raised whenever the same events would give another file.
-func (f fold) Schema() int { return 2 }
+func (f fold) Schema() int { return 3 }
 
 func (f fold) Sources() []projection.Source {
 	return []projection.Source{
-		{Stream: streams.EnqueueStream(f.shard), Subjects: []string{streams.EnqueuedSubjects(f.shard)}},
+		{Stream: streams.EnqueueStream(f.shard), Subjects: streams.AcceptedSubjects(f.shard)},
 		{Stream: streams.StatusStream(f.shard), Subjects: []string{">"}},
 	}
 }
@@ -51,13 +50,22 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 			return fmt.Errorf("%w: %w", projection.ErrUnreadable, err)
 		}
 		w.account = account
-		// Of an accepted message only its id is folded. A decoder would read
-		// the text too, which takes longer than everything else here.
-		m, err := streams.ParseMessageID(gjson.GetBytes(e.Data, "id").Str)
+		h, err := readHead(e.Data)
 		if err != nil {
 			return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
 		}
-		return w.enqueued(lane, m)
+		return w.enqueued(lane, h)
+	case event.KindScheduled:
+		account, err := streams.ParseScheduledSubject(e.Subject)
+		if err != nil {
+			return fmt.Errorf("%w: %w", projection.ErrUnreadable, err)
+		}
+		w.account = account
+		h, err := readHead(e.Data)
+		if err != nil {
+			return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
+		}
+		return w.scheduled(h)
 	}
 	account, err := streams.ParseStatusSubject(e.Subject)
 	if err != nil {
@@ -80,7 +88,9 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	case event.KindLapsed:
 		return apply(e.Data, w.lapsed)
 	case event.KindCancelled:
-		return apply(e.Data, w.cancelled)
+		return apply(e.Data, func(e event.Cancelled) error { return w.ended(e.Messages, streams.Cancelled) })
+	case event.KindExpired:
+		return apply(e.Data, func(e event.Expired) error { return w.ended(e.Messages, streams.Expired) })
 	case event.KindRequeued:
 		return apply(e.Data, w.requeued)
 	}
@@ -129,20 +139,37 @@ func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error 
 	return w.change(m, func(r *record) (bool, error) {
 		changed, err := f(r)
 		if changed {
-			r.steps = append(r.steps, w.seq)
+			r.steps = append(r.steps, step{seq: w.seq, at: w.at, state: r.state})
 		}
 		return changed, err
 	})
 }
 
-func (w *writer) enqueued(lane streams.Lane, m streams.MessageID) error {
-	return w.change(m, func(r *record) (bool, error) {
-		if r.seq != 0 {
+// enqueued folds a message that may be handed out, or one that was scheduled
+// and may be now. A second one says nothing new.
+func (w *writer) enqueued(lane streams.Lane, h head) error {
+	return w.change(h.id, func(r *record) (bool, error) {
+		if r.known() && r.due.IsZero() {
 			return false, nil
 		}
-		r.seq, r.lane = w.seq, lane
+		r.accept(w.seq, lane, h)
+		r.due = time.Time{}
 		return true, nil
 	})
+}
+
+func (w *writer) scheduled(h head) error {
+	return w.change(h.id, func(r *record) (bool, error) {
+		if r.known() {
+			return false, nil
+		}
+		r.accept(w.seq, h.lane, h)
+		return true, nil
+	})
+}
+
+func (r *record) accept(seq uint64, lane streams.Lane, h head) {
+	r.seq, r.lane, r.until, r.due, r.group, r.name = seq, lane, h.until, h.due, h.group, h.name
 }
 
 func (w *writer) leased(e event.Leased) error {
@@ -219,13 +246,14 @@ func (w *writer) lapsed(e event.Lapsed) error {
 	return w.changeLease(e.Lease, func(l *lease) { l.held = true })
 }
 
-func (w *writer) cancelled(e event.Cancelled) error {
-	for _, turn := range e.Messages {
+// ended ends messages that have not ended.
+func (w *writer) ended(turns []event.Turn, as streams.State) error {
+	for _, turn := range turns {
 		err := w.step(turn.ID, func(r *record) (bool, error) {
 			if r.round != turn.Round || r.state.Terminal() {
 				return false, nil
 			}
-			r.state, r.reason = streams.Cancelled, ""
+			r.state, r.reason = as, ""
 			return true, nil
 		})
 		if err != nil {
@@ -243,6 +271,7 @@ func (w *writer) requeued(e event.Requeued) error {
 			}
 			r.state, r.reason, r.tries = streams.Pending, "", 0
 			r.round++
+			r.longer = e.Until
 			return true, nil
 		})
 		if err != nil {

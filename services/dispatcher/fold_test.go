@@ -32,13 +32,36 @@ func drawHistory(t *rapid.T) history {
 	var h history
 	var ids []streams.MessageID
 	now := began
+	accept := func(subject string, e event.Event) {
+		h.enqueue = append(h.enqueue, stored(t, uint64(len(h.enqueue)+1), now, subject, e))
+	}
+	var releases []func()
 	for i := range rapid.IntRange(1, 12).Draw(t, "messages") {
 		now = now.Add(time.Duration(rapid.IntRange(0, 48).Draw(t, "hours")) * time.Hour)
 		m := streams.FirstIDAt(now) + streams.MessageID(i)
 		ids = append(ids, m)
+		account := rapid.SampledFrom(accounts).Draw(t, "account")
 		lane := streams.Lane{Priority: streams.Priority(rapid.IntRange(0, 2).Draw(t, "priority"))}
-		h.enqueue = append(h.enqueue, stored(t, uint64(i+1), now,
-			streams.EnqueueSubject(0, rapid.SampledFrom(accounts).Draw(t, "account"), lane), event.Enqueued{ID: m}))
+		e := event.Enqueued{ID: m, Name: rapid.SampledFrom([]string{"", "n", "o"}).Draw(t, "name")}
+		if rapid.Bool().Draw(t, "in a group") {
+			e.Group = rapid.SampledFrom(ids).Draw(t, "group")
+		}
+		if rapid.Bool().Draw(t, "validity") {
+			e.Until = now.Add(72 * time.Hour)
+		}
+		if !rapid.Bool().Draw(t, "scheduled") {
+			accept(streams.EnqueueSubject(0, account, lane), e)
+			continue
+		}
+		e.Due = now.Add(time.Hour)
+		accept(streams.ScheduledSubject(0, account), event.Scheduled{Lane: lane, Enqueued: e})
+		e.Released = true
+		for range rapid.IntRange(0, 2).Draw(t, "releases") {
+			releases = append(releases, func() { accept(streams.EnqueueSubject(0, account, lane), e) })
+		}
+	}
+	for _, release := range releases {
+		release()
 	}
 	devices := []streams.DeviceID{0, 1, 2}
 	leases := []streams.LeaseID{10, 11, 12}
@@ -56,7 +79,7 @@ func drawHistory(t *rapid.T) history {
 		}
 		subject := streams.DecisionSubject(0, a)
 		var e event.Event
-		switch rapid.IntRange(0, 7).Draw(t, "kind") {
+		switch rapid.IntRange(0, 8).Draw(t, "kind") {
 		case 0, 1:
 			e = event.Leased{
 				Lease: lease, Device: device, At: now, Until: now.Add(time.Hour), Attempts: 2,
@@ -74,7 +97,7 @@ func drawHistory(t *rapid.T) history {
 		case 4:
 			e = event.Cancelled{At: now, Messages: turns}
 		case 5:
-			e = event.Requeued{At: now, Messages: turns}
+			e = event.Requeued{At: now, Until: now.Add(time.Duration(rapid.IntRange(0, 1).Draw(t, "longer")) * 24 * time.Hour), Messages: turns}
 		case 6:
 			reported := event.Reported{Device: device}
 			for _, m := range some {
@@ -82,6 +105,8 @@ func drawHistory(t *rapid.T) history {
 			}
 			subject, e = streams.ReportSubject(0, a), reported
 		case 7:
+			e = event.Expired{At: now, Messages: turns}
+		case 8:
 			subject, e = streams.HorizonSubject(0), event.Horizon{Before: now.Add(-time.Duration(rapid.IntRange(0, 400).Draw(t, "kept")) * time.Hour)}
 		}
 		h.status = append(h.status, stored(t, uint64(i+1), now, subject, e))
@@ -261,6 +286,10 @@ func TestSuccessIsNeverTakenBack(t *testing.T) {
 	})
 }
 
+func drawTime(t *rapid.T, name string) time.Time {
+	return fromMillis(uint64(rapid.IntRange(0, 1<<42).Draw(t, name)))
+}
+
 func TestStoredRecordsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := record{
@@ -268,13 +297,17 @@ func TestStoredRecordsRoundTrip(t *testing.T) {
 			lane:  streams.Lane{Target: streams.DeviceID(rapid.Uint64().Draw(t, "target")), Priority: streams.Low, Class: streams.Other},
 			round: rapid.IntRange(0, 1<<20).Draw(t, "round"), tries: rapid.IntRange(0, 1<<20).Draw(t, "tries"),
 			lease: 7, device: 8, reason: rapid.String().Draw(t, "reason"),
-			steps: rapid.SliceOfN(rapid.Uint64(), 0, 5).Draw(t, "steps"),
+			until: drawTime(t, "until"), due: drawTime(t, "due"), longer: drawTime(t, "longer"),
+			group: streams.MessageID(rapid.Uint64().Draw(t, "group")), name: rapid.String().Draw(t, "name"),
+			steps: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
+				return step{seq: rapid.Uint64().Draw(t, "step"), at: drawTime(t, "at"), state: rapid.SampledFrom(streams.States()).Draw(t, "step state")}
+			}), 0, 5).Draw(t, "steps"),
 		}
 		got, err := decodeRecord(r.encode())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(r, got, cmp.AllowUnexported(record{}), cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(r, got, cmp.AllowUnexported(record{}, step{}), cmpopts.EquateEmpty()); diff != "" {
 			t.Fatal(diff)
 		}
 		l := lease{
@@ -296,14 +329,14 @@ func FuzzDecodeStored(f *testing.F) {
 	r, l := newRecord(), lease{name: "Pixel", length: time.Minute}
 	f.Add(r.encode())
 	f.Add(l.encode())
-	r.seq, r.steps, r.reason, r.state = 7, []uint64{1, 1 << 40}, "lease_lapsed", streams.Failed
+	r.seq, r.steps, r.reason, r.state = 7, []step{{1, began, streams.Leased}, {1 << 40, began, streams.Failed}}, "lease_lapsed", streams.Failed
 	l.start, l.until, l.reported, l.policy, l.held = began, began.Add(time.Hour), began.Add(time.Minute), streams.Hold, true
 	f.Add(r.encode())
 	f.Add(l.encode())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if r, err := decodeRecord(data); err == nil {
 			again, err := decodeRecord(r.encode())
-			if diff := cmp.Diff(r, again, cmp.AllowUnexported(record{}), cmpopts.EquateEmpty()); err != nil || diff != "" {
+			if diff := cmp.Diff(r, again, cmp.AllowUnexported(record{}, step{}), cmpopts.EquateEmpty()); err != nil || diff != "" {
 				t.Errorf("a record reads otherwise when written again: %v\n%s", err, diff)
 			}
 			if _, err := r.state.MarshalText(); err != nil {

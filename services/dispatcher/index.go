@@ -25,6 +25,12 @@ func (w *writer) reindex(m streams.MessageID, old, r *record) error {
 	if err := w.addDepth(from, to); err != nil {
 		return err
 	}
+	if err := w.reindexTimes(m, old, r); err != nil {
+		return err
+	}
+	if err := w.reindexGroup(m, old, r); err != nil {
+		return err
+	}
 	from, to = nil, nil
 	if old.state == streams.Leased {
 		from = memberKey(w.account, old.lease, m)
@@ -39,6 +45,47 @@ func (w *writer) reindex(m streams.MessageID, old, r *record) error {
 		return w.endIfEmpty(old.lease)
 	}
 	return nil
+}
+
+// reindexTimes moves what stands under times: when the message is due, and when
+// its validity ends.
+func (w *writer) reindexTimes(m streams.MessageID, old, r *record) error {
+	due := func(r *record) []byte {
+		if r == nil || !r.known() || r.stands() != streams.Scheduled {
+			return nil
+		}
+		return timeKey(r.due, w.account, m)
+	}
+	if err := w.move(scheduledBucket, due(old), due(r), present); err != nil {
+		return err
+	}
+	valid := func(r *record) []byte {
+		if r == nil || !r.known() || r.state.Terminal() || r.valid().IsZero() {
+			return nil
+		}
+		return timeKey(r.valid(), w.account, m)
+	}
+	return w.move(validBucket, valid(old), valid(r), present)
+}
+
+// reindexGroup moves what stands under a group and under its name.
+func (w *writer) reindexGroup(m streams.MessageID, old, r *record) error {
+	member := func(r *record) []byte {
+		if r == nil || r.group == 0 {
+			return nil
+		}
+		return groupKey(w.account, r.group, m)
+	}
+	if err := w.move(groupsBucket, member(old), member(r), present); err != nil {
+		return err
+	}
+	name := func(r *record) []byte {
+		if r == nil || r.name == "" {
+			return nil
+		}
+		return append(namePrefix(w.account, r.name), key8(uint64(m))...)
+	}
+	return w.move(namesBucket, name(old), name(r), present)
 }
 
 // move takes a key out of an index and puts another in; either may be nil.

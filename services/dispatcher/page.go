@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,6 +30,7 @@ type candidate struct {
 	id      streams.MessageID
 	seq     uint64
 	body    []byte
+	until   time.Time    // its validity as its event has it, where that may not be folded yet
 	fetched *bus.Fetched // from the lane's consumer; nil: from the projection's lists
 }
 
@@ -37,6 +39,23 @@ type page struct {
 	lease      streams.LeaseID
 	candidates []candidate
 	withheld   bool // a lane's consumer did not give what the projection knows
+	cut        bool // there was more than fits into an answer
+}
+
+// maxPageBytes is the most that the messages of a page may be; one alone may be
+// larger.
+const maxPageBytes = 4 << 20
+
+// fit puts back what does not fit into an answer.
+func (p *page) fit() {
+	size := 0
+	for i, c := range p.candidates {
+		if size += len(c.body); i > 0 && size > maxPageBytes {
+			putBack(p.candidates[i:])
+			p.candidates, p.cut = p.candidates[:i], true
+			return
+		}
+	}
 }
 
 // laneWork is what the projection knows of a lane's work.
@@ -79,6 +98,7 @@ func (s *shard) collect(ctx context.Context, q request.Pull) (*page, error) {
 			return nil, err
 		}
 	}
+	p.fit()
 	return p, nil
 }
 
@@ -91,7 +111,7 @@ func (v view) heldBy(a streams.AccountID, d streams.DeviceID, most int) ([]candi
 			if err != nil {
 				return nil, err
 			}
-			if ok && r.seq != 0 && len(all) < most {
+			if ok && r.known() && len(all) < most {
 				all = append(all, candidate{id: m, seq: r.seq})
 			}
 		}
@@ -135,9 +155,22 @@ func (v view) work(q request.Pull, most int) []laneWork {
 	return all
 }
 
-// addRead adds messages whose bodies are read from ENQUEUE by sequence. What
-// has aged out of the stream, or is damaged there, cannot be sent and is left.
+// addRead adds messages whose bodies are read from ENQUEUE by sequence.
 func (s *shard) addRead(ctx context.Context, p *page, wanted []candidate) error {
+	if err := s.read(ctx, wanted); err != nil {
+		return err
+	}
+	for _, c := range wanted {
+		if c.body != nil {
+			p.candidates = append(p.candidates, c)
+		}
+	}
+	return nil
+}
+
+// read reads bodies from ENQUEUE by sequence, and leaves those out that have
+// aged out of it or are damaged there.
+func (s *shard) read(ctx context.Context, wanted []candidate) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
 	for i := range wanted {
@@ -159,15 +192,7 @@ func (s *shard) addRead(ctx context.Context, p *page, wanted []candidate) error 
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for _, c := range wanted {
-		if c.body != nil {
-			p.candidates = append(p.candidates, c)
-		}
-	}
-	return nil
+	return group.Wait()
 }
 
 // addFetched adds what was never handed out of a lane. The projection knows
@@ -194,7 +219,7 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 // addFrom adds what a lane's consumer gives, and says how many it gave.
 func (s *shard) addFrom(ctx context.Context, p *page, q request.Pull, work laneWork, wait time.Duration) (came int, err error) {
 	before := len(p.candidates)
-	for range fetchesPerLane {
+	for n := range fetchesPerLane {
 		room := q.Limit - len(p.candidates)
 		if room == 0 {
 			break
@@ -213,6 +238,11 @@ func (s *shard) addFrom(ctx context.Context, p *page, q request.Pull, work laneW
 		if len(got) < room {
 			break
 		}
+		// Much has ended that was never handed out, and the projection knows
+		// where what has not begins.
+		if n > 0 && len(p.candidates) == before && got[len(got)-1].Seq < work.first.seq {
+			s.dropConsumer(ctx, streams.ConsumerName(q.Account, work.lane))
+		}
 	}
 	return came, nil
 }
@@ -228,7 +258,12 @@ func (s *shard) sort(p *page, a streams.AccountID, got []*bus.Fetched) error {
 			m.Ack()
 			continue
 		}
-		p.candidates = append(p.candidates, candidate{id: e.ID, seq: m.Seq, body: m.Data, fetched: m})
+		// A consumer that was moved may give what it has just given. It comes
+		// once more, and is acked then.
+		if slices.ContainsFunc(p.candidates, func(c candidate) bool { return c.id == e.ID }) {
+			continue
+		}
+		p.candidates = append(p.candidates, candidate{id: e.ID, seq: m.Seq, body: m.Data, until: e.Until, fetched: m})
 	}
 	return s.view(func(v view) error {
 		kept := p.candidates[:first]
@@ -237,7 +272,9 @@ func (s *shard) sort(p *page, a streams.AccountID, got []*bus.Fetched) error {
 			if err != nil {
 				return err
 			}
-			if !r.fresh() {
+			// What was scheduled may stand in the stream twice, released by two
+			// dispatchers: the first counts.
+			if !r.fresh() || r.waiting() && r.seq != c.seq {
 				c.fetched.Ack()
 				continue
 			}
@@ -250,12 +287,18 @@ func (s *shard) sort(p *page, a streams.AccountID, got []*bus.Fetched) error {
 
 // turns names the candidates that may still go out, as the projection has them
 // now.
-func (p *page) turns(v view, q request.Pull) ([]event.Turn, error) {
+func (p *page) turns(v view, q request.Pull, now time.Time) ([]event.Turn, error) {
 	all := make([]event.Turn, 0, len(p.candidates))
 	for _, c := range p.candidates {
-		r, _, err := v.record(q.Account, c.id)
+		r, ok, err := v.record(q.Account, c.id)
 		if err != nil {
 			return nil, err
+		}
+		if !ok || !r.known() {
+			r.until = c.until
+		}
+		if r.expired(now) {
+			continue
 		}
 		switch r.state {
 		case streams.Pending:
@@ -295,8 +338,10 @@ func (p *page) keepLeased(v view, a streams.AccountID) error {
 }
 
 // putBack lets the consumers give again what a failed pull took from them.
-func (p *page) putBack() {
-	for _, c := range p.candidates {
+func (p *page) putBack() { putBack(p.candidates) }
+
+func putBack(candidates []candidate) {
+	for _, c := range candidates {
 		if c.fetched != nil {
 			c.fetched.Nak()
 		}
@@ -333,14 +378,11 @@ func (s *shard) catchUp(ctx context.Context, a streams.AccountID, folded uint64)
 
 // foldAccepted waits until everything is folded that is accepted now.
 func (s *shard) foldAccepted(ctx context.Context) error {
-	m, err := s.deps.Bus.LastForSubject(ctx, s.enqueue, streams.EnqueuedSubjects(s.number))
-	if errors.Is(err, bus.ErrNoMessage) {
-		return nil
-	}
+	last, err := s.deps.Bus.LastForSubjects(ctx, s.enqueue, streams.AcceptedSubjects(s.number)...)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
 		defer cancel()
-		err = s.file.Wait(ctx, s.enqueue, m.Sequence)
+		err = s.file.Wait(ctx, s.enqueue, last)
 	}
 	if err != nil {
 		return errCatchingUp.With(err)

@@ -84,7 +84,7 @@ func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, erro
 		if len(p.candidates) == 0 {
 			continue // another dispatcher took them all, and there may be more
 		}
-		if found == q.Limit {
+		if found == q.Limit || p.cut {
 			s.polls.wake(q.Account) // there may be more
 		}
 		s.metrics.handedOut.Add(float64(len(p.candidates)))
@@ -121,11 +121,11 @@ func (s *shard) lend(ctx context.Context, q request.Pull, p *page) error {
 		if p.lease == 0 || v.taken(q.Account, p.lease) {
 			p.lease = s.ids.Lease()
 		}
-		turns, err := p.turns(v, q)
+		now := s.now()
+		turns, err := p.turns(v, q, now)
 		if err != nil || len(turns) == 0 {
 			return nil, err
 		}
-		now := s.now()
 		until = now.Add(q.Lease.Truncate(time.Millisecond))
 		return event.Leased{
 			Lease: p.lease, Device: q.Device, Name: q.Name, At: now, Until: until,

@@ -27,10 +27,30 @@ const (
 	contactReach = 3
 )
 
-// react decides what time brings: the horizon and the ends of leases. What is
-// due stands in the projection, so that a rebuild is silent and a dispatcher
-// that was away misses nothing.
-func (s *shard) react(ctx context.Context) error {
+// reaction does what time brings. What is due stands in the projection, so that
+// a rebuild is silent and a dispatcher that was away misses nothing.
+type reaction struct {
+	look chan struct{} // has a token when something may be due sooner than thought
+	do   func(context.Context) (next time.Time, err error)
+}
+
+func newReaction(do func(context.Context) (time.Time, error)) *reaction {
+	return &reaction{look: make(chan struct{}, 1), do: do}
+}
+
+// lookAgain makes it look for the next thing due.
+func (r *reaction) lookAgain() {
+	select {
+	case r.look <- struct{}{}:
+	default:
+	}
+}
+
+// lookAtLeast is how often a reaction looks that knows of nothing.
+const lookAtLeast = time.Hour
+
+// react does what is due, one after the other, until ctx is done.
+func (s *shard) react(ctx context.Context, r *reaction) error {
 	if err := s.file.Ready(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -39,7 +59,10 @@ func (s *shard) react(ctx context.Context) error {
 	}
 	failed := false
 	for {
-		next, err := s.decideDue(ctx)
+		next, err := s.now().Add(lookAtLeast), s.file.Err()
+		if err == nil {
+			next, err = r.do(ctx)
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -53,7 +76,7 @@ func (s *shard) react(ctx context.Context) error {
 		timer := time.NewTimer(next.Sub(s.deps.Now()))
 		select {
 		case <-timer.C:
-		case <-s.due:
+		case <-r.look:
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -63,19 +86,8 @@ func (s *shard) react(ctx context.Context) error {
 	}
 }
 
-// lookAgain makes react look for the next thing due.
-func (s *shard) lookAgain() {
-	select {
-	case s.due <- struct{}{}:
-	default:
-	}
-}
-
-// decideDue decides everything that is due, and says when to look again.
-func (s *shard) decideDue(ctx context.Context) (time.Time, error) {
-	if err := s.file.Err(); err != nil {
-		return time.Time{}, err
-	}
+// endLeases moves the horizon and ends the leases that are due.
+func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 	next, err := s.moveHorizon(ctx)
 	if err != nil {
 		return next, err

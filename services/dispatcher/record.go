@@ -9,26 +9,63 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// record is what the streams say of one message. Its first two fields come
-// from ENQUEUE, the others from STATUS alone, so that the two streams may be
-// folded in any interleaving.
+// record is what the streams say of one message. Its first fields come from
+// ENQUEUE, the others from STATUS alone, so that the two streams may be folded
+// in any interleaving.
 type record struct {
-	seq  uint64 // of its event in ENQUEUE; 0: a stub, its enqueue has not come yet
-	lane streams.Lane
+	seq   uint64 // of its event in ENQUEUE; 0: a stub, its enqueue has not come yet
+	lane  streams.Lane
+	until time.Time         // its validity; zero: without end
+	due   time.Time         // while it is scheduled; zero: it is not, or was released
+	group streams.MessageID // the first message of its group; zero: it is a group alone
+	name  string            // the sender's id of the group, in its first message
 
-	state  streams.State
+	state  streams.State // pending also while it is scheduled: see stands
 	round  int
 	tries  int             // how often it was handed out since it was last requeued
 	lease  streams.LeaseID // the last one
 	device streams.DeviceID
 	reason string
-	steps  []uint64 // the STATUS events that changed it, in order
+	longer time.Time // a validity given later, instead of until
+	steps  []step    // what changed it, in order
+}
+
+// step is a STATUS event that changed a message.
+type step struct {
+	seq   uint64
+	at    time.Time // when the engine stored it
+	state streams.State
 }
 
 func newRecord() record { return record{state: streams.Pending} }
 
+// known says that the message was accepted, as far as the fold knows.
+func (r *record) known() bool { return r.seq != 0 }
+
+// stands is the message's state.
+func (r *record) stands() streams.State {
+	if r.state == streams.Pending && !r.due.IsZero() {
+		return streams.Scheduled
+	}
+	return r.state
+}
+
 // waiting says that the message is to be handed out.
-func (r *record) waiting() bool { return r.seq != 0 && r.state == streams.Pending }
+func (r *record) waiting() bool { return r.known() && r.stands() == streams.Pending }
+
+// valid is until when the message may be sent; zero: whenever.
+func (r *record) valid() time.Time {
+	if !r.longer.IsZero() {
+		return r.longer
+	}
+	return r.until
+}
+
+// expired says that its validity is over.
+func (r *record) expired(now time.Time) bool {
+	valid := r.valid()
+	return !valid.IsZero() && !now.Before(valid)
+}
 
 // fresh says that the message was never handed out.
 func (r *record) fresh() bool { return r.state == streams.Pending && r.round == 0 }
@@ -36,7 +73,7 @@ func (r *record) fresh() bool { return r.state == streams.Pending && r.round == 
 // changedBy says whether a STATUS event changed the message.
 func (r *record) changedBy(seq uint64) bool {
 	for _, step := range r.steps {
-		if step == seq {
+		if step.seq == seq {
 			return true
 		}
 	}
@@ -44,13 +81,19 @@ func (r *record) changedBy(seq uint64) bool {
 }
 
 // recordFormat leads a stored record. Another number is another schema.
-const recordFormat = 1
+const recordFormat = 2
 
 func (r *record) encode() []byte {
 	b := make([]byte, 0, 64+len(r.reason)+3*len(r.steps))
 	b = append(b, recordFormat)
 	b = binary.BigEndian.AppendUint64(b, r.seq)
 	b = appendLane(b, r.lane)
+	for _, t := range []time.Time{r.until, r.due, r.longer} {
+		b = binary.AppendUvarint(b, millis(t))
+	}
+	b = binary.AppendUvarint(b, uint64(r.group))
+	b = binary.AppendUvarint(b, uint64(len(r.name)))
+	b = append(b, r.name...)
 	b = append(b, byte(r.state))
 	b = binary.AppendUvarint(b, uint64(r.round))
 	b = binary.AppendUvarint(b, uint64(r.tries))
@@ -60,7 +103,9 @@ func (r *record) encode() []byte {
 	b = append(b, r.reason...)
 	b = binary.AppendUvarint(b, uint64(len(r.steps)))
 	for _, step := range r.steps {
-		b = binary.AppendUvarint(b, step)
+		b = binary.AppendUvarint(b, step.seq)
+		b = binary.AppendUvarint(b, millis(step.at))
+		b = append(b, byte(step.state))
 	}
 	return b
 }
@@ -70,14 +115,18 @@ func decodeRecord(b []byte) (record, error) {
 	if d.byte() != recordFormat {
 		return record{}, errors.New("decode record: another format")
 	}
-	r := record{seq: d.uint64(), lane: d.lane(), state: streams.State(d.byte())}
+	r := record{seq: d.uint64(), lane: d.lane()}
+	r.until, r.due, r.longer = fromMillis(d.uvarint()), fromMillis(d.uvarint()), fromMillis(d.uvarint())
+	r.group = streams.MessageID(d.uvarint())
+	r.name = string(d.bytes(d.uvarint()))
+	r.state = streams.State(d.byte())
 	r.round, r.tries = int(d.uvarint()), int(d.uvarint())
 	r.lease, r.device = streams.LeaseID(d.uint64()), streams.DeviceID(d.uint64())
 	r.reason = string(d.bytes(d.uvarint()))
 	if n := d.uvarint(); n <= uint64(len(d.b)) {
-		r.steps = make([]uint64, n)
+		r.steps = make([]step, n)
 		for i := range r.steps {
-			r.steps[i] = d.uvarint()
+			r.steps[i] = step{seq: d.uvarint(), at: fromMillis(d.uvarint()), state: streams.State(d.byte())}
 		}
 	} else {
 		d.failed = true

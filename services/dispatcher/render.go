@@ -15,8 +15,11 @@ func render(bucket, key, value []byte) (k, v string) {
 	switch {
 	case bytes.Equal(bucket, messagesBucket):
 		if r, err := decodeRecord(value); err == nil {
-			v = fmt.Sprintf("seq=%d lane=%s state=%s round=%d tries=%d lease=%s device=%s reason=%q steps=%v",
-				r.seq, r.lane, r.state, r.round, r.tries, r.lease, r.device, r.reason, r.steps)
+			v = fmt.Sprintf("seq=%d lane=%s state=%s round=%d tries=%d lease=%s device=%s reason=%q", r.seq, r.lane, r.stands(), r.round, r.tries, r.lease, r.device, r.reason)
+			v += fmt.Sprintf(" until=%s due=%s longer=%s group=%s name=%q steps=", stamp(r.until), stamp(r.due), stamp(r.longer), r.group, r.name)
+			for _, step := range r.steps {
+				v += fmt.Sprintf("[%d %s %s]", step.seq, stamp(step.at), step.state)
+			}
 		}
 	case bytes.Equal(bucket, leasesBucket):
 		if l, err := decodeLease(value); err == nil {

@@ -19,6 +19,8 @@ func (s *shard) endpoints() []bus.Endpoint {
 		{Subject: request.DispatcherChanged(s.number), Handler: bus.Handle(s.changed)},
 		{Subject: request.DispatcherShow(s.number), Handler: bus.Handle(s.show)},
 		{Subject: request.DispatcherList(s.number), Handler: bus.Handle(s.list)},
+		{Subject: request.DispatcherFind(s.number), Handler: bus.Handle(s.find)},
+		{Subject: request.DispatcherBrowse(s.number), Handler: bus.Handle(s.browse)},
 		{Subject: request.DispatcherCancel(s.number), Handler: bus.Handle(s.cancel)},
 		{Subject: request.DispatcherRequeue(s.number), Handler: bus.Handle(s.requeue)},
 	}
@@ -83,8 +85,8 @@ func (s *shard) changes(q request.ChangedBy) (answer request.Changed, allKnown b
 			if err != nil {
 				return err
 			}
-			known := r.seq != 0
-			answer.Messages[i] = request.Change{Known: known, Changed: known && r.changedBy(q.Seq), State: r.state}
+			known := r.known()
+			answer.Messages[i] = request.Change{Known: known, Changed: known && r.changedBy(q.Seq), State: r.stands()}
 			allKnown = allKnown && known
 		}
 		return nil
@@ -95,8 +97,9 @@ func (s *shard) changes(q request.ChangedBy) (answer request.Changed, allKnown b
 // cancel takes messages back that have not ended. A phone that holds one may
 // send it all the same, and its report then counts.
 func (s *shard) cancel(ctx context.Context, q request.Decide) (request.Decided, error) {
-	return s.decideAll(ctx, q, func(r record, _ bool) bool { return !r.state.Terminal() },
-		func(turns []event.Turn) event.Event { return event.Cancelled{At: s.now(), Messages: turns} })
+	return s.decideAll(ctx, q, func(r record, _ bool) bool {
+		return !r.state.Terminal() && (!q.Waiting || r.state == streams.Pending)
+	}, func(turns []event.Turn) event.Event { return event.Cancelled{At: s.now(), Messages: turns} })
 }
 
 // requeue offers messages again that ended without success, or that a device
@@ -104,7 +107,9 @@ func (s *shard) cancel(ctx context.Context, q request.Decide) (request.Decided, 
 func (s *shard) requeue(ctx context.Context, q request.Decide) (request.Decided, error) {
 	return s.decideAll(ctx, q, func(r record, held bool) bool {
 		return r.state.Terminal() && !r.state.Success() || r.state == streams.Leased && held
-	}, func(turns []event.Turn) event.Event { return event.Requeued{At: s.now(), Messages: turns} })
+	}, func(turns []event.Turn) event.Event {
+		return event.Requeued{At: s.now(), Until: s.now().Add(streams.DefaultValidity), Messages: turns}
+	})
 }
 
 func (s *shard) now() time.Time { return s.deps.Now().UTC().Truncate(time.Millisecond) }
@@ -138,7 +143,7 @@ func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r rec
 			if err != nil {
 				return nil, err
 			}
-			if r.seq != 0 && fits(r, held) {
+			if r.known() && fits(r, held) {
 				turns = append(turns, event.Turn{ID: m, Round: r.round})
 				answer.Changed = append(answer.Changed, m)
 			}

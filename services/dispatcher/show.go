@@ -34,7 +34,7 @@ func (s *shard) show(ctx context.Context, q request.Show) (request.Shown, error)
 			}
 			var ok bool
 			var err error
-			if r, ok, err = v.record(account, q.ID); err != nil || !ok || r.seq == 0 {
+			if r, ok, err = v.record(account, q.ID); err != nil || !ok || !r.known() {
 				return err
 			}
 			answer.Message, err = v.message(account, q.ID, r)
@@ -50,13 +50,13 @@ func (s *shard) show(ctx context.Context, q request.Show) (request.Shown, error)
 	if err != nil || answer.Message == nil {
 		return answer, err
 	}
-	type step struct {
+	type place struct {
 		stream string
 		seq    uint64
 	}
-	steps := []step{{s.enqueue, r.seq}}
-	for _, seq := range r.steps {
-		steps = append(steps, step{s.status, seq})
+	steps := []place{{s.enqueue, r.seq}}
+	for _, step := range r.steps {
+		steps = append(steps, place{s.status, step.seq})
 	}
 	for _, step := range steps {
 		m, err := s.deps.Bus.Get(ctx, step.stream, step.seq)
@@ -87,8 +87,8 @@ func (v view) accountOf(m streams.MessageID) streams.AccountID {
 
 func (v view) message(a streams.AccountID, m streams.MessageID, r record) (*request.Message, error) {
 	answer := &request.Message{
-		ID: m, Account: a, Lane: r.lane.String(), State: r.state, Round: r.round, Offers: r.tries,
-		Reason: r.reason, Lease: r.lease,
+		ID: m, Account: a, Lane: r.lane.String(), State: r.stands(), Round: r.round, Offers: r.tries,
+		Reason: r.reason, Lease: r.lease, Due: r.due, Valid: r.valid(), Group: r.group, Name: r.name,
 	}
 	if r.device != 0 {
 		answer.Device = r.device.String()
@@ -138,7 +138,7 @@ func (s *shard) list(ctx context.Context, q request.List) (request.Listed, error
 			if err != nil {
 				return err
 			}
-			if r.seq == 0 || len(q.States) > 0 && !slices.Contains(q.States, r.state) {
+			if !r.known() || len(q.States) > 0 && !slices.Contains(q.States, r.stands()) {
 				continue
 			}
 			m, err := v.message(q.Account, streams.MessageID(id(key, 1)), r)
@@ -162,7 +162,14 @@ func words(kind event.Kind, id streams.MessageID, data []byte) string {
 	switch kind {
 	case event.KindEnqueued:
 		if e, err := event.Decode[event.Enqueued](data); err == nil {
+			if e.Released {
+				return "due"
+			}
 			return "accepted, counts in " + e.Month
+		}
+	case event.KindScheduled:
+		if e, err := event.Decode[event.Scheduled](data); err == nil {
+			return "accepted, counts in " + e.Month + ", due " + e.Due.Format(time.RFC3339)
 		}
 	case event.KindLeased:
 		if e, err := event.Decode[event.Leased](data); err == nil {
@@ -180,6 +187,8 @@ func words(kind event.Kind, id streams.MessageID, data []byte) string {
 		}
 	case event.KindCancelled:
 		return "cancelled"
+	case event.KindExpired:
+		return "its validity ran out"
 	case event.KindRequeued:
 		return "offered again by an operator"
 	case event.KindReported:

@@ -52,7 +52,7 @@ func docTable(t *testing.T, page, header string) [][]string {
 
 const (
 	statesHeader    = "| state | means | code | ended |"
-	eventsHeader    = "| from | leased | lapsed: pending | lapsed: leased | lapsed: failed | cancelled | requeued | reported: sent | reported: delivered | reported: failed |"
+	eventsHeader    = "| from | released | leased | lapsed: pending | lapsed: leased | lapsed: failed | cancelled | expired | requeued | reported: sent | reported: delivered | reported: failed |"
 	conditionHeader = "| event | round | lease | phone |"
 	holderHeader    = "| lease names | report names | holder |"
 	policyHeader    = "| policy | attempts | becomes |"
@@ -191,10 +191,15 @@ func newLeasedBy(t *testing.T, state string, phone streams.DeviceID) *docMessage
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	m := &docMessage{t: t, db: db}
-	m.applyTo(streams.EnqueueSubject(0, docAccount, streams.Lane{}), event.Enqueued{ID: docID})
+	if accepted := (event.Enqueued{ID: docID}); state == "scheduled" {
+		accepted.Due = docTime.Add(time.Hour)
+		m.apply(event.Scheduled{Enqueued: accepted})
+	} else {
+		m.apply(accepted)
+	}
 	leased := event.Leased{Lease: docLease, Device: phone, At: docTime, Until: docTime.Add(time.Hour), Policy: streams.Retry, Attempts: 3, Messages: []event.Turn{{ID: docID}}}
 	switch state {
-	case "pending":
+	case "pending", "scheduled":
 	case "leased", "failed", "held":
 		m.apply(leased)
 		if state != "leased" {
@@ -203,16 +208,11 @@ func newLeasedBy(t *testing.T, state string, phone streams.DeviceID) *docMessage
 		}
 	case "cancelled":
 		m.apply(event.Cancelled{Messages: []event.Turn{{ID: docID}}})
-	case "sent", "delivered", "scheduled", "expired":
-		var to streams.State
-		if err := to.UnmarshalText([]byte(state)); err != nil {
-			t.Fatal(err)
-		}
-		if to.Success() {
-			m.apply(event.Reported{Messages: []event.Report{{ID: docID, State: to}}})
-		} else {
-			m.put(to)
-		}
+	case "expired":
+		m.apply(event.Expired{Messages: []event.Turn{{ID: docID}}})
+	case "sent", "delivered":
+		to := map[string]streams.State{"sent": streams.Sent, "delivered": streams.Delivered}[state]
+		m.apply(event.Reported{Messages: []event.Report{{ID: docID, State: to}}})
 	default:
 		t.Fatalf("the page names the state %q, which there is not", state)
 	}
@@ -220,21 +220,6 @@ func newLeasedBy(t *testing.T, state string, phone streams.DeviceID) *docMessage
 		t.Fatalf("got a message that is %s, want %s", got, state)
 	}
 	return m
-}
-
-// put writes a state to which no event leads yet.
-func (m *docMessage) put(to streams.State) {
-	m.t.Helper()
-	err := m.db.Update(func(tx *bolt.Tx) error {
-		w := writer{view: view{tx}, account: docAccount}
-		return w.change(docID, func(r *record) (bool, error) {
-			r.state = to
-			return true, nil
-		})
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
 }
 
 // event makes the event of a column about the message as it stands.
@@ -259,6 +244,10 @@ func (m *docMessage) event(column string, f fit) event.Event {
 		}
 	}
 	switch kind {
+	case "released":
+		return event.Enqueued{ID: docID, Released: true}
+	case "expired":
+		return event.Expired{Messages: turns}
 	case "leased":
 		lease = nextLease
 		if f.otherLease {
@@ -281,14 +270,14 @@ func (m *docMessage) event(column string, f fit) event.Event {
 func (m *docMessage) apply(e event.Event) {
 	m.t.Helper()
 	subject := streams.DecisionSubject(0, docAccount)
-	if e.Kind() == event.KindReported {
+	switch e.Kind() {
+	case event.KindEnqueued:
+		subject = streams.EnqueueSubject(0, docAccount, streams.Lane{})
+	case event.KindScheduled:
+		subject = streams.ScheduledSubject(0, docAccount)
+	case event.KindReported:
 		subject = streams.ReportSubject(0, docAccount)
 	}
-	m.applyTo(subject, e)
-}
-
-func (m *docMessage) applyTo(subject string, e event.Event) {
-	m.t.Helper()
 	data, err := event.Encode(e)
 	if err != nil {
 		m.t.Fatal(err)
@@ -321,7 +310,7 @@ func (m *docMessage) record() (r record) {
 func (m *docMessage) stands() string {
 	m.t.Helper()
 	r := m.record()
-	word := r.state.String()
+	word := r.stands().String()
 	if r.state == streams.Leased && m.held {
 		word = "held"
 	}
@@ -345,6 +334,8 @@ func checkConditions(t *testing.T, rows [][]string) {
 			from = "held"
 		case "requeued":
 			from = "failed"
+		case "released":
+			from = "scheduled"
 		}
 		works := newDocMessage(t, from)
 		works.apply(works.event(column, fitting))

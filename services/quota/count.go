@@ -32,14 +32,14 @@ const monthLayout = "2006-01"
 // stored: clocks agree within seconds.
 const maxSkew = time.Minute
 
-func (count) Schema() int { return 2 }
+func (count) Schema() int { return 3 }
 
 func (c count) Sources() []projection.Source {
 	var all []projection.Source
 	for _, shard := range c.shards.All() {
 		all = append(all, projection.Source{
 			Stream:   streams.EnqueueStream(shard),
-			Subjects: []string{streams.EnqueuedSubjects(shard), streams.BarrierSubject(shard)},
+			Subjects: append(streams.AcceptedSubjects(shard), streams.BarrierSubject(shard)),
 		})
 	}
 	return all
@@ -101,13 +101,37 @@ type counted struct {
 }
 
 // readCounted reads an accepted message. What is none, or cannot be read, was
-// accepted by nobody and counts for nothing.
+// accepted by nobody and counts for nothing; what was scheduled counted then.
 func readCounted(e projection.Event) (counted, bool) {
-	if event.Kind(e.Kind) != event.KindEnqueued {
-		return counted{}, false
+	var c counted
+	var err error
+	switch event.Kind(e.Kind) {
+	case event.KindEnqueued:
+		c.account, _, err = streams.ParseEnqueueSubject(e.Subject)
+	case event.KindScheduled:
+		c.account, err = streams.ParseScheduledSubject(e.Subject)
+	default:
+		return c, false
 	}
-	// A decoder would read the text too, which takes longer than to count.
-	c := counted{month: gjson.GetBytes(e.Data, "month").Str, grant: gjson.GetBytes(e.Data, "grant").Str}
+	if err != nil {
+		return c, false
+	}
+	// A decoder would copy the text too, which takes longer than to count.
+	released := false
+	gjson.ParseBytes(e.Data).ForEach(func(key, value gjson.Result) bool {
+		switch key.Str {
+		case "month":
+			c.month = value.Str
+		case "grant":
+			c.grant = value.Str
+		case "released":
+			released = value.Bool()
+		}
+		return true
+	})
+	if released {
+		return c, false
+	}
 	if _, err := time.Parse(monthLayout, c.month); err != nil {
 		return counted{}, false
 	}
@@ -116,9 +140,7 @@ func readCounted(e projection.Event) (counted, bool) {
 	if c.grant == "" {
 		c.month = min(c.month, e.Time.UTC().Add(maxSkew).Format(monthLayout))
 	}
-	var err error
-	c.account, _, err = streams.ParseEnqueueSubject(e.Subject)
-	return c, err == nil
+	return c, true
 }
 
 // loadCounts reads what Apply has written.

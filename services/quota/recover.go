@@ -145,14 +145,11 @@ func (q *Quota) foldAll(ctx context.Context, shard streams.Shard) error {
 	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
 	defer cancel()
 	stream := streams.EnqueueStream(shard)
-	last, err := q.bus.LastForSubject(ctx, stream, streams.EnqueuedSubjects(shard))
-	if errors.Is(err, bus.ErrNoMessage) {
-		return nil
-	}
+	last, err := q.bus.LastForSubjects(ctx, stream, streams.AcceptedSubjects(shard)...)
 	if err != nil {
 		return err
 	}
-	return q.file.Wait(ctx, stream, last.Sequence)
+	return q.file.Wait(ctx, stream, last)
 }
 
 // settle takes off the grants just taken over what had been folded of them
@@ -185,7 +182,7 @@ func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []requ
 		wanted[one.ID] = true
 		if !accounts[one.Account] {
 			accounts[one.Account] = true
-			subjects = append(subjects, streams.AccountSubjects(shard, one.Account))
+			subjects = append(subjects, streams.AccountSubjects(shard, one.Account), streams.ScheduledSubject(shard, one.Account))
 		}
 	}
 	// No grant is older than GrantTTL; the rest is for clocks that differ.

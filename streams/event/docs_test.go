@@ -135,6 +135,8 @@ var words = map[reflect.Type]string{
 	reflect.TypeFor[streams.DeviceID]():    "device id",
 	reflect.TypeFor[streams.State]():       "state",
 	reflect.TypeFor[streams.LapsePolicy](): "policy",
+	reflect.TypeFor[streams.Lane]():        "lane",
+	reflect.TypeFor[bool]():                "boolean",
 	reflect.TypeFor[event.Private]():       "text",
 	reflect.TypeFor[json.RawMessage]():     "JSON",
 	reflect.TypeFor[time.Time]():           "time",
@@ -151,6 +153,10 @@ func fieldsOf(t *testing.T, of reflect.Type, prefix string) []string {
 	var all []string
 	for i := range of.NumField() {
 		field := of.Field(i)
+		if field.Anonymous {
+			all = append(all, fieldsOf(t, field.Type, prefix)...)
+			continue
+		}
 		tag := strings.Split(field.Tag.Get("json"), ",")
 		kind, inner := field.Type, ""
 		word, known := words[kind]
@@ -196,11 +202,13 @@ func placeOf(t *testing.T, kind event.Kind) (stream, subject string) {
 	switch kind {
 	case event.KindEnqueued:
 		return streams.EnqueueStream(7), streams.EnqueueSubject(7, pageAccount, streams.Lane{Target: pageTarget, Priority: streams.High, Class: streams.Other})
+	case event.KindScheduled:
+		return streams.EnqueueStream(7), streams.ScheduledSubject(7, pageAccount)
 	case event.KindKeyed:
 		return streams.EnqueueStream(7), streams.KeySubject(7, pageAccount, "key")
 	case event.KindBarrier:
 		return streams.EnqueueStream(7), streams.BarrierSubject(7)
-	case event.KindLeased, event.KindRenewed, event.KindLapsed, event.KindCancelled, event.KindRequeued:
+	case event.KindLeased, event.KindRenewed, event.KindLapsed, event.KindCancelled, event.KindExpired, event.KindRequeued:
 		return streams.StatusStream(7), streams.DecisionSubject(7, pageAccount)
 	case event.KindReported:
 		return streams.StatusStream(7), streams.ReportSubject(7, pageAccount)

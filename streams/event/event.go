@@ -19,12 +19,14 @@ type Kind string
 // The kinds of events.
 const (
 	KindEnqueued  Kind = "message.enqueued.v1"
+	KindScheduled Kind = "message.scheduled.v1"
 	KindKeyed     Kind = "request.keyed.v1"
 	KindBarrier   Kind = "barrier.v1"
 	KindLeased    Kind = "messages.leased.v1"
 	KindRenewed   Kind = "leases.renewed.v1"
 	KindLapsed    Kind = "messages.lapsed.v1"
 	KindCancelled Kind = "messages.cancelled.v1"
+	KindExpired   Kind = "messages.expired.v1"
 	KindRequeued  Kind = "messages.requeued.v1"
 	KindReported  Kind = "messages.reported.v1"
 	KindHorizon   Kind = "horizon.v1"

@@ -25,6 +25,10 @@ var examples = map[event.Event]func([]byte) (event.Event, error){}
 
 func init() {
 	add(&event.Enqueued{ID: 0x1a, Phone: "+1234567890", Text: "Hello, <this> is a \"test\" – ünïcode", Month: "2026-11", Grant: "42-7"})
+	add(&event.Scheduled{Lane: streams.Lane{Target: 0x3a, Priority: streams.High, Class: streams.Other}, Enqueued: event.Enqueued{
+		ID: 0x1a, Group: 0x1a, Name: "order-77", Until: at.Add(2 * time.Hour), Due: at.Add(time.Hour), Phone: "+1234567890",
+		Data: "aGVsbG8=", Port: 53739, Encrypted: true, SIM: 2, NoReceipt: true, Priority: 127, Month: "2026-11",
+	}})
 	add(&event.Keyed{Request: strings.Repeat("ab", 32), Messages: []streams.MessageID{0x1a, 0x1b}, Answer: json.RawMessage(`{"ok":true}`)})
 	add(&event.Barrier{Claim: 42})
 	add(&event.Leased{Lease: 0x2a, Device: 0x3a, Name: "Pixel", At: at, Until: at.Add(10 * time.Minute), Policy: streams.Retry, Attempts: 3,
@@ -32,6 +36,7 @@ func init() {
 	add(&event.Renewed{At: at, Leases: []event.Renewal{{Lease: 0x2a, Until: at.Add(time.Hour)}}})
 	add(&event.Lapsed{At: at, Lease: 0x2a, Messages: []event.Lapse{{ID: 0x1a, To: streams.Pending}, {ID: 0x1b, Round: 1, To: streams.Failed}, {ID: 0x1c, To: streams.Leased}}})
 	add(&event.Cancelled{At: at, Messages: []event.Turn{{ID: 0x1a, Round: 2}}})
+	add(&event.Expired{At: at, Messages: []event.Turn{{ID: 0x1a, Round: 2}}})
 	add(&event.Requeued{At: at, Messages: []event.Turn{{ID: 0x1a, Round: 2}}})
 	add(&event.Reported{Device: 0x3a, Name: "Pixel", Messages: []event.Report{{ID: 0x1a, State: streams.Delivered}, {ID: 0x1b, State: streams.Failed, Error: "RESULT_ERROR_NO_SERVICE"}}})
 	add(&event.Horizon{Before: at})

@@ -76,9 +76,19 @@ type Cancelled struct {
 // Kind is messages.cancelled.v1.
 func (Cancelled) Kind() Kind { return KindCancelled }
 
+// Expired says that the validity of messages ran out before they were sent.
+type Expired struct {
+	At       time.Time `json:"at"`
+	Messages []Turn    `json:"messages"`
+}
+
+// Kind is messages.expired.v1.
+func (Expired) Kind() Kind { return KindExpired }
+
 // Requeued says that an operator offers messages again, in a next round.
 type Requeued struct {
 	At       time.Time `json:"at"`
+	Until    time.Time `json:"until,omitzero"` // their validity from now on, where they have one
 	Messages []Turn    `json:"messages"`
 }
 

@@ -32,6 +32,12 @@ func DispatcherCancel(shard streams.Shard) string { return dispatcher(shard, "ca
 // DispatcherRequeue is the subject of Decide → Decided, which offers again.
 func DispatcherRequeue(shard streams.Shard) string { return dispatcher(shard, "requeue") }
 
+// DispatcherFind is the subject of Find → Found.
+func DispatcherFind(shard streams.Shard) string { return dispatcher(shard, "find") }
+
+// DispatcherBrowse is the subject of Browse → Browsed.
+func DispatcherBrowse(shard streams.Shard) string { return dispatcher(shard, "browse") }
+
 // Pull asks for up to Limit messages for a phone.
 type Pull struct {
 	Account  streams.AccountID   `json:"account"`
@@ -108,6 +114,10 @@ type Message struct {
 	Lease   streams.LeaseID   `json:"lease,omitzero"`
 	Device  string            `json:"device,omitempty"` // name or id of the last lease's device
 	Until   time.Time         `json:"until,omitzero"`   // end of a lease that runs
+	Due     time.Time         `json:"due,omitzero"`     // while it is scheduled
+	Valid   time.Time         `json:"valid,omitzero"`   // the end of its validity
+	Group   streams.MessageID `json:"group,omitzero"`   // the first message of its group, if it has others
+	Name    string            `json:"name,omitempty"`   // the sender's id of the group
 }
 
 // Moment is one event in a message's life.
@@ -132,10 +142,68 @@ type Listed struct {
 	Messages []Message `json:"messages"`
 }
 
+// Find asks for a group.
+type Find struct {
+	Account streams.AccountID `json:"account"`
+	Ref     string            `json:"ref"` // the sender's id of it, or else the id of any of its messages
+}
+
+// Found is the group; nil where it is unknown.
+type Found struct {
+	Group *Group `json:"group"`
+}
+
+// Browse asks for groups of an account by when they were accepted.
+type Browse struct {
+	Account streams.AccountID `json:"account"`
+	From    time.Time         `json:"from,omitzero"`
+	To      time.Time         `json:"to,omitzero"`      // not including it
+	States  []streams.State   `json:"states,omitempty"` // of the groups; none: all
+	Device  streams.DeviceID  `json:"device,omitzero"`
+	Oldest  bool              `json:"oldest,omitempty"` // the oldest first, not the newest
+	Content bool              `json:"content,omitempty"`
+	Offset  int               `json:"offset,omitempty"`
+	Limit   int               `json:"limit"`
+}
+
+// Browsed is a page of a Browse.
+type Browsed struct {
+	Groups []Group `json:"groups"`
+	Total  int     `json:"total"` // how many there are, as far as was counted
+}
+
+// Group is the messages of one request with several recipients, or a message
+// alone.
+type Group struct {
+	ID       streams.MessageID `json:"id"` // of the first message
+	Name     string            `json:"name,omitempty"`
+	State    streams.State     `json:"state"`
+	Device   streams.DeviceID  `json:"device,omitzero"` // the target's, or the last lease's
+	Messages []Member          `json:"messages"`
+}
+
+// Member is a message of a group. Body is its enqueued or scheduled event,
+// without text and data where no content was asked for; empty if it cannot be
+// read any more.
+type Member struct {
+	ID     streams.MessageID `json:"id"`
+	State  streams.State     `json:"state"`
+	Reason string            `json:"reason,omitempty"`
+	Steps  []Step            `json:"steps,omitempty"`
+	Body   []byte            `json:"body,omitempty"`
+}
+
+// Step is when a message came to a state.
+type Step struct {
+	At    time.Time     `json:"at"`
+	State streams.State `json:"state"`
+}
+
 // Decide names messages to decide about.
 type Decide struct {
 	Account  streams.AccountID   `json:"account"`
 	Messages []streams.MessageID `json:"messages"`
+	Waiting  bool                `json:"waiting,omitempty"` // cancel only those that no phone has
 }
 
 // Decided says which were changed; the others were unknown or beyond it.

@@ -2,6 +2,7 @@ package request
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -40,10 +41,19 @@ type Grants struct {
 // answers.
 const IngressUsed = "trunkline.ingress.used"
 
-// Used says how many requests an ingress let through since it last said so.
+// Used says how many requests an ingress let through, and which devices called,
+// since it last said so.
 type Used struct {
 	By     string `json:"by"` // tells the ingresses apart, and oneself
 	Tokens []Use  `json:"tokens"`
+
+	Devices []Contact `json:"devices,omitempty"` // that called
+}
+
+// Contact is when a device called last.
+type Contact struct {
+	Device streams.DeviceID `json:"device"`
+	At     time.Time        `json:"at"`
 }
 
 // Use is what was let through of one token.

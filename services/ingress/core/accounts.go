@@ -25,6 +25,7 @@ type accounts struct {
 	mu       sync.RWMutex
 	accounts map[string]*streams.Account // by key in the bucket
 	tokens   map[streams.TokenHash]owner
+	logins   map[string]login
 	seen     uint64        // revision
 	moved    chan struct{} // closed when seen rises
 }
@@ -40,6 +41,7 @@ func newAccounts(log *zap.Logger) *accounts {
 		loaded:   make(chan struct{}),
 		accounts: map[string]*streams.Account{},
 		tokens:   map[streams.TokenHash]owner{},
+		logins:   map[string]login{},
 		moved:    make(chan struct{}),
 	}
 }
@@ -54,6 +56,14 @@ func (a *accounts) find(token string, now time.Time) (streams.TokenHash, *stream
 		return hash, nil
 	}
 	return hash, owner.account
+}
+
+// login gives who a login belongs to.
+func (a *accounts) login(name string) (login, bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	one, ok := a.logins[name]
+	return one, ok
 }
 
 // wait returns once the bucket has been read as of a revision.
@@ -144,6 +154,11 @@ func (a *accounts) replace(key string, account *streams.Account) {
 				delete(a.tokens, token.Hash)
 			}
 		}
+		for _, name := range loginsOf(old) {
+			if a.logins[name].account == old {
+				delete(a.logins, name)
+			}
+		}
 	}
 	if account == nil {
 		delete(a.accounts, key)
@@ -153,4 +168,18 @@ func (a *accounts) replace(key string, account *streams.Account) {
 	for _, token := range account.Tokens {
 		a.tokens[token.Hash] = owner{account, token.Expires}
 	}
+	if account.Login != "" {
+		a.logins[account.Login] = login{account: account, hash: account.Password}
+	}
+	for _, d := range account.Devices {
+		a.logins[d.Name] = login{account: account, hash: d.Password, device: d.Device}
+	}
+}
+
+func loginsOf(account *streams.Account) []string {
+	names := []string{account.Login}
+	for _, d := range account.Devices {
+		names = append(names, d.Name)
+	}
+	return names
 }

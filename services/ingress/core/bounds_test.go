@@ -80,7 +80,7 @@ func TestDevices_Late(t *testing.T) {
 			t.Fatal(err)
 		}
 		begun := time.Now()
-		_, err = newDevices(b, zap.NewNop(), time.Now).contact(t.Context(), account.ID, "Pixel")
+		_, err = newDevices(b, zap.NewNop(), time.Now, newPresence(time.Now)).contact(t.Context(), account.ID, "Pixel")
 		if f := fault.As(err); f == nil || f.Code != "devices_unavailable" || time.Since(begun) != 2*time.Second {
 			t.Errorf("got %v after %s, want a refusal after 2s", err, time.Since(begun))
 		}

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
@@ -59,13 +61,18 @@ type Core struct {
 	accounts *accounts
 	rates    *rates
 	devices  *devices
+	presence *presence
 	grants   *grants
-	keys     turn.Turns[string] // requests with the same idempotency key follow each other
-	metrics  *metrics
+
+	passwords *passwords
+	sessions  *sessions
+	keys      turn.Turns[string] // requests with the same idempotency key follow each other
+	metrics   *metrics
 }
 
 // New makes a core that admits nobody before Run has read the accounts.
 func New(o Options) *Core {
+	present := newPresence(o.Now)
 	if o.Room == nil {
 		o.Room = func() error { return nil }
 	}
@@ -80,22 +87,26 @@ func New(o Options) *Core {
 		now:      o.Now,
 		accounts: newAccounts(o.Log),
 		rates:    newRates(),
-		devices:  newDevices(o.Bus, o.Log, o.Now),
+		devices:  newDevices(o.Bus, o.Log, o.Now, present),
+		presence: present,
 		grants:   newGrants(),
 		metrics:  newMetrics(o.Metrics),
+
+		passwords: newPasswords(o.Now),
+		sessions:  newSessions(),
 	}
 }
 
 // followAgain is after how long the accounts are followed again when the engine has ended it.
 const followAgain = time.Second
 
-// Run follows the accounts, and tells other ingresses what is used of the rates, until ctx is done.
+// Run follows the accounts and the sessions that ended, and shares with other ingresses, until ctx is done.
 func (c *Core) Run(ctx context.Context) error {
 	var sharing sync.WaitGroup
 	defer sharing.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	sharing.Go(func() { c.shareRates(ctx) })
+	sharing.Go(func() { c.share(ctx) })
 	for {
 		err := c.follow(ctx)
 		if ctx.Err() != nil {
@@ -110,22 +121,23 @@ func (c *Core) Run(ctx context.Context) error {
 }
 
 func (c *Core) follow(ctx context.Context) error {
-	bucket, err := c.bus.JS.KeyValue(ctx, streams.AccountsBucket)
-	if err != nil {
-		return fmt.Errorf("open bucket %s: %w", streams.AccountsBucket, err)
+	group, ctx := errgroup.WithContext(ctx)
+	for name, follow := range map[string]func(context.Context, jetstream.KeyValue) error{
+		streams.AccountsBucket: c.accounts.follow, streams.SessionsBucket: c.sessions.follow,
+	} {
+		group.Go(func() error {
+			bucket, err := c.bus.JS.KeyValue(ctx, name)
+			if err != nil {
+				return fmt.Errorf("open bucket %s: %w", name, err)
+			}
+			return follow(ctx, bucket)
+		})
 	}
-	return c.accounts.follow(ctx, bucket)
+	return group.Wait()
 }
 
-// Loaded says whether the accounts have been read.
-func (c *Core) Loaded() bool {
-	select {
-	case <-c.accounts.loaded:
-		return true
-	default:
-		return false
-	}
-}
+// Loaded says whether the accounts have been read, and which sessions have ended.
+func (c *Core) Loaded() bool { return isClosed(c.accounts.loaded) && isClosed(c.sessions.loaded) }
 
 // Seen returns once this core acts on the accounts bucket as of a revision.
 func (c *Core) Seen(ctx context.Context, q request.Seen) (request.Saw, error) {
@@ -141,10 +153,12 @@ func (c *Core) OpenGrants(_ context.Context, q request.OpenGrants) (request.Gran
 // Idle says that no grant is open: this core will store nothing for which one was given.
 func (c *Core) Idle() bool { return len(c.grants.answer(0, c.now())) == 0 }
 
-// Caller is who a token belongs to.
+// Caller is who calls.
 type Caller struct {
 	Account    *streams.Account // shared: nobody changes it
 	Subscribed bool             // whether the subscription allows enqueueing
+	Login      string           // that it came with; empty: a token
+	Device     streams.DeviceID // whose own login that is; zero: the account's
 }
 
 // Faults of callers.

@@ -29,9 +29,10 @@ const (
 // when each was last seen. A phone that is known costs nothing but a look into
 // memory.
 type devices struct {
-	bus *bus.Bus
-	log *zap.Logger
-	now func() time.Time
+	bus      *bus.Bus
+	log      *zap.Logger
+	now      func() time.Time
+	presence *presence
 
 	mu    sync.Mutex
 	known map[streams.DeviceID]known
@@ -44,10 +45,11 @@ type devices struct {
 type known struct {
 	revision uint64
 	seen     time.Time // as written
+	created  time.Time
 }
 
-func newDevices(b *bus.Bus, log *zap.Logger, now func() time.Time) *devices {
-	return &devices{bus: b, log: log, now: now, known: map[streams.DeviceID]known{}}
+func newDevices(b *bus.Bus, log *zap.Logger, now func() time.Time, p *presence) *devices {
+	return &devices{bus: b, log: log, now: now, presence: p, known: map[streams.DeviceID]known{}}
 }
 
 var errDevices = fault.New(fault.Conflict, "too_many_devices", "The account has too many device names")
@@ -60,6 +62,7 @@ func (d *devices) contact(ctx context.Context, account streams.AccountID, name s
 		return 0, nil
 	}
 	id, now := streams.DeviceIDOf(account, name), d.now()
+	d.presence.called(id)
 	if d.fresh(id, now) {
 		return id, nil
 	}
@@ -71,7 +74,7 @@ func (d *devices) contact(ctx context.Context, account streams.AccountID, name s
 	}
 	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
 	defer cancel()
-	err := d.write(ctx, account, streams.Device{ID: id, Name: name, LastSeen: now.UTC()})
+	err := d.write(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
 	if err == nil || errors.Is(err, errDevices) {
 		return id, err
 	}
@@ -104,9 +107,15 @@ func (d *devices) write(ctx context.Context, account streams.AccountID, device s
 	k, ok := d.known[device.ID]
 	d.mu.Unlock()
 	if ok {
+		if !k.created.IsZero() {
+			device.Created = k.created
+		}
+		if value, err = json.Marshal(device); err != nil {
+			return err
+		}
 		revision, err := bucket.Update(ctx, key, value, k.revision)
 		if err == nil {
-			d.remember(device.ID, known{revision, device.LastSeen})
+			d.remember(device.ID, known{revision, device.LastSeen, device.Created})
 			return nil
 		}
 		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
@@ -122,7 +131,7 @@ func (d *devices) write(ctx context.Context, account streams.AccountID, device s
 		if json.Unmarshal(entry.Value(), &stored) != nil {
 			stored = streams.Device{} // it is written anew: else its phone would be refused for ever
 		}
-		d.remember(device.ID, known{entry.Revision(), stored.LastSeen})
+		d.remember(device.ID, known{entry.Revision(), stored.LastSeen, stored.Created})
 		if ok || device.LastSeen.Sub(stored.LastSeen) < seenEvery {
 			return nil
 		}
@@ -154,9 +163,16 @@ func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account
 		return nil // another ingress made it: the next contact learns the revision
 	}
 	if err == nil {
-		d.remember(device.ID, known{revision, device.LastSeen})
+		d.remember(device.ID, known{revision, device.LastSeen, device.Created})
 	}
 	return err
+}
+
+// forget makes the next contact read the bucket.
+func (d *devices) forget(id streams.DeviceID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.known, id)
 }
 
 func (d *devices) remember(id streams.DeviceID, k known) {

@@ -16,7 +16,7 @@ func TestDevices(t *testing.T) {
 	c := newCore(t)
 	now := time.Now()
 	c.devices.now = func() time.Time { return now }
-	elsewhere := newDevices(c.bus, zap.NewNop(), func() time.Time { return now })
+	elsewhere := newDevices(c.bus, zap.NewNop(), func() time.Time { return now }, c.presence)
 	bucket, err := c.bus.JS.KeyValue(t.Context(), streams.DevicesBucket)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestDevices(t *testing.T) {
 	now = now.Add(5 * time.Minute)
 	contact(elsewhere, 3)
 	contact(c.devices, 3)
-	contact(newDevices(c.bus, zap.NewNop(), c.devices.now), 3)
+	contact(newDevices(c.bus, zap.NewNop(), c.devices.now, c.presence), 3)
 
 	entry, err := bucket.Get(t.Context(), streams.DeviceKey(account.ID, id))
 	if err != nil {
@@ -103,7 +103,7 @@ func TestDevices_TooMany(t *testing.T) {
 }
 
 func TestDevices_Bounded(t *testing.T) {
-	d := newDevices(nil, zap.NewNop(), time.Now)
+	d := newDevices(nil, zap.NewNop(), time.Now, newPresence(time.Now))
 	for i := range maxKnown + 100 {
 		d.remember(streams.DeviceID(i), known{})
 	}

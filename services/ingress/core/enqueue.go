@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +23,20 @@ const MaxDrafts = 1000
 
 // Draft is a message that has been validated.
 type Draft struct {
-	Phone event.Private
-	Text  event.Private
-	Lane  streams.Lane
+	Content
+	Lane streams.Lane
+}
+
+// Content is what a message says, to whom, and how.
+type Content struct {
+	Phone     event.Private
+	Text      event.Private
+	Data      event.Private // base64, instead of a text
+	Port      int           // of data
+	Encrypted bool          // number and text are for the phone to decrypt
+	SIM       int           // which SIM card sends it, from 1; 0: the phone's choice
+	NoReceipt bool          // no delivery report is wanted
+	Priority  int           // as the sender gave it, for the phone; its lane says what we make of it
 }
 
 // Enqueue stores messages: all of them or none.
@@ -32,6 +44,12 @@ type Enqueue struct {
 	Caller Caller
 	Drafts []Draft // 1 to MaxDrafts
 	Key    *Key    // nil: the request is not idempotent
+
+	Group bool   // the messages are one request's to several recipients
+	Name  string // the sender's id of the group, unique in the account: another one is a Conflict. Not beside a Key.
+
+	Due   time.Time // not sent before; zero: at once. At most streams.MaxSchedule ahead
+	Until time.Time // not sent from then on; zero: for as long as the account's messages are valid
 }
 
 // Key makes a request idempotent for streams.KeyTTL: repeats of it get the
@@ -47,6 +65,8 @@ type Key struct {
 // Accepted says what was stored.
 type Accepted struct {
 	IDs      []streams.MessageID // in the order of the drafts
+	First    uint64              // the sequence of the first one's event; 0 if only that it is stored is known
+	Shard    streams.Shard       // whose stream has them
 	Answer   []byte              // with a Key: what repeats get too
 	Replayed bool                // this is a repeat, and nothing new was stored
 }
@@ -88,6 +108,14 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	if err := cmd.Caller.MayEnqueue(); err != nil {
 		return Accepted{}, err
 	}
+	if err := c.setTimes(&cmd); err != nil {
+		return Accepted{}, err
+	}
+	if cmd.Name != "" {
+		// The key of a name is spent for ever: its marker tells our own retry from another's request, and older names
+		// stand in the projection.
+		cmd.Key = &Key{ID: "name/" + cmd.Name, Render: func([]streams.MessageID) ([]byte, error) { return []byte("null"), nil }}
+	}
 	s := store{
 		Core:    c,
 		cmd:     cmd,
@@ -108,6 +136,11 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 			return Accepted{}, err
 		case found:
 			return answer, nil
+		}
+	}
+	if cmd.Name != "" {
+		if err := s.unused(ctx); err != nil {
+			return Accepted{}, err
 		}
 	}
 	if err := c.room(); err != nil {
@@ -144,6 +177,42 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	return s.run(ctx)
 }
 
+// setTimes gives the messages a validity, and checks that they end before they are forgotten.
+func (c *Core) setTimes(cmd *Enqueue) error {
+	now := c.now()
+	cmd.Due = cmd.Due.UTC().Truncate(time.Millisecond)
+	if !cmd.Due.After(now) {
+		cmd.Due = time.Time{}
+	}
+	from := now
+	if !cmd.Due.IsZero() {
+		from = cmd.Due
+	}
+	if from.After(now.Add(streams.MaxSchedule)) {
+		return errDue
+	}
+	if cmd.Until.IsZero() {
+		cmd.Until = from.Add(cmp.Or(cmd.Caller.Account.Plan.Validity, streams.DefaultValidity))
+	}
+	cmd.Until = cmd.Until.UTC().Truncate(time.Millisecond)
+	if cmd.Until.After(from.Add(streams.MaxValidity)) {
+		return errValidity
+	}
+	return nil
+}
+
+// unused is a Conflict if the account has a group of that name, also one whose marker has run out.
+func (s *store) unused(ctx context.Context) error {
+	found, err := s.find(ctx, s.cmd.Caller, s.cmd.Name)
+	switch {
+	case err != nil:
+		return err
+	case found.Group != nil && found.Group.Name == s.cmd.Name:
+		return errTaken
+	}
+	return nil
+}
+
 // store is one Enqueue on its way into the stream.
 type store struct {
 	*Core
@@ -164,11 +233,14 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 			s.release(context.WithoutCancel(ctx), s.grant)
 			return Accepted{}, err
 		}
-		_, err = s.enqueue[s.shard].Commit(ctx, msgs)
+		stored, err := s.enqueue[s.shard].Commit(ctx, msgs)
 		var taken *bus.WrongLast
 		switch {
 		case err == nil:
 			s.grants.end(s.grant)
+			if stored.First != 0 {
+				made.First = stored.First + uint64(len(msgs)-len(made.IDs)) // the marker goes before
+			}
 			return made, nil
 		case errors.Is(err, bus.ErrDuplicate):
 			continue // somebody has one of these ids
@@ -213,7 +285,7 @@ func (s *store) make() (Accepted, []*nats.Msg, error) {
 	if err != nil {
 		return Accepted{}, nil, err
 	}
-	made := Accepted{IDs: make([]streams.MessageID, len(s.cmd.Drafts))}
+	made := Accepted{IDs: make([]streams.MessageID, len(s.cmd.Drafts)), Shard: s.shard}
 	for i := range made.IDs {
 		made.IDs[i] = source.Message()
 	}
@@ -235,9 +307,7 @@ func (s *store) make() (Accepted, []*nats.Msg, error) {
 		if i == 0 || draft.Lane != lane {
 			lane, subject = draft.Lane, streams.EnqueueSubject(s.shard, s.account, draft.Lane)
 		}
-		msg, err := event.Message(subject, event.Enqueued{
-			ID: made.IDs[i], Phone: draft.Phone, Text: draft.Text, Month: s.grant.Month, Grant: s.grant.ID,
-		})
+		msg, err := s.message(subject, i, made.IDs)
 		if err != nil {
 			return Accepted{}, nil, err
 		}
@@ -245,6 +315,26 @@ func (s *store) make() (Accepted, []*nats.Msg, error) {
 		msgs = append(msgs, msg)
 	}
 	return made, msgs, nil
+}
+
+// message writes one of the messages: for now, or for when it is due.
+func (s *store) message(subject string, i int, ids []streams.MessageID) (*nats.Msg, error) {
+	draft := s.cmd.Drafts[i]
+	e := event.Enqueued{
+		ID: ids[i], Until: s.cmd.Until, Due: s.cmd.Due,
+		Phone: draft.Phone, Text: draft.Text, Data: draft.Data, Port: draft.Port, Encrypted: draft.Encrypted,
+		SIM: draft.SIM, NoReceipt: draft.NoReceipt, Priority: draft.Priority, Month: s.grant.Month, Grant: s.grant.ID,
+	}
+	if s.cmd.Group && len(ids) > 1 {
+		e.Group = ids[0]
+	}
+	if i == 0 {
+		e.Name = s.cmd.Name
+	}
+	if s.cmd.Due.IsZero() {
+		return event.Message(subject, e)
+	}
+	return event.Message(streams.ScheduledSubject(s.shard, s.account), event.Scheduled{Lane: draft.Lane, Enqueued: e})
 }
 
 var keyTTL = strconv.Itoa(int(streams.KeyTTL.Seconds())) + "s"
@@ -287,6 +377,9 @@ func (s *store) marker(ctx context.Context) (event.Keyed, bool, error) {
 
 // answer gives what the marked request got, if this is the same one.
 func (s *store) answer(marker event.Keyed) (Accepted, error) {
+	if s.cmd.Name != "" {
+		return Accepted{}, errTaken
+	}
 	if marker.Request != s.cmd.Key.Hash {
 		return Accepted{}, errMismatch
 	}

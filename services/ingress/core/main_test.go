@@ -55,6 +55,7 @@ func newCoreOn(t testing.TB, b *bus.Bus, instance int) *Core {
 	})
 	run(t, c.Run, enqueue.Run, status.Run)
 	<-c.accounts.loaded
+	<-c.sessions.loaded
 	return c
 }
 

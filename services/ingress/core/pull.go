@@ -36,9 +36,8 @@ type Pull struct {
 
 // Outgoing is a message for a phone to send. It is leased to the phone.
 type Outgoing struct {
-	ID    streams.MessageID
-	Phone event.Private
-	Text  event.Private
+	ID streams.MessageID
+	Content
 }
 
 // Pull leases messages to a phone, the oldest first. There may be none.
@@ -82,7 +81,7 @@ func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 		if err != nil {
 			return nil, err
 		}
-		messages[i] = Outgoing{ID: m.ID, Phone: e.Phone, Text: e.Text}
+		messages[i] = Outgoing{ID: m.ID, Content: contentOf(e)}
 	}
 	return messages, nil
 }

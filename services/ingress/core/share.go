@@ -21,10 +21,10 @@ const (
 	shareMost = 10_000
 )
 
-// shareRates tells other ingresses what this one lets through, and takes off
-// what they do. Who does not hear of it lets more through: that is no reason to
-// refuse anybody.
-func (c *Core) shareRates(ctx context.Context) {
+// share tells other ingresses what this one lets through and who calls, and
+// notes what they tell. Who does not hear of it lets more through: that is no
+// reason to refuse anybody.
+func (c *Core) share(ctx context.Context) {
 	self := nuid.Next()
 	heard, err := c.bus.Conn.Subscribe(request.IngressUsed, func(m *nats.Msg) {
 		var told request.Used
@@ -33,6 +33,9 @@ func (c *Core) shareRates(ctx context.Context) {
 		}
 		for _, one := range told.Tokens {
 			c.rates.took(one, c.now())
+		}
+		for _, one := range told.Devices {
+			c.presence.heard(one)
 		}
 	})
 	if err != nil {
@@ -50,6 +53,11 @@ func (c *Core) shareRates(ctx context.Context) {
 		}
 		for tokens := range slices.Chunk(c.rates.use(), shareMost) {
 			if data, err := json.Marshal(request.Used{By: self, Tokens: tokens}); err == nil {
+				_ = c.bus.Conn.Publish(request.IngressUsed, data)
+			}
+		}
+		for devices := range slices.Chunk(c.presence.tell(), shareMost) {
+			if data, err := json.Marshal(request.Used{By: self, Devices: devices}); err == nil {
 				_ = c.bus.Conn.Publish(request.IngressUsed, data)
 			}
 		}

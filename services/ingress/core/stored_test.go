@@ -96,7 +96,7 @@ func FuzzDevice(f *testing.F) {
 		if _, err := bucket.Put(t.Context(), streams.DeviceKey(account.ID, id), data); err != nil {
 			t.Fatal(err)
 		}
-		devices := newDevices(c.bus, zap.NewNop(), time.Now) // which knows none
+		devices := newDevices(c.bus, zap.NewNop(), time.Now, c.presence) // which knows none
 		for range 2 {
 			if got, err := devices.contact(t.Context(), account.ID, "Pixel"); err != nil || got != id {
 				t.Fatalf("%q: got %s, %v", data, got, err)

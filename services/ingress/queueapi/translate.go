@@ -83,9 +83,8 @@ func parseQueue(body []byte) (queueRequest, error) {
 		phone := item.value.Phone.value
 		r.out.Items = append(r.out.Items, queuedOut{Index: i, Phone: phone})
 		r.drafts = append(r.drafts, core.Draft{
-			Phone: event.Private(phone),
-			Text:  event.Private(message),
-			Lane:  streams.Lane{Priority: streams.Normal, Class: streams.Text},
+			Content: core.Content{Phone: event.Private(phone), Text: event.Private(message)},
+			Lane:    streams.Lane{Priority: streams.Normal, Class: streams.Text},
 		})
 	}
 	r.out.OK, r.out.Queued, r.out.Failed = len(r.drafts) > 0, len(r.drafts), len(r.out.Errors)

@@ -1,0 +1,226 @@
+package dispatcher
+
+import (
+	"context"
+	"slices"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// maxBrowse is the most groups of a page.
+	maxBrowse = 100
+	// maxCounted bounds what is looked through for a page and its total.
+	maxCounted = 100_000
+	// maxAnswer is the most bytes of messages in an answer.
+	maxAnswer = 4 << 20
+)
+
+// found is a group on its way into an answer: where the messages' events stand
+// beside what the fold says of them.
+type found struct {
+	group request.Group
+	seqs  []candidate
+}
+
+// find looks a group up by its sender's id, or by the id of one of its messages.
+func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error) {
+	if err := s.ready(ctx); err != nil {
+		return request.Found{}, err
+	}
+	var got []found
+	look := func() error {
+		return s.view(func(v view) error {
+			got = got[:0]
+			m := v.named(q.Account, q.Ref)
+			if m == 0 {
+				m, _ = streams.ParseMessageID(q.Ref)
+			}
+			r, ok, err := v.record(q.Account, m)
+			if err != nil || !ok || !r.known() {
+				return err
+			}
+			one, err := v.gather(q.Account, m, r)
+			got = append(got, one)
+			return err
+		})
+	}
+	err := look()
+	if err == nil && len(got) == 0 { // it may have been accepted a moment ago
+		if err = s.foldAccepted(ctx); err == nil {
+			err = look()
+		}
+	}
+	if err != nil || len(got) == 0 {
+		return request.Found{}, err
+	}
+	if err := s.addBodies(ctx, got, true); err != nil {
+		return request.Found{}, err
+	}
+	return request.Found{Group: &got[0].group}, nil
+}
+
+// browse lists groups. It looks through at most maxCounted messages.
+func (s *shard) browse(ctx context.Context, q request.Browse) (request.Browsed, error) {
+	answer := request.Browsed{Groups: []request.Group{}}
+	if q.Limit < 1 || q.Limit > maxBrowse || q.Offset < 0 {
+		return answer, fault.New(fault.Invalid, "bad_limit", "A page has 1 to 100 groups")
+	}
+	if err := s.ready(ctx); err != nil {
+		return answer, err
+	}
+	if err := s.foldAccepted(ctx); err != nil {
+		return answer, err
+	}
+	var page []found
+	err := s.view(func(v view) error {
+		looked := 0
+		return v.heads(q, func(m streams.MessageID, r record) (bool, error) {
+			looked++
+			fits, err := v.fits(q, m, r)
+			if err != nil || !fits {
+				return looked < maxCounted, err
+			}
+			if answer.Total >= q.Offset && len(page) < q.Limit {
+				one, err := v.gather(q.Account, m, r)
+				if err != nil {
+					return false, err
+				}
+				page = append(page, one)
+			}
+			answer.Total++
+			return looked < maxCounted, nil
+		})
+	})
+	if err != nil {
+		return answer, err
+	}
+	if err := s.addBodies(ctx, page, q.Content); err != nil {
+		return answer, err
+	}
+	for _, one := range page {
+		answer.Groups = append(answer.Groups, one.group)
+	}
+	return answer, nil
+}
+
+// heads calls f with the first messages of groups, in order, until f says
+// false.
+func (v view) heads(q request.Browse, f func(streams.MessageID, record) (bool, error)) error {
+	first, last := streams.FirstIDAt(q.From), ^streams.MessageID(0)
+	if !q.To.IsZero() {
+		last = streams.FirstIDAt(q.To)
+	}
+	c := v.bucket(messagesBucket).Cursor()
+	next := c.Next
+	key, value := c.Seek(messageKey(q.Account, first))
+	if !q.Oldest {
+		next = c.Prev
+		if key, _ = c.Seek(messageKey(q.Account, last)); key == nil {
+			key, value = c.Last()
+		} else {
+			key, value = c.Prev()
+		}
+	}
+	for ; key != nil && streams.AccountID(id(key, 0)) == q.Account; key, value = next() {
+		m := streams.MessageID(id(key, 1))
+		if m < first || m >= last {
+			return nil
+		}
+		r, err := decodeRecord(value)
+		if err != nil {
+			return err
+		}
+		if !r.known() || r.group != 0 && r.group != m {
+			continue
+		}
+		if more, err := f(m, r); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// fits says whether the group of a first message is asked for.
+func (v view) fits(q request.Browse, m streams.MessageID, r record) (bool, error) {
+	if len(q.States) == 0 && q.Device == 0 {
+		return true, nil
+	}
+	one, err := v.gather(q.Account, m, r)
+	if err != nil {
+		return false, err
+	}
+	return (len(q.States) == 0 || slices.Contains(q.States, one.group.State)) && (q.Device == 0 || q.Device == one.group.Device), nil
+}
+
+// gather collects what the fold says of a group, by one of its messages.
+func (v view) gather(a streams.AccountID, m streams.MessageID, r record) (found, error) {
+	one := found{group: request.Group{ID: m, Device: r.lane.Target}}
+	if r.group != 0 {
+		one.group.ID = r.group
+	}
+	var states []streams.State
+	for _, m := range v.group(a, m, r) {
+		r, _, err := v.record(a, m)
+		if err != nil {
+			return one, err
+		}
+		if r.name != "" {
+			one.group.Name = r.name
+		}
+		if one.group.Device == 0 {
+			one.group.Device = r.device
+		}
+		member := request.Member{ID: m, State: r.stands(), Reason: r.reason}
+		for _, step := range r.steps {
+			member.Steps = append(member.Steps, request.Step{At: step.at, State: step.state})
+		}
+		states = append(states, member.State)
+		one.group.Messages = append(one.group.Messages, member)
+		one.seqs = append(one.seqs, candidate{id: m, seq: r.seq})
+	}
+	one.group.State = streams.Together(states)
+	return one, nil
+}
+
+// addBodies reads the events of groups.
+func (s *shard) addBodies(ctx context.Context, page []found, content bool) error {
+	var all []candidate
+	for _, one := range page {
+		all = append(all, one.seqs...)
+	}
+	if err := s.read(ctx, all); err != nil {
+		return err
+	}
+	size := 0
+	for i := range page {
+		for j := range page[i].group.Messages {
+			body := all[0].body
+			all = all[1:]
+			if body != nil && !content {
+				var err error
+				if body, err = withoutContent(body); err != nil {
+					return err
+				}
+			}
+			size += len(body)
+			page[i].group.Messages[j].Body = body
+		}
+	}
+	if size > maxAnswer {
+		return fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
+	}
+	return nil
+}
+
+func withoutContent(body []byte) ([]byte, error) {
+	e, err := event.Decode[event.Enqueued](body)
+	if err != nil {
+		return nil, err
+	}
+	e.Text, e.Data = "", ""
+	return event.Encode(e)
+}

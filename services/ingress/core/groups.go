@@ -1,0 +1,160 @@
+package core
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// lookupWithin is how long a dispatcher may take to look something up.
+const lookupWithin = 5 * time.Second
+
+// Group is the messages of one request to several recipients, or a message alone.
+type Group struct {
+	ID       streams.MessageID // of its first message
+	Name     string            // the sender's id of it, if it gave one
+	State    streams.State     // streams.Together of its messages'
+	Device   streams.DeviceID  // the target, or who has had it last; zero: nobody yet
+	Messages []Member
+}
+
+// Member is a message of a group.
+type Member struct {
+	ID streams.MessageID
+	Content
+	State  streams.State
+	Reason string // why it failed, if that is known
+	Steps  []Step // how it came there, in order
+	Due    time.Time
+	Until  time.Time
+}
+
+// Step is when a message came to a state.
+type Step = request.Step
+
+// Faults of groups, and of what only some dialects ask for.
+var (
+	errTaken      = fault.New(fault.Conflict, "duplicate_id", "A message with this id exists already")
+	errDue        = fault.New(fault.Invalid, "invalid_schedule", "A message can be scheduled at most 21 days ahead")
+	errValidity   = fault.New(fault.Invalid, "invalid_validity", "A message can be valid for at most 7 days, after it is due if it is scheduled")
+	errLookup     = &fault.Error{Kind: fault.Unavailable, Code: "dispatcher_unavailable", Text: "Messages cannot be looked up now, try again", RetryAfter: retrySoon}
+	errNoGroup    = fault.New(fault.NotFound, "not_found", "Message not found")
+	errNotWaiting = fault.New(fault.Conflict, "not_pending", "The message is not pending")
+)
+
+// Group looks a group up, by the sender's id of it or else by the id of any of its messages. It is a fault NotFound if
+// the account has none.
+func (c *Core) Group(ctx context.Context, caller Caller, ref string) (Group, error) {
+	found, err := c.find(ctx, caller, ref)
+	if err == nil && found.Group == nil {
+		err = errNoGroup
+	}
+	if err != nil {
+		return Group{}, c.refuse(err)
+	}
+	return readGroup(*found.Group), nil
+}
+
+func (c *Core) find(ctx context.Context, caller Caller, ref string) (request.Found, error) {
+	account := caller.Account.ID
+	return lookUp[request.Found](ctx, c, request.DispatcherFind(c.shards.Of(account)), request.Find{Account: account, Ref: ref})
+}
+
+// lookUp asks a dispatcher.
+func lookUp[A any](ctx context.Context, c *Core, subject string, question any) (A, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
+	defer cancel()
+	answer, err := bus.Call[A](ctx, c.bus, subject, question)
+	if fault.Is(err, fault.Unavailable) {
+		return answer, errLookup.With(err)
+	}
+	return answer, err
+}
+
+// Browse asks for groups by when they were accepted.
+type Browse struct {
+	Caller   Caller
+	From, To time.Time // To is not included; zero: open
+	States   []streams.State
+	Device   streams.DeviceID
+	Oldest   bool // the oldest first
+	Content  bool // with texts and data
+	Offset   int
+	Limit    int // 1 to 100
+}
+
+// Groups gives a page of groups, and how many there are in all. It counts up to 100,000 and no further.
+func (c *Core) Groups(ctx context.Context, q Browse) ([]Group, int, error) {
+	account := q.Caller.Account.ID
+	got, err := lookUp[request.Browsed](ctx, c, request.DispatcherBrowse(c.shards.Of(account)), request.Browse{
+		Account: account, From: q.From, To: q.To, States: q.States, Device: q.Device,
+		Oldest: q.Oldest, Content: q.Content, Offset: q.Offset, Limit: q.Limit,
+	})
+	if err != nil {
+		return nil, 0, c.refuse(err)
+	}
+	groups := make([]Group, len(got.Groups))
+	for i, g := range got.Groups {
+		groups[i] = readGroup(g)
+	}
+	return groups, got.Total, nil
+}
+
+// Cancel takes a group's messages back that no phone has yet, and gives the group as it stands then. It is a fault
+// Conflict if there are none, NotFound if there is no such group.
+func (c *Core) Cancel(ctx context.Context, caller Caller, ref string) (Group, error) {
+	group, err := c.Group(ctx, caller, ref)
+	if err != nil {
+		return group, err
+	}
+	account := caller.Account.ID
+	q := request.Decide{Account: account, Waiting: true}
+	for _, m := range group.Messages {
+		q.Messages = append(q.Messages, m.ID)
+	}
+	decided, err := lookUp[request.Decided](ctx, c, request.DispatcherCancel(c.shards.Of(account)), q)
+	if err == nil && len(decided.Changed) == 0 {
+		err = errNotWaiting
+	}
+	if err != nil {
+		return group, c.refuse(err)
+	}
+	now := c.now().UTC()
+	var states []streams.State
+	for i := range group.Messages {
+		m := &group.Messages[i]
+		if slices.Contains(decided.Changed, m.ID) {
+			m.State = streams.Cancelled
+			m.Steps = append(m.Steps, Step{At: now, State: m.State})
+		}
+		states = append(states, m.State)
+	}
+	group.State = streams.Together(states)
+	return group, nil
+}
+
+// readGroup reads what a dispatcher gave. A message whose event cannot be read any more has no content.
+func readGroup(g request.Group) Group {
+	group := Group{ID: g.ID, Name: g.Name, State: g.State, Device: g.Device}
+	for _, m := range g.Messages {
+		member := Member{ID: m.ID, State: m.State, Reason: m.Reason, Steps: m.Steps}
+		if e, err := event.Decode[event.Enqueued](m.Body); err == nil {
+			member.Content, member.Due, member.Until = contentOf(e), e.Due, e.Until
+		}
+		group.Messages = append(group.Messages, member)
+	}
+	return group
+}
+
+func contentOf(e event.Enqueued) Content {
+	return Content{
+		Phone: e.Phone, Text: e.Text, Data: e.Data, Port: e.Port, Encrypted: e.Encrypted,
+		SIM: e.SIM, NoReceipt: e.NoReceipt, Priority: e.Priority,
+	}
+}

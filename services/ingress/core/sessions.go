@@ -1,0 +1,327 @@
+package core
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+const (
+	// MaxAccess is the longest that an access token lasts, and how long it lasts if nobody says.
+	MaxAccess = 24 * time.Hour
+	// registryWithin is how long the buckets of sessions, webhooks and settings may take.
+	registryWithin = 2 * time.Second
+
+	issuer     = "trunkline"
+	keyBytes   = 32
+	renewScope = "tokens:refresh"
+	maxScopes  = 32 // of a session
+	maxScope   = 64 // characters
+)
+
+// Session is who calls with an access token, and what for.
+type Session struct {
+	Caller
+	Scopes []string
+}
+
+// Tokens are a new session's, as JSON Web Tokens (RFC 7519) signed with HS256.
+type Tokens struct {
+	ID      string // names the session, to end it by
+	Access  secret.String
+	Renew   secret.String // gives a new session, once
+	Expires time.Time     // of Access
+}
+
+var (
+	errSession = fault.New(fault.Unauthenticated, "invalid_session", "Invalid or expired token")
+	errScopes  = fault.New(fault.Invalid, "invalid_scopes", "Scopes must be 1 to 32 texts of 1 to 64 characters")
+	errNoLogin = fault.New(fault.Forbidden, "login_required", "Only a login can begin a session")
+	errKept    = &fault.Error{Kind: fault.Unavailable, Code: "registry_unavailable", Text: "This cannot be looked up or stored now, try again", RetryAfter: retrySoon}
+)
+
+// claims are what a token says. Renew tokens carry the one scope that renews, and those of the session to come.
+type claims struct {
+	jwt.RegisteredClaims
+	Login    string   `json:"login"`
+	Password string   `json:"pwd"` // ties the token to the login's password as it was
+	Scopes   []string `json:"scopes"`
+	Original []string `json:"original_scopes,omitempty"`
+}
+
+// sessions knows which sessions were ended, and the key that signs.
+type sessions struct {
+	loaded chan struct{} // closed once the bucket has been read
+	once   sync.Once
+
+	mu    sync.RWMutex
+	ended map[string]struct{} // by key in the bucket
+	key   []byte
+}
+
+func newSessions() *sessions {
+	return &sessions{loaded: make(chan struct{}), ended: map[string]struct{}{}}
+}
+
+// follow reads which sessions were ended, until ctx is done.
+func (s *sessions) follow(ctx context.Context, bucket jetstream.KeyValue) error {
+	watcher, err := bucket.Watch(ctx, streams.RevokedKeys)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("watch sessions: %w", err)
+	}
+	defer func() { _ = watcher.Stop() }()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case entry, ok := <-watcher.Updates():
+			switch {
+			case !ok && ctx.Err() != nil:
+				return nil
+			case !ok:
+				return errors.New("watch sessions: the watch has ended")
+			case entry == nil:
+				s.once.Do(func() { close(s.loaded) })
+			default:
+				s.note(entry)
+			}
+		}
+	}
+}
+
+func (s *sessions) note(entry jetstream.KeyValueEntry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if entry.Operation() == jetstream.KeyValuePut {
+		s.ended[entry.Key()] = struct{}{}
+	} else {
+		delete(s.ended, entry.Key())
+	}
+}
+
+func (s *sessions) hasEnded(account streams.AccountID, id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.ended[streams.RevokedKey(account, id)]
+	return ok
+}
+
+// signingKey is the deployment's: the first ingress that needs one makes it.
+func (c *Core) signingKey(ctx context.Context) ([]byte, error) {
+	c.sessions.mu.RLock()
+	key := c.sessions.key
+	c.sessions.mu.RUnlock()
+	if key != nil {
+		return key, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, registryWithin)
+	defer cancel()
+	bucket, err := c.bus.JS.KeyValue(ctx, streams.RegistryBucket)
+	if err != nil {
+		return nil, errKept.With(err)
+	}
+	entry, err := bucket.Get(ctx, streams.SigningKey)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		made := make([]byte, keyBytes)
+		_, _ = rand.Read(made) // never fails: it ends the process instead
+		if _, err = bucket.Create(ctx, streams.SigningKey, made); err == nil || errors.Is(err, jetstream.ErrKeyExists) {
+			entry, err = bucket.Get(ctx, streams.SigningKey)
+		}
+	}
+	if err != nil {
+		return nil, errKept.With(err)
+	}
+	if key = entry.Value(); len(key) != keyBytes {
+		return nil, fmt.Errorf("the key that signs sessions has %d bytes, want %d", len(key), keyBytes)
+	}
+	c.sessions.mu.Lock()
+	defer c.sessions.mu.Unlock()
+	c.sessions.key = key
+	return key, nil
+}
+
+// BeginSession gives a login tokens that stand for it, for at most ttl (0: MaxAccess).
+func (c *Core) BeginSession(ctx context.Context, caller Caller, ttl time.Duration, scopes []string) (Tokens, error) {
+	tokens, err := c.beginSession(ctx, caller, ttl, scopes)
+	return tokens, c.refuse(err)
+}
+
+func (c *Core) beginSession(ctx context.Context, caller Caller, ttl time.Duration, scopes []string) (Tokens, error) {
+	if caller.Login == "" || caller.Device != 0 {
+		return Tokens{}, errNoLogin
+	}
+	tooLong := func(scope string) bool { return scope == "" || len(scope) > maxScope }
+	if len(scopes) == 0 || len(scopes) > maxScopes || slices.ContainsFunc(scopes, tooLong) {
+		return Tokens{}, errScopes
+	}
+	if ttl <= 0 || ttl > MaxAccess {
+		ttl = MaxAccess
+	}
+	key, err := c.signingKey(ctx)
+	if err != nil {
+		return Tokens{}, err
+	}
+	now := c.now()
+	id := newSessionID(key, caller.Account.ID)
+	access := claims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			ID: id, Issuer: issuer, Subject: caller.Account.ID.String(),
+			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
+		},
+		Login: caller.Login, Password: passwordMark(key, caller.Account.Password), Scopes: scopes,
+	}
+	renew := access
+	renew.ExpiresAt = jwt.NewNumericDate(now.Add(streams.SessionTTL))
+	renew.Scopes, renew.Original = []string{renewScope}, scopes
+	tokens := Tokens{ID: id, Expires: access.ExpiresAt.UTC()}
+	for _, one := range []struct {
+		claims claims
+		into   *secret.String
+	}{{access, &tokens.Access}, {renew, &tokens.Renew}} {
+		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, one.claims).SignedString(key)
+		if err != nil {
+			return Tokens{}, fmt.Errorf("sign a session: %w", err)
+		}
+		*one.into = secret.String(signed)
+	}
+	return tokens, nil
+}
+
+// newSessionID makes an id that shows whose it is, so that only sessions that were begun are remembered as ended.
+func newSessionID(key []byte, account streams.AccountID) string {
+	part := rand.Text()[:11]
+	return part + sessionMark(key, account, part)
+}
+
+func sessionMark(key []byte, account streams.AccountID, part string) string {
+	return mark(key, "session/"+account.String()+"/"+part)[:10]
+}
+
+func passwordMark(key []byte, hash string) string { return mark(key, "password/"+hash)[:16] }
+
+func mark(key []byte, text string) string {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(text))
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// readToken reads a token that is signed by us, has not run out, and whose login has the same password still.
+func (c *Core) readToken(ctx context.Context, token secret.String) (claims, login, error) {
+	if !c.Loaded() {
+		return claims{}, login{}, errNotLoaded
+	}
+	key, err := c.signingKey(ctx)
+	if err != nil {
+		return claims{}, login{}, err
+	}
+	var said claims
+	_, err = jwt.ParseWithClaims(token.Reveal(), &said, func(*jwt.Token) (any, error) { return key, nil },
+		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(issuer), jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(), jwt.WithTimeFunc(c.now), jwt.WithLeeway(maxSkew))
+	if err != nil {
+		return said, login{}, errSession
+	}
+	one, ok := c.accounts.login(said.Login)
+	switch {
+	case !ok, one.device != 0, one.account.ID.String() != said.Subject,
+		!hmac.Equal([]byte(said.Password), []byte(passwordMark(key, one.hash))),
+		c.sessions.hasEnded(one.account.ID, said.ID):
+		return said, login{}, errSession
+	}
+	return said, one, nil
+}
+
+// AdmitSession tells who calls with an access token, and counts the request as AdmitLogin does.
+func (c *Core) AdmitSession(ctx context.Context, token secret.String) (Session, Rate, error) {
+	said, one, err := c.readToken(ctx, token)
+	if err != nil {
+		return Session{}, Rate{}, c.refuse(err)
+	}
+	caller, stands, err := c.admitLogin(said.Login, one)
+	return Session{Caller: caller, Scopes: said.Scopes}, stands, err
+}
+
+// RenewSession begins a new session with the scopes of an earlier one, once. The caller was admitted with that one's
+// renew token.
+func (c *Core) RenewSession(ctx context.Context, s Session, token secret.String) (Tokens, error) {
+	tokens, err := c.renewSession(ctx, s, token)
+	return tokens, c.refuse(err)
+}
+
+func (c *Core) renewSession(ctx context.Context, s Session, token secret.String) (Tokens, error) {
+	said, one, err := c.readToken(ctx, token)
+	if err != nil {
+		return Tokens{}, err
+	}
+	if !slices.Equal(said.Scopes, []string{renewScope}) || one.account.ID != s.Account.ID {
+		return Tokens{}, errSession
+	}
+	switch first, err := c.markSession(ctx, streams.RenewedKey(one.account.ID, said.ID)); {
+	case err != nil:
+		return Tokens{}, err
+	case !first:
+		return Tokens{}, errSession
+	}
+	return c.beginSession(ctx, s.Caller, 0, said.Original)
+}
+
+// EndSession ends a session of the caller's account: its tokens are refused from then on, by other ingresses a moment
+// later. One that is unknown has ended.
+func (c *Core) EndSession(ctx context.Context, caller Caller, id string) error {
+	return c.refuse(c.endSession(ctx, caller.Account.ID, id))
+}
+
+func (c *Core) endSession(ctx context.Context, account streams.AccountID, id string) error {
+	key, err := c.signingKey(ctx)
+	if err != nil {
+		return err
+	}
+	part := id[:min(len(id), 11)]
+	if !hmac.Equal([]byte(id), []byte(part+sessionMark(key, account, part))) || strings.ContainsAny(part, ".*> ") {
+		return nil
+	}
+	for _, name := range []string{streams.RenewedKey(account, id), streams.RevokedKey(account, id)} {
+		if _, err := c.markSession(ctx, name); err != nil {
+			return err
+		}
+	}
+	c.sessions.mu.Lock()
+	defer c.sessions.mu.Unlock()
+	c.sessions.ended[streams.RevokedKey(account, id)] = struct{}{}
+	return nil
+}
+
+// markSession stores a key in the sessions bucket, and says whether it is the first to.
+func (c *Core) markSession(ctx context.Context, key string) (first bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, registryWithin)
+	defer cancel()
+	bucket, err := c.bus.JS.KeyValue(ctx, streams.SessionsBucket)
+	if err == nil {
+		_, err = bucket.Create(ctx, key, nil)
+	}
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return false, nil
+	}
+	if err != nil {
+		return false, errKept.With(err)
+	}
+	return true, nil
+}
