@@ -189,3 +189,19 @@ func TestPagesAreBounded(t *testing.T) {
 		t.Error("got a list that is larger than an answer may be")
 	}
 }
+
+// A list looks through so many messages and no more.
+func TestListsLookOnlySoFar(t *testing.T) {
+	h := newHarness(t, 1)
+	const most, beyond = 100_000, 100
+	for range most + beyond {
+		h.publishLater(streams.EnqueueSubject(0, shop, normal), event.Enqueued{ID: h.ids.Message(), Phone: "+40700000000", Text: "t", Month: "2026-11"})
+	}
+	h.await()
+	if got, total := h.browse(request.Browse{Account: shop, Limit: 2}); len(got) != 2 || total != most {
+		t.Errorf("got %d groups of %d, want 2 of %d", len(got), total, most)
+	}
+	if got, total := h.browse(request.Browse{Account: shop, Limit: 2, States: []streams.State{streams.Sent}}); len(got) != 0 || total != 0 {
+		t.Errorf("got %d groups of %d, want none", len(got), total)
+	}
+}

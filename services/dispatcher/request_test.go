@@ -42,6 +42,8 @@ func FuzzRequests(f *testing.F) {
 		bustest.AskRaw[request.Changed](t, h.bus, request.DispatcherChanged(0), data)
 		bustest.AskRaw[request.Shown](t, h.bus, request.DispatcherShow(0), data)
 		bustest.AskRaw[request.Listed](t, h.bus, request.DispatcherList(0), data)
+		bustest.AskRaw[request.Found](t, h.bus, request.DispatcherFind(0), data)
+		bustest.AskRaw[request.Browsed](t, h.bus, request.DispatcherBrowse(0), data)
 		bustest.AskRaw[request.Decided](t, h.bus, request.DispatcherCancel(0), data)
 		bustest.AskRaw[request.Decided](t, h.bus, request.DispatcherRequeue(0), data)
 		bustest.AskRaw[struct{}](t, h.bus, request.DispatcherHangup(0), data)
@@ -58,6 +60,12 @@ func TestRequestsTooLarge(t *testing.T) {
 			return ask[request.Listed](h, request.DispatcherList(0), request.List{Account: a, Limit: 1001})
 		},
 		func() error { return ask[request.Pulled](h, request.DispatcherPull(0), phone(a, "", 1001)) },
+		func() error {
+			return ask[request.Browsed](h, request.DispatcherBrowse(0), request.Browse{Account: a, Limit: 101})
+		},
+		func() error {
+			return ask[request.Browsed](h, request.DispatcherBrowse(0), request.Browse{Account: a, Limit: 1, Offset: -1})
+		},
 		func() error {
 			return ask[request.Decided](h, request.DispatcherCancel(0), request.Decide{Account: a, Messages: make([]streams.MessageID, 1001)})
 		},

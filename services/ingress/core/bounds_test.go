@@ -110,3 +110,93 @@ func TestRates_Shared(t *testing.T) {
 		}
 	})
 }
+
+func TestCore_Group_MuteDispatcher(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		c := newCore(t)
+		serve(t, c.bus, request.DispatcherFind(0), func(ctx context.Context, _ request.Find) (request.Found, error) {
+			<-ctx.Done()
+			time.Sleep(time.Minute)
+			return request.Found{}, nil
+		})
+		begun := time.Now()
+		_, err := c.Group(t.Context(), Caller{Account: account}, "order-1")
+		if f := fault.As(err); f == nil || f.Code != "dispatcher_unavailable" || time.Since(begun) != 5*time.Second {
+			t.Errorf("got %v after %s, want a refusal after 5s", err, time.Since(begun))
+		}
+	})
+}
+
+// An engine that does not answer about sessions, webhooks or settings is not waited for.
+func TestCore_Registry_Late(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		c := newCore(t)
+		if _, err := c.bus.Conn.Subscribe("mute.>", func(*nats.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+		heard := c.bus.JS
+		var err error
+		if c.bus.JS, err = jetstream.NewWithAPIPrefix(c.bus.Conn, "mute"); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { c.bus.JS = heard }()
+		caller := Caller{Account: account, Login: "acme"}
+		for what, ask := range map[string]func() error{
+			"session": func() error {
+				_, err := c.BeginSession(t.Context(), caller, 0, []string{"all:any"})
+				return err
+			},
+			"webhooks": func() error {
+				_, err := c.Webhooks(t.Context(), caller)
+				return err
+			},
+			"settings": func() error {
+				_, err := c.Settings(t.Context(), caller)
+				return err
+			},
+			"removal": func() error { return c.RemoveWebhook(t.Context(), caller, "w") },
+		} {
+			begun := time.Now()
+			err := ask()
+			if f := fault.As(err); f == nil || f.Code != "registry_unavailable" || time.Since(begun) != 2*time.Second {
+				t.Errorf("%s: got %v after %s, want a refusal after 2s", what, err, time.Since(begun))
+			}
+		}
+	})
+}
+
+func TestPresence_Bound(t *testing.T) {
+	now := time.Now()
+	p := newPresence(func() time.Time { return now })
+	for d := range streams.DeviceID(maxPresent + 10) {
+		p.called(d + 1)
+	}
+	if len(p.seen) != maxPresent || len(p.news) != maxPresent {
+		t.Errorf("got %d and %d devices in memory, want %d", len(p.seen), len(p.news), maxPresent)
+	}
+	now = now.Add(2 * onlineFor)
+	p.called(1)
+	if len(p.seen) != 1 {
+		t.Errorf("got %d devices in memory later, want those that are online", len(p.seen))
+	}
+}
+
+// A phone is online for a while after its last call, here or at another ingress.
+func TestPresence_Online(t *testing.T) {
+	now := time.Now()
+	p := newPresence(func() time.Time { return now })
+	p.called(1)
+	p.heard(request.Contact{Device: 2, At: now.Add(-time.Minute)})
+	p.heard(request.Contact{Device: 3, At: now.Add(time.Hour)}) // by a clock that is ahead
+	for after, want := range map[time.Duration]int{0: 3, 31 * time.Second: 2, onlineFor: 0} {
+		at := now
+		now = now.Add(after)
+		if got := p.count(); got != want {
+			t.Errorf("after %v: got %d online, want %d", after, got, want)
+		}
+		now = at
+	}
+	if got := p.tell(); len(got) != 1 || got[0].Device != 1 || len(p.tell()) != 0 {
+		t.Errorf("got %v to tell others, want what called here, once", got)
+	}
+}
