@@ -98,5 +98,8 @@ func (c Config) Check() error {
 	if err := c.Ingress.Check(); err != nil {
 		return fmt.Errorf("ingress.%w", err)
 	}
+	if err := c.Dispatcher.Check(); err != nil {
+		return fmt.Errorf("dispatcher.%w", err)
+	}
 	return nil
 }

@@ -1,6 +1,10 @@
 package dispatcher
 
 import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/service"
@@ -11,11 +15,43 @@ import (
 type Config struct {
 	MaxLeases    int           `yaml:"max_leases" doc:"Pages of messages that an account's phones may hold at once; a pull beyond it is refused."`
 	ConsumerIdle time.Duration `yaml:"consumer_idle" doc:"How long the engine keeps an account's consumer that nobody pulls from; the next pull makes it again."`
+	Shards       []string      `yaml:"shards" doc:"Shards that this dispatcher serves, as in 0-3, 7; empty: all. Each shard needs a dispatcher somewhere."`
+}
+
+// Check says what is wrong with the settings.
+func (c Config) Check() error {
+	_, err := c.serves(streams.MaxShards)
+	return err
+}
+
+// serves lists the shards to serve of those that there are.
+func (c Config) serves(there streams.Shards) ([]streams.Shard, error) {
+	if len(c.Shards) == 0 {
+		return there.All(), nil
+	}
+	var all []streams.Shard
+	for _, text := range c.Shards {
+		from, to, ranged := strings.Cut(text, "-")
+		first, err := strconv.Atoi(from)
+		last := first
+		if ranged && err == nil {
+			last, err = strconv.Atoi(to)
+		}
+		if err != nil || first < 0 || last < first || last >= int(there) {
+			return nil, fmt.Errorf("shards: want numbers from 0 to %d, or some as in 0-3, not %q", there-1, text)
+		}
+		for n := first; n <= last; n++ {
+			if shard := streams.Shard(n); !slices.Contains(all, shard) {
+				all = append(all, shard)
+			}
+		}
+	}
+	return all, nil
 }
 
 // DefaultConfig is right for most.
 func DefaultConfig() Config {
-	return Config{MaxLeases: 1000, ConsumerIdle: 5 * time.Minute}
+	return Config{MaxLeases: 1000, ConsumerIdle: 5 * time.Minute, Shards: []string{}}
 }
 
 // Deps is what a dispatcher stands on.

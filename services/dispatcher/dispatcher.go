@@ -31,7 +31,7 @@ type Dispatcher struct {
 	shards []*shard
 }
 
-// New makes a dispatcher over all shards. It does nothing before Run.
+// New makes a dispatcher over the shards that its settings name. It does nothing before Run.
 func New(cfg Config, d Deps) *Dispatcher {
 	return &Dispatcher{cfg: cfg, deps: d, metrics: newMetrics(d.Metrics), opened: make(chan struct{})}
 }
@@ -64,7 +64,11 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 	}()
 	var endpoints []bus.Endpoint
-	for _, number := range d.deps.Shards.All() {
+	numbers, err := d.cfg.serves(d.deps.Shards)
+	if err != nil {
+		return err
+	}
+	for _, number := range numbers {
 		s, err := d.open(number)
 		if err != nil {
 			return err
