@@ -104,9 +104,15 @@ func (id ID[Of]) Time() time.Time {
 	return Epoch.Add(time.Duration(id>>(instanceBits+sequenceBits)) * time.Millisecond)
 }
 
-// FirstIDAt is the lowest time-ordered id of that millisecond.
+// FirstIDAt is the lowest time-ordered id of that millisecond, the highest id
+// there is beyond the time of ids.
 func FirstIDAt(t time.Time) MessageID {
-	return MessageID(max(t.Sub(Epoch).Milliseconds(), 0)) << (instanceBits + sequenceBits)
+	const last = 1<<(64-instanceBits-sequenceBits) - 1
+	ms := t.UnixMilli() - Epoch.UnixMilli()
+	if ms > last {
+		return ^MessageID(0)
+	}
+	return MessageID(max(ms, 0)) << (instanceBits + sequenceBits)
 }
 
 // IDs makes time-ordered ids: strictly rising, unique among instances whose

@@ -53,7 +53,7 @@ func AccessLog(o AccessOptions) gin.HandlerFunc {
 		c.Next()
 
 		status, level, log := c.Writer.Status(), zap.DebugLevel, o.Log
-		if status >= http.StatusInternalServerError && c.Request.Context().Err() == nil && !isHealth(c) {
+		if status >= http.StatusInternalServerError && status != http.StatusNotImplemented && c.Request.Context().Err() == nil && !isHealth(c) {
 			level, log = zap.WarnLevel, sampled
 		}
 		entry := log.Check(level, "request")
@@ -75,7 +75,7 @@ func AccessLog(o AccessOptions) gin.HandlerFunc {
 	}
 }
 
-func isHealth(c *gin.Context) bool { return strings.HasPrefix(c.FullPath(), "/health") }
+func isHealth(c *gin.Context) bool { return strings.Contains(c.FullPath(), "/health") }
 
 // route names the template, not the path: parameters may be tokens or ids. A path without a route may be anything.
 func route(c *gin.Context) string {

@@ -83,13 +83,21 @@ func (h *Health) Mount(r gin.IRoutes) {
 	r.Match(methods, "/health/live", func(c *gin.Context) { h.answer(c, live()) })
 }
 
-func (h *Health) answer(c *gin.Context, checks map[string]Check) {
-	r := report{Status: Pass, Version: h.version, ReleaseID: h.releaseID, Checks: checks}
+// Ready says whether no check fails.
+func (h *Health) Ready(ctx context.Context) bool { return worst(h.runReady(ctx)) != Fail }
+
+func worst(checks map[string]Check) Status {
+	status := Pass
 	for _, check := range checks {
-		if check.Status == Fail || check.Status == Warn && r.Status == Pass {
-			r.Status = check.Status
+		if check.Status == Fail || check.Status == Warn && status == Pass {
+			status = check.Status
 		}
 	}
+	return status
+}
+
+func (h *Health) answer(c *gin.Context, checks map[string]Check) {
+	r := report{Status: worst(checks), Version: h.version, ReleaseID: h.releaseID, Checks: checks}
 	code := http.StatusOK
 	if r.Status == Fail {
 		code = http.StatusServiceUnavailable

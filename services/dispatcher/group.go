@@ -34,7 +34,6 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 	var got []found
 	look := func() error {
 		return s.view(func(v view) error {
-			got = got[:0]
 			m := v.named(q.Account, q.Ref)
 			if m == 0 {
 				m, _ = streams.ParseMessageID(q.Ref)
@@ -48,13 +47,11 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 			return err
 		})
 	}
-	err := look()
-	if err == nil && len(got) == 0 { // it may have been accepted a moment ago
-		if err = s.foldAccepted(ctx); err == nil {
-			err = look()
-		}
+	// It may have been accepted a moment ago, and be folded in part.
+	if err := s.foldAccepted(ctx); err != nil {
+		return request.Found{}, err
 	}
-	if err != nil || len(got) == 0 {
+	if err := look(); err != nil || len(got) == 0 {
 		return request.Found{}, err
 	}
 	if err := s.addBodies(ctx, got, true); err != nil {
@@ -174,7 +171,7 @@ func (v view) gather(a streams.AccountID, m streams.MessageID, r record) (found,
 		if one.group.Device == 0 {
 			one.group.Device = r.device
 		}
-		member := request.Member{ID: m, State: r.stands(), Reason: r.reason}
+		member := request.Member{ID: m, Seq: r.seq, State: r.stands(), Reason: r.reason}
 		for _, step := range r.steps {
 			member.Steps = append(member.Steps, request.Step{At: step.at, State: step.state})
 		}

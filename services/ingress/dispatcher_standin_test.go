@@ -71,7 +71,7 @@ func (d *dispatcher) Run(ctx context.Context) error {
 				return d.pull(ctx, shard, q)
 			})},
 			bus.Endpoint{Subject: request.DispatcherHangup(shard), Handler: bus.Handle(d.hangup), Broadcast: true},
-			bus.Endpoint{Subject: request.DispatcherShow(shard), Handler: bus.Handle(d.show)},
+			bus.Endpoint{Subject: request.DispatcherFind(shard), Handler: bus.Handle(d.find)},
 			bus.Endpoint{Subject: request.DispatcherChanged(shard), Handler: bus.Handle(func(ctx context.Context, q request.ChangedBy) (request.Changed, error) {
 				return d.changed(ctx, shard, q)
 			})},
@@ -173,8 +173,8 @@ func (d *dispatcher) hangup(_ context.Context, q request.Hangup) (struct{}, erro
 	return struct{}{}, nil
 }
 
-func (d *dispatcher) show(context.Context, request.Show) (request.Shown, error) {
-	return request.Shown{}, nil
+func (d *dispatcher) find(context.Context, request.Find) (request.Found, error) {
+	return request.Found{}, nil
 }
 
 // WasHung says whether a poll was hung up.

@@ -10,8 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/services/ingress/apidocs"
+	"github.com/trunkline-sms/trunkline/services/ingress/nodes"
 	"github.com/trunkline-sms/trunkline/services/ingress/queueapi"
 	"github.com/trunkline-sms/trunkline/services/ingress/releaseapi"
+	"github.com/trunkline-sms/trunkline/services/ingress/thirdparty"
 )
 
 // What senders' posts may be under way at a time, and what phones' reports may be: about what is stored in a tenth of a
@@ -24,8 +27,14 @@ const (
 // maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes memory.
 const maxMetrics = 4
 
-// handler is the whole HTTP side: every dialect mounts its own routes.
+// handler is the whole HTTP side.
 func (i *Ingress) handler() http.Handler {
+	r := i.routes()
+	return httpx.Normalize(r, r.Routes())
+}
+
+// routes are those of every dialect, each of which mounts its own.
+func (i *Ingress) routes() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.RedirectTrailingSlash = false
@@ -34,22 +43,32 @@ func (i *Ingress) handler() http.Handler {
 
 	// What machines ask every few seconds is neither logged nor counted.
 	watched := r.Group("", rescue)
-	i.health().Mount(watched)
+	health := i.health()
+	health.Mount(watched)
 	if i.deps.Gatherer != nil {
 		watched.GET("/metrics", gin.WrapH(promhttp.HandlerFor(i.deps.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: maxMetrics})))
 	}
 
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
-	r.NoRoute(answer(http.StatusNotFound, "not_found", "Not found"))
+	r.NoRoute(thirdparty.Unrouted(answer(http.StatusNotFound, "not_found", "Not found")))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
-	queueapi.Mount(r, i.core, queueapi.Gates{
-		Senders: httpx.NewGate(maxUnderWay, maxBodies), Phones: httpx.NewGate(maxUnderWay, maxBodies),
+	links, senders := i.cfg.links(), httpx.NewGate(maxUnderWay, maxBodies)
+	queueapi.Mount(r, i.core, queueapi.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxBodies)})
+	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Health: health.Mount, Now: i.deps.Now})
+	nodes.Mount(r, i.core, nodes.Options{
+		Logins: httpx.NewGate(maxUnderWay, maxBodies), Senders: senders,
+		Secure: func(r *http.Request) bool { return links.Proxies.Scheme(r) == "https" }, Encryption: storedAs,
+		Ready: health.Ready, Now: i.deps.Now,
 	})
 	releaseapi.Mount(r, i.releases, releaseapi.Options{
-		Links: i.cfg.links(), Downloads: i.cfg.MaxDownloads, Rate: int64(i.cfg.DownloadRate),
+		Links: links, Downloads: i.cfg.MaxDownloads, Rate: int64(i.cfg.DownloadRate),
 	})
+	apidocs.Mount(r)
 	return r
 }
+
+// storedAs says how what is stored is encrypted.
+const storedAs = "none: messages are stored as they are"
 
 // answer refuses what no dialect knows.
 func answer(status int, code, text string) gin.HandlerFunc {

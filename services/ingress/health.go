@@ -49,7 +49,7 @@ func (i *Ingress) health() *httpx.Health {
 	})))
 	for _, shard := range i.deps.Shards.All() {
 		h.Register("dispatcher-"+shard.String()+":answer", i.asks("A dispatcher of the shard answers", func(ctx context.Context) error {
-			_, err := bus.Call[request.Shown](ctx, i.deps.Bus, request.DispatcherShow(shard), request.Show{})
+			_, err := bus.Call[request.Found](ctx, i.deps.Bus, request.DispatcherFind(shard), request.Find{})
 			return err
 		}))
 		for family, stream := range map[string]string{"enqueue": streams.EnqueueStream(shard), "status": streams.StatusStream(shard)} {

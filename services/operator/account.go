@@ -68,6 +68,8 @@ type accountCreate struct {
 	Attempts int           `default:"3" help:"How often a message is handed out before it fails."`
 	Login    string        `help:"Login for the dialects that use a password."`
 	Password string        `help:"Password of the login, - to read it from standard input."`
+	Validity time.Duration `default:"0" help:"How long a message may wait to be sent, up to 168h; 0 for the default, 72h."`
+	Region   string        `placeholder:"DE" help:"Country of numbers that name none."`
 }
 
 func (accountCreate) Help() string {
@@ -86,9 +88,10 @@ func (c *accountCreate) Run(ctx context.Context, t *Terminal) error {
 	defer closeConn()
 	created, err := book.Create(ctx, accounts.Spec{
 		Name:     c.Name,
-		Plan:     streams.Plan{Limit: c.Limit, Rate: c.Rate, Lease: c.Lease, Attempts: c.Attempts},
+		Plan:     streams.Plan{Limit: c.Limit, Rate: c.Rate, Lease: c.Lease, Attempts: c.Attempts, Validity: c.Validity},
 		Login:    c.Login,
 		Password: password,
+		Region:   c.Region,
 	})
 	if err != nil {
 		return err
@@ -135,6 +138,8 @@ type accountSet struct {
 	Attempts     *int           `help:"How often a message is handed out before it fails."`
 	AfterLapse   *string        `placeholder:"retry|hold|fail|default" help:"What becomes of a message whose lease ran out; default leaves it to the dialect."`
 	Subscription *string        `placeholder:"active|none|DATE" help:"Whether the account may enqueue, or until the end of which day (UTC)."`
+	Validity     *time.Duration `help:"How long a message may wait to be sent, up to 168h; 0 for the default, 72h."`
+	Region       *string        `placeholder:"DE|none" help:"Country of numbers that name none."`
 	Login        *string        `help:"New login; needs --password."`
 	Password     *string        `help:"New password, - to read it from standard input."`
 }
@@ -164,7 +169,10 @@ func (c *accountSet) Run(ctx context.Context, t *Terminal) error {
 }
 
 func (c *accountSet) change(in io.Reader) (accounts.Change, error) {
-	change := accounts.Change{Limit: c.Limit, Rate: c.Rate, Lease: c.Lease, Attempts: c.Attempts, Login: c.Login}
+	change := accounts.Change{Limit: c.Limit, Rate: c.Rate, Lease: c.Lease, Attempts: c.Attempts, Validity: c.Validity, Region: c.Region, Login: c.Login}
+	if c.Region != nil && *c.Region == "none" {
+		change.Region = new("")
+	}
 	if c.AfterLapse != nil {
 		policy := streams.LapsePolicy(*c.AfterLapse)
 		if policy == "default" {

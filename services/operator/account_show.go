@@ -24,6 +24,8 @@ type accountView struct {
 	Lease        string            `json:"lease"`
 	Attempts     int               `json:"attempts"`
 	AfterLapse   string            `json:"after_lapse"`
+	Validity     string            `json:"validity"`
+	Region       string            `json:"region,omitempty"`
 	Login        string            `json:"login,omitempty"`
 	Tokens       []tokenView       `json:"tokens"`
 }
@@ -39,7 +41,8 @@ func viewAccount(a streams.Account) accountView {
 		Subscription: accounts.FormatSubscription(a.Subscription),
 		Limit:        a.Plan.Limit, Rate: a.Plan.Rate, Lease: a.Plan.Lease.String(), Attempts: a.Plan.Attempts,
 		AfterLapse: cmp.Or(string(a.Plan.AfterLapse), "default"),
-		Login:      a.Login, Tokens: []tokenView{},
+		Validity:   cmp.Or(a.Plan.Validity, streams.DefaultValidity).String(), Region: a.Region,
+		Login: a.Login, Tokens: []tokenView{},
 	}
 	for _, t := range a.Tokens {
 		v.Tokens = append(v.Tokens, tokenView{Created: t.Created, Expires: t.Expires})
@@ -150,6 +153,8 @@ func (d accountDetail) print(out io.Writer) error {
 	p.row("lease", d.Lease)
 	p.row("attempts", d.Attempts)
 	p.row("after lapse", d.AfterLapse)
+	p.row("validity", d.Validity)
+	p.row("region", cmp.Or(d.Region, "none"))
 	if d.Login != "" {
 		p.row("login", d.Login)
 	}
@@ -159,18 +164,14 @@ func (d accountDetail) print(out io.Writer) error {
 	p.gap()
 	p.row("TOKEN CREATED", "EXPIRES")
 	for _, t := range d.Tokens {
-		expires := "never"
-		if !t.Expires.IsZero() {
-			expires = formatTime(t.Expires)
-		}
-		p.row(formatTime(t.Created), expires)
+		p.row(formatTime(t.Created), orNever(t.Expires))
 	}
 	if len(d.Devices) > 0 {
 		p.gap()
 		p.row("DEVICE", "LAST SEEN")
 	}
 	for _, device := range d.Devices {
-		p.row(device.Name, formatTime(device.LastSeen))
+		p.row(device.Name, orNever(device.LastSeen))
 	}
 	return p.print(out)
 }

@@ -105,19 +105,29 @@ func parseMessage(text string) (streams.MessageID, error) {
 	return id, nil
 }
 
-// findMessage asks the dispatchers of every shard for a message, whosever it
-// is.
+// findMessage finds a message, whosever it is.
 func findMessage(ctx context.Context, b *bus.Bus, shards streams.Shards, id streams.MessageID) (request.Shown, error) {
+	shown, err := lookMessage(ctx, b, shards, id)
+	if err == nil && shown.Message == nil {
+		err = unknownMessage(id.String())
+	}
+	return shown, err
+}
+
+// lookMessage asks the dispatchers of every shard for a message. The answer is
+// empty where it is unknown.
+func lookMessage(ctx context.Context, b *bus.Bus, shards streams.Shards, id streams.MessageID) (request.Shown, error) {
 	for _, shard := range shards.All() {
 		shown, err := call[request.Shown](ctx, b, request.DispatcherShow(shard), request.Show{ID: id})
-		if err != nil {
-			return request.Shown{}, err
-		}
-		if shown.Message != nil {
-			return shown, nil
+		if err != nil || shown.Message != nil {
+			return shown, err
 		}
 	}
-	return request.Shown{}, fmt.Errorf("message %v is not known: messages are forgotten after 30 days; see `trunkline message list`", id)
+	return request.Shown{}, nil
+}
+
+func unknownMessage(ref string) error {
+	return fmt.Errorf("message %s is not known: messages are forgotten after 30 days; see `trunkline message list`", ref)
 }
 
 type messageRequeue struct {

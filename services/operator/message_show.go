@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -11,25 +12,35 @@ import (
 type messageShow struct {
 	server
 	asJSON
-	ID string `arg:"" help:"Id of the message."`
+	ID      string `arg:"" help:"Id of the message, or the one that its sender gave or was given."`
+	Account string `placeholder:"NAME" help:"Name of the account; then its senders' ids go before the others."`
 }
 
 func (messageShow) Help() string {
-	return "Example:\n\n    trunkline message show 01979f3a2b400000"
+	return `It takes the ids of every dialect: the message's own, a sender's id of its messages, and the number that an SMS Nodes
+sender was given.
+
+Example:
+
+    trunkline message show 01979f3a2b400000`
 }
 
 // messageView is a message as it is printed.
 type messageView struct {
 	request.Message
 	AccountName string           `json:"account_name"`
+	Members     []memberView     `json:"members,omitempty"` // of its group, if there are others
 	Timeline    []request.Moment `json:"timeline"`
 }
 
+// memberView is a message of the same group.
+type memberView struct {
+	ID     streams.MessageID `json:"id"`
+	State  streams.State     `json:"state"`
+	Reason string            `json:"reason,omitempty"`
+}
+
 func (c *messageShow) Run(ctx context.Context, t *Terminal) error {
-	id, err := parseMessage(c.ID)
-	if err != nil {
-		return err
-	}
 	book, b, closeConn, err := c.book(ctx)
 	if err != nil {
 		return err
@@ -39,13 +50,19 @@ func (c *messageShow) Run(ctx context.Context, t *Terminal) error {
 	if err != nil {
 		return err
 	}
-	shown, err := findMessage(ctx, b, shards, id)
+	f := finder{bus: b, book: book, shards: shards}
+	shown, err := f.find(ctx, c.Account, c.ID)
 	if err != nil {
 		return err
 	}
 	view := messageView{Message: *shown.Message, Timeline: shown.Timeline}
 	if view.AccountName, err = book.NameOf(ctx, view.Account); err != nil {
 		return err
+	}
+	if view.Group != 0 {
+		if view.Members, err = f.members(ctx, view.Message); err != nil {
+			return err
+		}
 	}
 	if c.JSON {
 		return t.printJSON(view)
@@ -57,6 +74,12 @@ func (v messageView) print(out io.Writer) error {
 	var p page
 	p.row("id", v.ID)
 	p.row("account", v.AccountName)
+	if v.Name != "" {
+		p.row("sender's id", v.Name)
+	}
+	if v.Group != 0 {
+		p.row("group", v.Group)
+	}
 	p.row("lane", v.Lane)
 	p.row("state", v.State)
 	if v.Reason != "" {
@@ -70,13 +93,27 @@ func (v messageView) print(out io.Writer) error {
 	if v.Device != "" {
 		p.row("device", v.Device)
 	}
-	if !v.Until.IsZero() {
-		p.row("leased until", formatTime(v.Until))
-	}
+	p.time("leased until", v.Until)
+	p.time("due", v.Due)
+	p.time("valid until", v.Valid)
 	p.gap()
 	p.row("TIME", "WHAT", "EVENT", "STREAM", "SEQ")
 	for _, m := range v.Timeline {
 		p.row(formatTime(m.At), m.What, m.Kind, m.Stream, m.Seq)
 	}
+	if len(v.Members) > 0 {
+		p.gap()
+		p.row("MESSAGE OF THE GROUP", "STATE", "REASON")
+	}
+	for _, m := range v.Members {
+		p.row(m.ID, m.State, m.Reason)
+	}
 	return p.print(out)
+}
+
+// time is a row, unless there is no such time.
+func (p *page) time(name string, t time.Time) {
+	if !t.IsZero() {
+		p.row(name, formatTime(t))
+	}
 }

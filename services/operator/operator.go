@@ -19,6 +19,7 @@ import (
 // Commands are the operator's commands, for the root of a command line.
 type Commands struct {
 	Account    Account    `cmd:"" help:"Tenants: their tokens, plans and subscriptions."`
+	Device     Device     `cmd:"" help:"Phones: their own logins."`
 	Message    Message    `cmd:"" help:"Messages: where they stand, offer them again, take them back."`
 	Release    Release    `cmd:"" help:"Releases of the gateway app: publish, activate, withdraw them."`
 	Projection Projection `cmd:"" help:"Projections: verify, rebuild or dump them."`

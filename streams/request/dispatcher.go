@@ -187,6 +187,7 @@ type Group struct {
 // read any more.
 type Member struct {
 	ID     streams.MessageID `json:"id"`
+	Seq    uint64            `json:"seq"` // of its event
 	State  streams.State     `json:"state"`
 	Reason string            `json:"reason,omitempty"`
 	Steps  []Step            `json:"steps,omitempty"`

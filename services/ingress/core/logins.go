@@ -27,6 +27,8 @@ const (
 	maxVerified = 10_000
 	// failuresAMinute is how many wrong passwords a login may have, at once and a minute.
 	failuresAMinute = 10
+	// maxLogin is the most bytes of a login.
+	maxLogin = 4 * 64
 	// maxChecks bounds the passwords that wait to be checked.
 	maxChecks = 64
 )
@@ -84,6 +86,9 @@ func (p *passwords) check(ctx context.Context, name string, password secret.Stri
 	known := hash != ""
 	if !known {
 		hash = nobody()
+	}
+	if len(name) > maxLogin {
+		return errLogin // nobody has it, and it is not to be kept
 	}
 	key := p.keyOf(name, password)
 	if right, ok := p.remembered(key, hash); ok {

@@ -91,11 +91,11 @@ func TestCore_Sequence(t *testing.T) {
 	if _, err := c.Sequence(t.Context(), caller, 7); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("without a dispatcher: got %v, want Unavailable", err)
 	}
-	serve(t, c.bus, request.DispatcherShow(0), func(_ context.Context, q request.Show) (request.Shown, error) {
-		if q.Account != account.ID || q.ID != 7 {
-			return request.Shown{}, nil
+	serve(t, c.bus, request.DispatcherFind(0), func(_ context.Context, q request.Find) (request.Found, error) {
+		if q.Account != account.ID || q.Ref != streams.MessageID(7).String() {
+			return request.Found{}, nil
 		}
-		return request.Shown{Timeline: []request.Moment{{Stream: streams.StatusStream(0), Seq: 3}, {Stream: streams.EnqueueStream(0), Seq: 5}}}, nil
+		return request.Found{Group: &request.Group{ID: 6, Messages: []request.Member{{ID: 6, Seq: 4}, {ID: 7, Seq: 5}}}}, nil
 	})
 	if got, err := c.Sequence(t.Context(), caller, 7); got != 5 || err != nil {
 		t.Errorf("got %d, %v, want 5", got, err)

@@ -271,16 +271,21 @@ func (c *Core) renewSession(ctx context.Context, s Session, token secret.String)
 	if err != nil {
 		return Tokens{}, err
 	}
-	if !slices.Equal(said.Scopes, []string{renewScope}) || one.account.ID != s.Account.ID {
+	if len(said.Original) == 0 || one.account.ID != s.Account.ID {
 		return Tokens{}, errSession
 	}
-	switch first, err := c.markSession(ctx, streams.RenewedKey(one.account.ID, said.ID)); {
-	case err != nil:
+	tokens, err := c.beginSession(ctx, s.Caller, 0, said.Original)
+	if err != nil {
 		return Tokens{}, err
-	case !first:
-		return Tokens{}, errSession
 	}
-	return c.beginSession(ctx, s.Caller, 0, said.Original)
+	first, err := c.markSession(ctx, streams.RenewedKey(one.account.ID, said.ID))
+	if err == nil && !first {
+		err = errSession
+	}
+	if err != nil {
+		return Tokens{}, err
+	}
+	return tokens, nil
 }
 
 // EndSession ends a session of the caller's account: its tokens are refused from then on, by other ingresses a moment

@@ -2,13 +2,13 @@ package releaseapi
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -89,7 +89,7 @@ type Links struct {
 	// https://sms.example.org; empty: the one that the request was made to.
 	Public string
 	// Proxies may say which that was.
-	Proxies []netip.Prefix
+	Proxies httpx.Proxies
 }
 
 var hostForm = regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
@@ -100,41 +100,11 @@ func (l Links) base(r *http.Request) string {
 	if l.Public != "" {
 		return strings.TrimSuffix(l.Public, "/")
 	}
-	scheme, host := "http", r.Host
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	if l.trusts(r.RemoteAddr) {
-		// Of several proxies the first one has written what the client sees.
-		if first := firstOf(r.Header.Get("X-Forwarded-Proto")); first == "http" || first == "https" {
-			scheme = first
-		}
-		if first := firstOf(r.Header.Get("X-Forwarded-Host")); first != "" {
-			host = first
-		}
-	}
+	host := l.Proxies.Host(r)
 	if !hostForm.MatchString(host) {
 		return ""
 	}
-	return (&url.URL{Scheme: scheme, Host: host}).String()
-}
-
-func firstOf(list string) string {
-	first, _, _ := strings.Cut(list, ",")
-	return strings.TrimSpace(first)
-}
-
-func (l Links) trusts(remote string) bool {
-	from, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return false
-	}
-	for _, proxies := range l.Proxies {
-		if proxies.Contains(from.Addr().Unmap()) {
-			return true
-		}
-	}
-	return false
+	return (&url.URL{Scheme: l.Proxies.Scheme(r), Host: host}).String()
 }
 
 // refusal is what a fault becomes.

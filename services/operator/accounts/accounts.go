@@ -48,6 +48,7 @@ type Spec struct {
 	Plan     streams.Plan
 	Login    string        // empty: the account has only tokens
 	Password secret.String // of the login
+	Region   string        // of numbers without a country, as in DE; empty: none
 }
 
 // DefaultPlan is the plan of an account that nobody gave another.
@@ -71,6 +72,10 @@ func (a *Accounts) Create(ctx context.Context, spec Spec) (Created, error) {
 	if err := validPlan(spec.Plan); err != nil {
 		return Created{}, err
 	}
+	region, err := parseRegion(spec.Region)
+	if err != nil {
+		return Created{}, err
+	}
 	token := newToken()
 	now := a.now().UTC()
 	account := streams.Account{
@@ -79,6 +84,7 @@ func (a *Accounts) Create(ctx context.Context, spec Spec) (Created, error) {
 		Created: now,
 		Plan:    spec.Plan,
 		Tokens:  []streams.Token{{Hash: streams.HashToken(token.Reveal()), Created: now}},
+		Region:  region,
 	}
 	if spec.Login != "" || spec.Password != "" {
 		hash, err := hashLogin(spec.Login, spec.Password)
@@ -216,6 +222,7 @@ const (
 	minLease    = time.Second
 	maxLease    = 24 * time.Hour
 	maxAttempts = 100
+	minValidity = time.Second
 )
 
 func validPlan(p streams.Plan) error {
@@ -228,6 +235,8 @@ func validPlan(p streams.Plan) error {
 		return fmt.Errorf("lease: want %v to %v, as in 10m", minLease, maxLease)
 	case p.Attempts < 1 || p.Attempts > maxAttempts:
 		return fmt.Errorf("attempts: want 1 to %d", maxAttempts)
+	case p.Validity != 0 && p.Validity < minValidity || p.Validity > streams.MaxValidity:
+		return fmt.Errorf("validity: want %v to %v, as in 72h, or 0 for the default", minValidity, streams.MaxValidity)
 	}
 	switch p.AfterLapse {
 	case "", streams.Retry, streams.Hold, streams.Fail:

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/secret"
@@ -15,6 +16,8 @@ type Change struct {
 	Lease        *time.Duration
 	Attempts     *int
 	AfterLapse   *streams.LapsePolicy
+	Validity     *time.Duration // 0: the default
+	Region       *string        // empty: none
 	Subscription *streams.Subscription
 	Login        *string // needs a password, unless the account goes by it already
 	Password     *secret.String
@@ -27,6 +30,12 @@ func (a *Accounts) Set(ctx context.Context, name string, c Change) (uint64, erro
 	before, err := a.Find(ctx, name)
 	if err != nil {
 		return 0, err
+	}
+	var region string
+	if c.Region != nil {
+		if region, err = parseRegion(*c.Region); err != nil {
+			return 0, err
+		}
 	}
 	login, hash := before.Login, ""
 	if c.Login != nil {
@@ -47,10 +56,16 @@ func (a *Accounts) Set(ctx context.Context, name string, c Change) (uint64, erro
 	replaced := ""
 	revision, err := a.change(ctx, name, func(account *streams.Account) error {
 		c.plan(&account.Plan)
+		if c.Region != nil {
+			account.Region = region
+		}
 		if c.Subscription != nil {
 			account.Subscription = *c.Subscription
 		}
 		if hash != "" {
+			if hasDevice(*account, login) {
+				return fmt.Errorf("login %q %w: a phone of the account goes by it", login, ErrTaken)
+			}
 			replaced = account.Login
 			account.Login, account.Password = login, hash
 		}
@@ -69,6 +84,7 @@ func (c Change) plan(p *streams.Plan) {
 	set(&p.Lease, c.Lease)
 	set(&p.Attempts, c.Attempts)
 	set(&p.AfterLapse, c.AfterLapse)
+	set(&p.Validity, c.Validity)
 }
 
 func set[T any](field, value *T) {

@@ -94,7 +94,7 @@ func (a *Accounts) dropLogin(ctx context.Context, login string, id streams.Accou
 	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
 		return err
 	}
-	if string(entry.Value()) != id.String() || account.Login == login {
+	if string(entry.Value()) != id.String() || account.Login == login || hasDevice(account, login) {
 		return nil
 	}
 	if err := a.kv.Delete(ctx, streams.LoginKey(login), jetstream.LastRevision(entry.Revision())); err != nil && !isConflict(err) {

@@ -1,0 +1,166 @@
+// Package nodes is the SMS Nodes dialect: POST send-sms with a phone's login in the body, and GET health.
+package nodes
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+const (
+	// lookFor is how long an answer waits for phones to take its messages.
+	lookFor   = 300 * time.Millisecond
+	lookEvery = 20 * time.Millisecond
+)
+
+// Core is what the dialect needs of the core.
+type Core interface {
+	AdmitLogin(ctx context.Context, name string, password secret.String) (core.Caller, core.Rate, error)
+	Enqueue(ctx context.Context, cmd core.Enqueue) (core.Accepted, error)
+	Sequence(ctx context.Context, caller core.Caller, id streams.MessageID) (uint64, error)
+	Group(ctx context.Context, caller core.Caller, ref string) (core.Group, error)
+	DeviceOnline(ctx context.Context, caller core.Caller) bool
+	Online() int
+}
+
+// Options say what the dialect shares with others, and what is true of the server.
+type Options struct {
+	Logins  *httpx.Gate // what bodies come in by, whose senders are not known yet
+	Senders *httpx.Gate // what senders of all dialects pass
+
+	Secure     func(*http.Request) bool       // whether a request came over TLS
+	Encryption string                         // of what is stored, in words
+	Ready      func(ctx context.Context) bool // whether senders and phones can be served
+	Now        func() time.Time
+}
+
+// Mount adds the dialect's routes.
+func Mount(r gin.IRouter, c Core, o Options) {
+	d := dialect{c, o}
+	r.POST("/api/send-sms", d.answered(d.send))
+	r.GET("/api/health", d.health)
+}
+
+type dialect struct {
+	core Core
+	Options
+}
+
+// answered calls h, and answers what is refused.
+func (d dialect) answered(h func(*gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := h(c); err != nil {
+			refuse(c, err)
+		}
+	}
+}
+
+func (d dialect) send(c *gin.Context) error {
+	in, caller, err := d.admit(c)
+	if err != nil {
+		return err
+	}
+	if err := caller.MayEnqueue(); err != nil {
+		return err
+	}
+	drafts, err := in.drafts(caller.Device)
+	if err != nil {
+		return err
+	}
+	// The body is read already: this is for its place among those of the account.
+	_, leave, err := d.Senders.Enter(c.Request, maxBody, caller.Account.Name)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx := c.Request.Context()
+	accepted, err := d.core.Enqueue(ctx, core.Enqueue{Caller: caller, Drafts: drafts, Group: len(drafts) > 1})
+	if err != nil {
+		return err
+	}
+	out := sentOut{Message: "SMS queued successfully"}
+	if accepted.First == 0 {
+		accepted.First, err = d.core.Sequence(ctx, caller, accepted.IDs[0])
+	}
+	if err == nil { // else it is stored all the same, and has the number 0
+		out.MessageID = numberOf(accepted.First, accepted.Shard)
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookFor)
+	defer cancel()
+	out.DeviceOnline = d.core.DeviceOnline(ctx, caller)
+	out.SentImmediately = out.DeviceOnline && d.taken(ctx, caller, accepted.IDs)
+	answer(c, http.StatusOK, out)
+	return nil
+}
+
+// admit reads a request, and tells whose it is. The request has its body again afterwards.
+func (d dialect) admit(c *gin.Context) (sendRequest, core.Caller, error) {
+	body, leave, err := d.Logins.Enter(c.Request, maxBody, c.RemoteIP())
+	if err != nil {
+		return sendRequest{}, core.Caller{}, err
+	}
+	defer leave()
+	c.Request.Body = io.NopCloser(bytes.NewReader(body))
+	in, err := parse(body)
+	if err != nil {
+		return in, core.Caller{}, err
+	}
+	caller, rate, err := d.core.AdmitLogin(c.Request.Context(), in.DeviceUsername, in.Password)
+	httpx.RateHeaders(c.Writer.Header(), rate.Limit, rate.Remaining, rate.Reset, 0)
+	return in, caller, err
+}
+
+// taken says whether phones have taken a request's messages, as soon as that is known.
+func (d dialect) taken(ctx context.Context, caller core.Caller, ids []streams.MessageID) bool {
+	for {
+		group, err := d.core.Group(ctx, caller, ids[0].String())
+		if err != nil {
+			return false
+		}
+		if !isWaiting(group) {
+			return isTaken(group, len(ids))
+		}
+		if clock.Sleep(ctx, lookEvery) != nil {
+			return false
+		}
+	}
+}
+
+func (d dialect) health(c *gin.Context) {
+	out := healthOut{
+		Status: "healthy", Timestamp: formatTime(d.Now()), SSL: d.Secure(c.Request), Encryption: d.Encryption,
+		ConnectedDevices: d.core.Online(),
+	}
+	status := http.StatusOK
+	if !d.Ready(c.Request.Context()) {
+		out.Status, status = "unhealthy", http.StatusServiceUnavailable
+	}
+	c.Header("Cache-Control", "no-store")
+	answer(c, status, out)
+}
+
+// refuse answers a fault, and leaves the reason of what is our own failure to the access log.
+func refuse(c *gin.Context, err error) {
+	f := fault.As(err)
+	status, body := refusal(f)
+	if status >= http.StatusInternalServerError {
+		_ = c.Error(err)
+	}
+	httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
+	answer(c, status, body)
+}
+
+func answer(c *gin.Context, status int, body any) {
+	c.Data(status, "application/json; charset=utf-8", httpx.JSON(body))
+}

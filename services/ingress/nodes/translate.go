@@ -1,0 +1,193 @@
+package nodes
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"regexp"
+	"time"
+	"unicode/utf8"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+const (
+	maxBody    = 64 << 10 // bytes
+	maxNumbers = 100      // of a request
+	maxText    = 1000     // characters
+
+	defaultPriority = 1
+	highPriority    = 4 // and above goes before the others
+	maxPriority     = 5
+
+	// timeForm is RFC 3339 in seconds, of a time in UTC.
+	timeForm = "2006-01-02T15:04:05Z"
+)
+
+// Faults of a request. No client sees their code.
+var (
+	errJSON       = invalid("The body is not valid JSON")
+	errShape      = invalid("The body must be a JSON object as documented")
+	errLogin      = invalid("Username and password are required")
+	errNumbers    = invalid("At least one phone number is required")
+	errMany       = invalid("At most 100 phone numbers are allowed in one request")
+	errNumber     = invalid("A phone number must have 6 to 20 digits, optionally after a +")
+	errTwice      = invalid("A phone number is given twice")
+	errMessage    = invalid("Message is required")
+	errTooLong    = invalid("Message is too long (max 1000 characters)")
+	errHalf       = invalid("The body is not valid Unicode")
+	errPriority   = invalid("Priority must be a number from 1 to 5")
+	errName       = invalid("deviceUsername must be a string")
+	errPassword   = invalid("password must be a string")
+	errNumberList = invalid("phoneNumbers must be an array of strings")
+	errText       = invalid("message must be a string")
+)
+
+func invalid(text string) *fault.Error { return fault.New(fault.Invalid, "invalid_request", text) }
+
+// wrongs says what is wrong where a field holds something else.
+var wrongs = map[string]*fault.Error{"phoneNumbers": errNumberList, "message": errText, "priority": errPriority}
+
+var phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
+
+// sendRequest is what a POST send-sms says, and what is wrong with it, which is told only to who may send.
+type sendRequest struct {
+	sendIn
+	wrong error
+}
+
+// parse reads a body as far as the login.
+func parse(body []byte) (r sendRequest, err error) {
+	r.wrong, err = decode(body, &r.sendIn)
+	if err == nil && (r.DeviceUsername == "" || r.Password == "") {
+		err = errLogin
+	}
+	return r, err
+}
+
+// decode reads a body, and says what is wrong with a field beside the login. The decoder's own words may quote the
+// body, so they are not passed on.
+func decode(body []byte, to *sendIn) (wrong, err error) {
+	if !utf8.Valid(body) {
+		return nil, errHalf
+	}
+	err = json.Unmarshal(body, to)
+	var other *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &other) && other.Field == "deviceUsername":
+		return nil, errName
+	case other != nil && other.Field == "password":
+		return nil, errPassword
+	case other != nil && wrongs[other.Field] != nil:
+		return wrongs[other.Field], nil
+	case other != nil:
+		return nil, errShape
+	case err != nil:
+		return nil, errJSON
+	case half.Match(pair.ReplaceAll(body, nil)):
+		return errHalf, nil
+	}
+	return nil, nil
+}
+
+// encoding/json puts U+FFFD for half a surrogate pair, which is no character: a text must not change on its way.
+var (
+	pair = regexp.MustCompile(`(?i)\\\\|\\ud[89ab]..\\ud[c-f]..`) // or a backslash of the text's own
+	half = regexp.MustCompile(`(?i)\\ud[89a-f]`)
+)
+
+// drafts gives the messages of a request to a device; zero: to any.
+func (r sendRequest) drafts(target streams.DeviceID) ([]core.Draft, error) {
+	text := r.Message.Reveal()
+	priority := defaultPriority
+	if r.Priority != nil {
+		priority = *r.Priority
+	}
+	switch {
+	case r.wrong != nil:
+		return nil, r.wrong
+	case len(r.PhoneNumbers) == 0:
+		return nil, errNumbers
+	case len(r.PhoneNumbers) > maxNumbers:
+		return nil, errMany
+	case text == "":
+		return nil, errMessage
+	case utf8.RuneCountInString(text) > maxText:
+		return nil, errTooLong
+	case priority < 1 || priority > maxPriority:
+		return nil, errPriority
+	}
+	lane := streams.Lane{Target: target, Priority: streams.Normal, Class: streams.Text}
+	if priority >= highPriority {
+		lane.Priority = streams.High
+	}
+	given := map[secret.String]bool{}
+	drafts := make([]core.Draft, len(r.PhoneNumbers))
+	for i, number := range r.PhoneNumbers {
+		switch {
+		case !phoneForm.MatchString(number.Reveal()):
+			return nil, errNumber
+		case given[number]:
+			return nil, errTwice
+		}
+		given[number] = true
+		drafts[i] = core.Draft{
+			Content: core.Content{Phone: event.Private(number.Reveal()), Text: event.Private(text)},
+			Lane:    lane,
+		}
+	}
+	return drafts, nil
+}
+
+// numberOf is the number that senders know a request's messages by: where the first one stands, and in which shard.
+func numberOf(first uint64, shard streams.Shard) uint64 {
+	return first*streams.MaxShards + uint64(shard)
+}
+
+// isWaiting says whether a phone has yet to take one of the messages.
+func isWaiting(g core.Group) bool {
+	for _, m := range g.Messages {
+		if m.State == streams.Scheduled || m.State == streams.Pending {
+			return true
+		}
+	}
+	return false
+}
+
+// isTaken says whether phones have taken all messages of a request.
+func isTaken(g core.Group, count int) bool {
+	for _, m := range g.Messages {
+		if m.State != streams.Leased && m.State != streams.Failed && !m.State.Success() {
+			return false
+		}
+	}
+	return len(g.Messages) == count
+}
+
+func formatTime(t time.Time) string { return t.UTC().Format(timeForm) }
+
+// refusal is what a fault becomes.
+func refusal(f *fault.Error) (status int, body faultOut) {
+	switch f.Kind {
+	case fault.Invalid:
+		return http.StatusBadRequest, faultOut{f.Text}
+	case fault.TooLarge:
+		return http.StatusRequestEntityTooLarge, faultOut{f.Text}
+	case fault.Unauthenticated:
+		return http.StatusUnauthorized, faultOut{"Invalid credentials"}
+	case fault.Forbidden:
+		return http.StatusForbidden, faultOut{f.Text}
+	case fault.LimitExceeded:
+		return http.StatusTooManyRequests, faultOut{"SMS limit exceeded for this month"}
+	case fault.RateLimited:
+		return http.StatusTooManyRequests, faultOut{f.Text}
+	case fault.Full, fault.Unavailable, fault.UnknownOutcome:
+		return http.StatusServiceUnavailable, faultOut{f.Text}
+	default:
+		return http.StatusInternalServerError, faultOut{"Database error"}
+	}
+}

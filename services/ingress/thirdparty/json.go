@@ -1,0 +1,107 @@
+package thirdparty
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+)
+
+const codeBody = "invalid_body"
+
+var (
+	errJSON    = fault.New(fault.Invalid, codeBody, "failed to parse body: it is not valid JSON")
+	errUnicode = fault.New(fault.Invalid, codeBody, "failed to parse body: it is not valid Unicode")
+	errObject  = fault.New(fault.Invalid, codeBody, "failed to parse body: it is not a JSON object")
+)
+
+// decode reads a body, which is an object. The decoder's own words may quote it, so they are not passed on.
+func decode(body []byte, to any) error {
+	if !utf8.Valid(body) {
+		return errUnicode
+	}
+	err := json.Unmarshal(body, to)
+	var other *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &other) && other.Field != "": // one of ours
+		return fault.New(fault.Invalid, codeBody, "failed to parse body: "+other.Field+" has the wrong type")
+	case err != nil && other == nil:
+		return errJSON
+	case bytes.TrimLeft(body, " \t\r\n")[0] != '{':
+		return errObject
+	case err != nil:
+		return errJSON
+	case hasHalf(body):
+		return errUnicode
+	}
+	return nil
+}
+
+// hasHalf says whether valid JSON names half a surrogate pair, which is no character: encoding/json would put U+FFFD
+// for it, and a text must not change on its way.
+func hasHalf(body []byte) bool {
+	if !bytes.Contains(body, []byte(`\ud`)) && !bytes.Contains(body, []byte(`\uD`)) {
+		return false
+	}
+	for len(body) > 0 {
+		at := bytes.IndexByte(body, '\\')
+		if at < 0 {
+			return false
+		}
+		body = body[at:]
+		one := escaped(body)
+		switch {
+		case one < 0: // another escape
+			body = body[2:]
+		case !utf16.IsSurrogate(one):
+			body = body[6:]
+		case utf16.DecodeRune(one, escaped(body[6:])) == utf8.RuneError:
+			return true
+		default:
+			body = body[12:]
+		}
+	}
+	return false
+}
+
+// escaped gives what a \u at the beginning of JSON names, else -1.
+func escaped(body []byte) rune {
+	if len(body) < 6 || body[0] != '\\' || body[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(body[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
+}
+
+// maxTexts is how many items of a list are read; one more says that there are too many. A body of 4 MiB has room for a
+// million.
+const maxTexts = 100
+
+// texts is an array of texts. Null in it stands for none.
+type texts []string
+
+func (t *texts) UnmarshalJSON(raw []byte) error {
+	*t = nil
+	switch raw[0] {
+	case 'n':
+		return nil
+	case '[':
+	default:
+		return &json.UnmarshalTypeError{}
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	_, err := d.Token() // the bracket
+	for err == nil && d.More() && len(*t) <= maxTexts {
+		var one string
+		err = d.Decode(&one)
+		*t = append(*t, one)
+	}
+	return err
+}
