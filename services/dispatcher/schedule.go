@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,12 +23,18 @@ type timed struct {
 	id      streams.MessageID
 }
 
-// atATime is how many messages a reaction takes up at a time.
-const atATime = event.MaxItems
+const (
+	// atATime is how many messages are read, stored or ended at a time.
+	atATime = event.MaxItems
+	// releasesAtATime is how many messages are released before they are folded.
+	releasesAtATime = 10 * atATime
+	// commitsAtATime is how many commits of releases wait while more are read.
+	commitsAtATime = 2
+)
 
-// upTo lists what stands in a bucket of times up to now, the earliest first,
-// and says when the next one comes.
-func (v view) upTo(bucket []byte, now, next time.Time) ([]timed, time.Time) {
+// upTo lists what stands in a bucket of times up to now, the earliest first, and
+// says when the next one comes.
+func (v view) upTo(bucket []byte, now, next time.Time, most int) ([]timed, time.Time) {
 	var all []timed
 	eachKey(v.bucket(bucket), nil, func(key, _ []byte) bool {
 		at := fromMillis(id(key, 0))
@@ -36,7 +43,7 @@ func (v view) upTo(bucket []byte, now, next time.Time) ([]timed, time.Time) {
 			return false
 		}
 		all = append(all, timed{at, streams.AccountID(id(key, 1)), streams.MessageID(id(key, 2))})
-		return len(all) < atATime
+		return len(all) < most
 	})
 	return all, next
 }
@@ -47,7 +54,7 @@ func (s *shard) expire(ctx context.Context) (time.Time, error) {
 		var over []timed
 		next := s.now().Add(lookAtLeast)
 		err := s.view(func(v view) error {
-			over, next = v.upTo(validBucket, s.now(), next)
+			over, next = v.upTo(validBucket, s.now(), next, atATime)
 			return nil
 		})
 		if err != nil || len(over) == 0 {
@@ -100,51 +107,86 @@ func (s *shard) endValidity(ctx context.Context, a streams.AccountID, ids []stre
 // says nothing new.
 func (s *shard) release(ctx context.Context) (time.Time, error) {
 	for {
-		var due []candidate
-		var accounts []streams.AccountID
+		var all []due
 		next := s.now().Add(lookAtLeast)
-		err := s.view(func(v view) error {
-			var all []timed
-			all, next = v.upTo(scheduledBucket, s.now(), next)
-			for _, one := range all {
-				r, _, err := v.record(one.account, one.id)
-				if err != nil {
-					return err
-				}
-				if r.expired(s.now()) {
-					next = earlier(next, s.now().Add(retryAfter)) // its validity is ended first
-					continue
-				}
-				due = append(due, candidate{id: one.id, seq: r.seq})
-				accounts = append(accounts, one.account)
-			}
-			return nil
+		err := s.view(func(v view) (err error) {
+			all, next, err = v.due(s.now(), next)
+			return err
 		})
-		if err != nil || len(due) == 0 {
+		if err != nil || len(all) == 0 {
 			return next, err
 		}
-		if err := s.read(ctx, due); err != nil {
-			return next, fmt.Errorf("read scheduled messages: %w", err)
+		enqueued, err := s.enqueueDue(ctx, all)
+		if err != nil {
+			return next, fmt.Errorf("release scheduled messages: %w", err)
 		}
-		var msgs []*nats.Msg
-		for i, c := range due {
-			if c.body == nil {
-				continue // said already
-			}
-			m, err := released(s.number, accounts[i], c)
-			if err != nil {
-				return next, err
-			}
-			msgs = append(msgs, m)
-		}
-		if len(msgs) == 0 {
+		if enqueued == 0 {
 			// What cannot be read stays scheduled until its validity ends.
 			return earlier(next, s.now().Add(retryUnreadable)), nil
 		}
-		if err := s.enqueueReleased(ctx, msgs); err != nil {
-			return next, fmt.Errorf("release scheduled messages: %w", err)
+		last, err := s.deps.Bus.LastForSubjects(ctx, s.enqueue, streams.EnqueuedSubjects(s.number))
+		if err == nil {
+			err = s.file.Wait(ctx, s.enqueue, last)
+		}
+		if err != nil {
+			return next, fmt.Errorf("fold released messages: %w", err)
 		}
 	}
+}
+
+// due is a scheduled message whose time has come.
+type due struct {
+	account streams.AccountID
+	candidate
+}
+
+// due lists them, the earliest first, and says when the next one comes.
+func (v view) due(now, next time.Time) ([]due, time.Time, error) {
+	listed, next := v.upTo(scheduledBucket, now, next, releasesAtATime)
+	var all []due
+	for _, one := range listed {
+		r, _, err := v.record(one.account, one.id)
+		if err != nil {
+			return nil, next, err
+		}
+		if r.expired(now) {
+			next = earlier(next, now.Add(retryAfter)) // its validity is ended first
+			continue
+		}
+		all = append(all, due{one.account, candidate{id: one.id, seq: r.seq}})
+	}
+	return all, next, nil
+}
+
+// enqueueDue stores the releases of messages, and says of how many. While some
+// are stored the next ones are read.
+func (s *shard) enqueueDue(ctx context.Context, all []due) (enqueued int, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(commitsAtATime)
+	for part := range slices.Chunk(all, atATime) {
+		wanted := make([]candidate, len(part))
+		for i, one := range part {
+			wanted[i] = one.candidate
+		}
+		if err := s.read(ctx, wanted); err != nil {
+			return 0, errors.Join(err, group.Wait())
+		}
+		var msgs []*nats.Msg
+		for i, c := range wanted {
+			if c.body == nil {
+				continue // said already
+			}
+			m, err := released(s.number, part[i].account, c)
+			if err != nil {
+				return 0, errors.Join(err, group.Wait())
+			}
+			msgs = append(msgs, m)
+		}
+		if enqueued += len(msgs); len(msgs) > 0 {
+			group.Go(func() error { return s.enqueueReleased(ctx, msgs) })
+		}
+	}
+	return enqueued, group.Wait()
 }
 
 // retryUnreadable is when scheduled messages are read again that could not be.
@@ -165,26 +207,12 @@ func released(shard streams.Shard, a streams.AccountID, c candidate) (*nats.Msg,
 	return m, nil
 }
 
-// enqueueReleased stores releases, and returns once they are folded. Where
-// another dispatcher was quicker with some, the others are stored one by one.
+// enqueueReleased stores releases. Where another dispatcher was quicker with
+// some, the others are stored one by one.
 func (s *shard) enqueueReleased(ctx context.Context, msgs []*nats.Msg) error {
-	stored, err := s.releases.Commit(ctx, msgs)
-	last := stored.First + uint64(len(msgs)) - 1
-	if errors.Is(err, bus.ErrDuplicate) {
-		if err = s.enqueueEach(ctx, msgs); err == nil {
-			return s.foldAccepted(ctx)
-		}
-	}
-	if err != nil {
+	if _, err := s.releases.Commit(ctx, msgs); !errors.Is(err, bus.ErrDuplicate) {
 		return err
 	}
-	if stored.First == 0 {
-		return s.foldAccepted(ctx)
-	}
-	return s.file.Wait(ctx, s.enqueue, last)
-}
-
-func (s *shard) enqueueEach(ctx context.Context, msgs []*nats.Msg) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, m := range msgs {
 		group.Go(func() error {
