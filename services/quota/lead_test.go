@@ -151,7 +151,7 @@ func TestSilentIngress(t *testing.T) {
 		if _, err := s.reserve(alice, 60, 100); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(renewEvery)
+		time.Sleep(renewEvery + 100*time.Millisecond) // and not while they are renewed
 		s.kill()
 		a.stop()
 		began := time.Now()

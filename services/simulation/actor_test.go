@@ -101,6 +101,54 @@ func (a *actor) post(body string, texts []string, header map[string]string) bool
 	return o != unknown
 }
 
+// plan posts messages with another dialect, each to be sent at a time and valid for one, as a sender that is somebody
+// else for each: what is due earlier goes first.
+func (a *actor) plan() {
+	for n := 0; a.pause(30 * time.Second); n++ {
+		text := fmt.Sprintf("secret-text-%s-%d", a.name, n)
+		body := map[string]any{"phoneNumbers": []string{"+40712345678"}, "textMessage": map[string]string{"text": text}}
+		var due, until time.Time
+		if a.rng.IntN(3) > 0 {
+			due = a.now().Add(time.Duration(1+a.rng.IntN(300)) * time.Second).Truncate(time.Second)
+			body["scheduleAt"] = due.Format(time.RFC3339)
+		}
+		if a.rng.IntN(2) == 0 {
+			until = a.now().Add(time.Duration(301+a.rng.IntN(600)) * time.Second).Truncate(time.Second)
+			body["validUntil"] = until.Format(time.RFC3339)
+		}
+		name := ""
+		if a.rng.IntN(2) == 0 {
+			name = fmt.Sprint(a.name, "-", n)
+			body["id"] = name
+		}
+		data, _ := json.Marshal(body)
+		a.model.posted(a.own.name, text, []string{text}, []int{1}, a.now())
+		a.model.scheduled(text, name, due, until)
+		began := a.now()
+		status, answer := a.do("POST", "/3rdparty/v1/messages", string(data), map[string]string{"Authorization": a.own.login}, 40*time.Second)
+		var got struct{ Message string }
+		_ = json.Unmarshal([]byte(answer), &got)
+		o, hashes := refused, []string(nil)
+		switch {
+		case status == 202:
+			o, hashes = accepted, []string{hashIn(answer)}
+		case status == 0 || status == 500 || got.Message == "It is not known whether this was stored":
+			o = unknown
+		}
+		a.model.answered(a.own.name, a.own.limit, []string{text}, hashes, o, began, a.now())
+	}
+}
+
+// hashIn gives the id of the message in the answer of a post. Where the sender named the group it is not told.
+func hashIn(answer string) string {
+	var got struct{ ID string }
+	_ = json.Unmarshal([]byte(answer), &got)
+	if _, err := streams.ParseMessageID(got.ID); err != nil {
+		return ""
+	}
+	return got.ID
+}
+
 // character is how a phone behaves.
 type character struct {
 	named       bool

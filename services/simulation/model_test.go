@@ -41,6 +41,9 @@ type sms struct {
 	told            bool   // the sender was told that it is accepted
 	refused         bool   // the sender was told that nothing was stored
 	since           time.Time
+	name            string    // the sender's id of it, in a dialect that does not tell the hash then
+	due             time.Time // not to be handed out before; zero: at once
+	until           time.Time // nor from then on, unless an operator gives it more time; zero: not within a run
 
 	holder   string // the phone that has it, as far as is known
 	page     *pageOf
@@ -49,6 +52,7 @@ type sms struct {
 	ended    string
 	endedAt  time.Time
 	reopened bool // an operator may have offered it again
+	longer   bool // an operator may have given it more time
 	touched  bool // a phone or an operator may have ended it: another report need not renew
 }
 
@@ -88,6 +92,13 @@ func (m *model) posted(account, sender string, texts []string, numbers []int, no
 	for i, text := range texts {
 		m.sms[text] = &sms{account: account, sender: sender, number: numbers[i], since: now}
 	}
+}
+
+// scheduled says when a text that was posted is due, until when it is valid, and how its sender calls it.
+func (m *model) scheduled(text, name string, due, until time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sms[text].name, m.sms[text].due, m.sms[text].until = name, due, until
 }
 
 // outcome of a post.
@@ -177,6 +188,12 @@ func (m *model) handedOut(p *pageOf, account string, texts, hashes []string, now
 			m.breach("%s has hash %s, and was handed out as %s", text, s.hash, hashes[i])
 		}
 		seen[text] = true
+		if now.Before(s.due) {
+			m.breach("%s is due at %s, and was handed out to %s at %s", text, stamp(s.due), p.phone, stamp(now))
+		}
+		if !s.until.IsZero() && !s.longer && p.asked.After(s.until) {
+			m.breach("%s was valid until %s, and was handed out to %s, who asked at %s", text, stamp(s.until), p.phone, stamp(p.asked))
+		}
 		if s.ended != "" && !s.reopened && p.asked.After(s.endedAt) {
 			m.breach("%s ended as %s at %s, and was handed out to %s at %s", text, s.ended, stamp(s.endedAt), p.phone, stamp(now))
 		}
@@ -252,7 +269,7 @@ func (m *model) deciding(hashes []string, requeue bool) {
 	m.byHash(hashes, func(s *sms) {
 		s.touched = true
 		if requeue && s.ended != "delivered" {
-			s.reopened = true
+			s.reopened, s.longer = true, true
 		}
 	})
 }

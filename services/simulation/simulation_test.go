@@ -85,6 +85,8 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 			a := &actor{world: w, rng: rand.New(rand.NewPCG(seed, uint64(100+10*i+j))), name: fmt.Sprintf("s%d%d", i, j), own: own, over: sending}
 			senders.Go(a.send)
 		}
+		planner := &actor{world: w, rng: rand.New(rand.NewPCG(seed, uint64(300+10*i))), name: fmt.Sprintf("t%d", i), own: own, over: sending}
+		senders.Go(planner.plan)
 		for j := range 1 + rng.IntN(3) {
 			a := &actor{world: w, rng: rand.New(rand.NewPCG(seed, uint64(500+10*i+j))), name: fmt.Sprintf("p%d%d", i, j), own: own, over: carrying}
 			c := drawCharacter(a.rng)
@@ -146,7 +148,7 @@ func (w *world) drain() {
 // unfinished says whether there are messages that a phone is still to end.
 func (w *world) unfinished() bool {
 	for _, own := range w.tenants {
-		open := []streams.State{streams.Pending}
+		open := []streams.State{streams.Scheduled, streams.Pending}
 		if own.policy != streams.Hold { // what a phone holds for ever is its own
 			open = append(open, streams.Leased)
 		}
@@ -157,6 +159,20 @@ func (w *world) unfinished() bool {
 		}
 	}
 	return false
+}
+
+// hashOf looks up a message by how its sender calls it.
+func (w *world) hashOf(s *sms) string {
+	for _, own := range w.tenants {
+		if own.name != s.account {
+			continue
+		}
+		found, ok := operate[request.Found](w, request.DispatcherFind(streams.Shards(w.shards).Of(own.id)), request.Find{Account: own.id, Ref: s.name})
+		if ok && found.Group != nil {
+			return found.Group.ID.String()
+		}
+	}
+	return ""
 }
 
 // reckon compares what the product knows in the end with what the others know.
@@ -192,6 +208,9 @@ func (w *world) reckon() {
 		}
 	}
 	for text, s := range w.model.sms {
+		if s.told && s.hash == "" {
+			s.hash = w.hashOf(s)
+		}
 		state, known := states[s.hash]
 		switch {
 		case s.told && !known:
@@ -199,6 +218,8 @@ func (w *world) reckon() {
 		case !known:
 		case s.ended == "delivered" && state != streams.Delivered:
 			w.model.breach("%s was reported as delivered, and is %s", text, state)
+		case state == streams.Expired && s.until.IsZero():
+			w.model.breach("%s has expired, and was valid for days", text)
 		case !state.Terminal() && (state != streams.Leased || s.page == nil || s.page.policy != "hold"):
 			// What a phone holds for ever is its own.
 			w.model.breach("%s is still %s in the end", text, state)

@@ -2,6 +2,8 @@ package simulation
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
@@ -33,6 +36,7 @@ const (
 
 // tenant is an account and what the simulation knows of it.
 type tenant struct {
+	login  string // the header
 	name   string
 	id     streams.AccountID
 	token  string
@@ -179,10 +183,21 @@ func (w *world) tenant(name string, plan streams.Plan) *tenant {
 	must(w.t, err)
 	made, err := book.Create(context.Background(), accounts.Spec{Name: name, Plan: plan})
 	must(w.t, err)
-	_, err = book.AwaitSeen(context.Background(), made.Revision)
+	// A hash that is cheap to check: every crash makes the ingress check it again.
+	hash, err := bcrypt.GenerateFromPassword([]byte(name), bcrypt.MinCost)
+	must(w.t, err)
+	made.Account.Login, made.Account.Password = name, string(hash)
+	value, err := json.Marshal(made.Account)
+	must(w.t, err)
+	bucket, err := w.bus.JS.KeyValue(context.Background(), streams.AccountsBucket)
+	must(w.t, err)
+	revision, err := bucket.Put(context.Background(), streams.AccountKey(made.Account.ID), value)
+	must(w.t, err)
+	_, err = book.AwaitSeen(context.Background(), revision)
 	must(w.t, err)
 	return &tenant{
-		name: name, id: made.Account.ID, token: made.Token.Reveal(), limit: plan.Limit, lease: plan.Lease, policy: plan.AfterLapse,
+		login: "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+name)),
+		name:  name, id: made.Account.ID, token: made.Token.Reveal(), limit: plan.Limit, lease: plan.Lease, policy: plan.AfterLapse,
 	}
 }
 
