@@ -86,6 +86,19 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 	}
 }
 
+// decideInTurn is decide for a reaction: it takes the account's turn, and has so
+// long for it all.
+func (s *shard) decideInTurn(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	giveBack, err := s.turns.Take(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer giveBack()
+	return s.decide(ctx, a, propose)
+}
+
 // lastDecision reads the newest decision about an account, nil if there is
 // none, and asks until it has an answer.
 func (s *shard) lastDecision(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {

@@ -44,28 +44,8 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	switch event.Kind(e.Kind) {
 	case event.KindHorizon:
 		return apply(e.Data, w.moveHorizon)
-	case event.KindEnqueued:
-		account, lane, err := streams.ParseEnqueueSubject(e.Subject)
-		if err != nil {
-			return fmt.Errorf("%w: %w", projection.ErrUnreadable, err)
-		}
-		w.account = account
-		h, err := readHead(e.Data)
-		if err != nil {
-			return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
-		}
-		return w.enqueued(lane, h)
-	case event.KindScheduled:
-		account, err := streams.ParseScheduledSubject(e.Subject)
-		if err != nil {
-			return fmt.Errorf("%w: %w", projection.ErrUnreadable, err)
-		}
-		w.account = account
-		h, err := readHead(e.Data)
-		if err != nil {
-			return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
-		}
-		return w.scheduled(h)
+	case event.KindEnqueued, event.KindScheduled:
+		return w.accept(e)
 	}
 	account, err := streams.ParseStatusSubject(e.Subject)
 	if err != nil {
@@ -145,14 +125,32 @@ func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error 
 	})
 }
 
+// accept folds a message of ENQUEUE.
+func (w *writer) accept(e projection.Event) error {
+	h, err := readHead(e.Data)
+	if err == nil && event.Kind(e.Kind) == event.KindScheduled {
+		w.account, err = streams.ParseScheduledSubject(e.Subject)
+	} else if err == nil {
+		w.account, h.lane, err = streams.ParseEnqueueSubject(e.Subject)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
+	case event.Kind(e.Kind) == event.KindScheduled:
+		return w.scheduled(h)
+	default:
+		return w.enqueued(h)
+	}
+}
+
 // enqueued folds a message that may be handed out, or one that was scheduled
 // and may be now. A second one says nothing new.
-func (w *writer) enqueued(lane streams.Lane, h head) error {
+func (w *writer) enqueued(h head) error {
 	return w.change(h.id, func(r *record) (bool, error) {
 		if r.known() && r.due.IsZero() {
 			return false, nil
 		}
-		r.accept(w.seq, lane, h)
+		r.accept(w.seq, h)
 		r.due = time.Time{}
 		return true, nil
 	})
@@ -163,13 +161,13 @@ func (w *writer) scheduled(h head) error {
 		if r.known() {
 			return false, nil
 		}
-		r.accept(w.seq, h.lane, h)
+		r.accept(w.seq, h)
 		return true, nil
 	})
 }
 
-func (r *record) accept(seq uint64, lane streams.Lane, h head) {
-	r.seq, r.lane, r.until, r.due, r.group, r.name = seq, lane, h.until, h.due, h.group, h.name
+func (r *record) accept(seq uint64, h head) {
+	r.seq, r.lane, r.until, r.due, r.group, r.name = seq, h.lane, h.until, h.due, h.group, h.name
 }
 
 func (w *writer) leased(e event.Leased) error {

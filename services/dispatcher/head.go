@@ -17,7 +17,7 @@ type head struct {
 	until    time.Time
 	due      time.Time
 	released bool
-	lane     streams.Lane // of a scheduled message
+	lane     streams.Lane // in the event of a scheduled message, else in its subject
 }
 
 // readHead reads it. A decoder would read the text too, which takes longer than everything else in a fold.

@@ -129,14 +129,7 @@ func earlier(a, b time.Time) time.Time {
 // endLease renews a lease whose phone reported within the lease time, and lets
 // any other lapse.
 func (s *shard) endLease(ctx context.Context, a streams.AccountID, leaseID streams.LeaseID) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	giveBack, err := s.turns.Take(ctx, a)
-	if err != nil {
-		return err
-	}
-	defer giveBack()
-	err = s.decide(ctx, a, func(v view) (event.Event, error) {
+	err := s.decideInTurn(ctx, a, func(v view) (event.Event, error) {
 		l, ok, err := v.lease(a, leaseID)
 		if err != nil || !ok {
 			return nil, err

@@ -73,14 +73,7 @@ func (s *shard) expire(ctx context.Context) (time.Time, error) {
 }
 
 func (s *shard) endValidity(ctx context.Context, a streams.AccountID, ids []streams.MessageID) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	giveBack, err := s.turns.Take(ctx, a)
-	if err != nil {
-		return err
-	}
-	defer giveBack()
-	err = s.decide(ctx, a, func(v view) (event.Event, error) {
+	err := s.decideInTurn(ctx, a, func(v view) (event.Event, error) {
 		e := event.Expired{At: s.now()}
 		for _, m := range ids {
 			r, _, err := v.record(a, m)

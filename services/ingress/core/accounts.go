@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -18,9 +17,8 @@ import (
 
 // accounts is the accounts bucket in memory, by token: by its hash, since comparing hashes leaks nothing about tokens.
 type accounts struct {
-	log    *zap.Logger
-	loaded chan struct{} // closed once the bucket has been read
-	once   sync.Once
+	followed
+	log *zap.Logger
 
 	mu       sync.RWMutex
 	accounts map[string]*streams.Account // by key in the bucket
@@ -37,8 +35,8 @@ type owner struct {
 
 func newAccounts(log *zap.Logger) *accounts {
 	return &accounts{
+		followed: newFollowed(),
 		log:      log,
-		loaded:   make(chan struct{}),
 		accounts: map[string]*streams.Account{},
 		tokens:   map[streams.TokenHash]owner{},
 		logins:   map[string]login{},
@@ -86,31 +84,7 @@ func (a *accounts) wait(ctx context.Context, revision uint64) error {
 // follow reads the bucket and keeps up with it until ctx is done. All keys are followed, also those of logins: the
 // revision that somebody waits for may be one of theirs.
 func (a *accounts) follow(ctx context.Context, bucket jetstream.KeyValue) error {
-	watcher, err := bucket.WatchAll(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("watch accounts: %w", err)
-	}
-	defer func() { _ = watcher.Stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case entry, ok := <-watcher.Updates():
-			switch {
-			case !ok && ctx.Err() != nil:
-				return nil
-			case !ok:
-				return errors.New("watch accounts: the watch has ended")
-			case entry == nil:
-				a.once.Do(func() { close(a.loaded) })
-			default:
-				a.apply(entry)
-			}
-		}
-	}
+	return a.followed.follow(ctx, "accounts", func() (jetstream.KeyWatcher, error) { return bucket.WatchAll(ctx) }, a.apply)
 }
 
 // readAccount reads a record. One that names another account than its key would give that one's messages away.

@@ -66,8 +66,7 @@ type claims struct {
 
 // sessions knows which sessions were ended, and the key that signs.
 type sessions struct {
-	loaded chan struct{} // closed once the bucket has been read
-	once   sync.Once
+	followed
 
 	mu    sync.RWMutex
 	ended map[string]struct{} // by key in the bucket
@@ -75,36 +74,12 @@ type sessions struct {
 }
 
 func newSessions() *sessions {
-	return &sessions{loaded: make(chan struct{}), ended: map[string]struct{}{}}
+	return &sessions{followed: newFollowed(), ended: map[string]struct{}{}}
 }
 
 // follow reads which sessions were ended, until ctx is done.
 func (s *sessions) follow(ctx context.Context, bucket jetstream.KeyValue) error {
-	watcher, err := bucket.Watch(ctx, streams.RevokedKeys)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("watch sessions: %w", err)
-	}
-	defer func() { _ = watcher.Stop() }()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case entry, ok := <-watcher.Updates():
-			switch {
-			case !ok && ctx.Err() != nil:
-				return nil
-			case !ok:
-				return errors.New("watch sessions: the watch has ended")
-			case entry == nil:
-				s.once.Do(func() { close(s.loaded) })
-			default:
-				s.note(entry)
-			}
-		}
-	}
+	return s.followed.follow(ctx, "sessions", func() (jetstream.KeyWatcher, error) { return bucket.Watch(ctx, streams.RevokedKeys) }, s.note)
 }
 
 func (s *sessions) note(entry jetstream.KeyValueEntry) {
