@@ -18,7 +18,7 @@ type Device struct {
 
 type deviceCreate struct {
 	server
-	Name     string `arg:"" help:"Login, and the name that the phone calls itself: 1 to 64 printable characters."`
+	Name     string `arg:"" help:"Login, and the name that the phone calls itself: 1 to 64 printable characters; phones of the queue dialect have at most 15."`
 	Account  string `default:"default" placeholder:"NAME" help:"Name of the account (default \"default\")."`
 	Password string `required:"" help:"Password of the login, - to read it from standard input."`
 }
