@@ -132,6 +132,9 @@ func (a *actor) plan() {
 		switch {
 		case status == 202:
 			o, hashes = accepted, []string{hashIn(answer)}
+			if name != "" {
+				hashes[0] = a.hashOf(a.own, name)
+			}
 		case status == 0 || status == 500 || got.Message == "It is not known whether this was stored":
 			o = unknown
 		}

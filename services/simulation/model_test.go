@@ -136,10 +136,13 @@ func (m *model) answered(account string, limit int64, texts, hashes []string, o 
 		if !s.told {
 			fresh++
 		}
+		if s.told = true; hashes[i] == "" {
+			continue // it was not told
+		}
 		if s.hash != "" && s.hash != hashes[i] {
 			m.breach("%s has two hashes: %s and %s", text, s.hash, hashes[i])
 		}
-		s.hash, s.told = hashes[i], true
+		s.hash = hashes[i]
 	}
 	m.stats.Accepted += int(fresh)
 	if before := m.usage(account, began); before != u {
@@ -191,7 +194,8 @@ func (m *model) handedOut(p *pageOf, account string, texts, hashes []string, now
 		if now.Before(s.due) {
 			m.breach("%s is due at %s, and was handed out to %s at %s", text, stamp(s.due), p.phone, stamp(now))
 		}
-		if !s.until.IsZero() && !s.longer && p.asked.After(s.until) {
+		// Of one whose hash nobody was told, nobody knows what an operator did.
+		if !s.until.IsZero() && s.hash != "" && !s.longer && p.asked.After(s.until) {
 			m.breach("%s was valid until %s, and was handed out to %s, who asked at %s", text, stamp(s.until), p.phone, stamp(p.asked))
 		}
 		if s.ended != "" && !s.reopened && p.asked.After(s.endedAt) {

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -161,18 +162,13 @@ func (w *world) unfinished() bool {
 	return false
 }
 
-// hashOf looks up a message by how its sender calls it.
-func (w *world) hashOf(s *sms) string {
-	for _, own := range w.tenants {
-		if own.name != s.account {
-			continue
-		}
-		found, ok := operate[request.Found](w, request.DispatcherFind(streams.Shards(w.shards).Of(own.id)), request.Find{Account: own.id, Ref: s.name})
-		if ok && found.Group != nil {
-			return found.Group.ID.String()
-		}
+// hashOf looks up a message by how its sender calls it, and gives "" without an answer.
+func (w *world) hashOf(own *tenant, name string) string {
+	found, ok := operate[request.Found](w, request.DispatcherFind(streams.Shards(w.shards).Of(own.id)), request.Find{Account: own.id, Ref: name})
+	if !ok || found.Group == nil {
+		return ""
 	}
-	return ""
+	return found.Group.ID.String()
 }
 
 // reckon compares what the product knows in the end with what the others know.
@@ -209,7 +205,8 @@ func (w *world) reckon() {
 	}
 	for text, s := range w.model.sms {
 		if s.told && s.hash == "" {
-			s.hash = w.hashOf(s)
+			i := slices.IndexFunc(w.tenants, func(own *tenant) bool { return own.name == s.account })
+			s.hash = w.hashOf(w.tenants[i], s.name)
 		}
 		state, known := states[s.hash]
 		switch {
