@@ -64,7 +64,7 @@ cluster-test: ## every process of a cluster killed in turn and KILLS (10) by cha
 	$(GO) test ./services/e2e -run '^TestCluster' -count=1 -timeout 0 -v -chaos $(or $(KILLS),10) -outage $(or $(OUTAGE),30s)
 
 cluster-suite: ## the end-to-end tests that run everywhere, on a cluster
-	$(GO) test ./services/e2e -run 'TestAccess|TestGolden|TestIdempotency_Concurrent|TestLimit|TestOrder_(OnePhone|ManyPhones)' -count=1 -timeout 0 -v -cluster
+	$(GO) test ./services/e2e -run 'TestAccess|TestGolden|TestIdempotency_Concurrent|TestLimit|TestOrder_(OnePhone|ManyPhones)|TestSenders_(Mixed|Apart|SameID)' -count=1 -timeout 0 -v -cluster
 
 throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
 	$(GO) test ./services/e2e -run TestCluster_Throughput -count=1 -timeout 0 -v -throughput $(or $(FOR),10s)

@@ -48,7 +48,7 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 		})
 	}
 	// It may have been accepted a moment ago, and be folded in part.
-	if err := s.foldAccepted(ctx); err != nil {
+	if err := s.foldKnown(ctx, q.Account); err != nil {
 		return request.Found{}, err
 	}
 	if err := look(); err != nil || len(got) == 0 {
@@ -69,7 +69,7 @@ func (s *shard) browse(ctx context.Context, q request.Browse) (request.Browsed, 
 	if err := s.ready(ctx); err != nil {
 		return answer, err
 	}
-	if err := s.foldAccepted(ctx); err != nil {
+	if err := s.foldKnown(ctx, q.Account); err != nil {
 		return answer, err
 	}
 	var page []found

@@ -378,11 +378,24 @@ func (s *shard) catchUp(ctx context.Context, a streams.AccountID, folded uint64)
 
 // foldAccepted waits until everything is folded that is accepted now.
 func (s *shard) foldAccepted(ctx context.Context) error {
-	last, err := s.deps.Bus.LastForSubjects(ctx, s.enqueue, streams.AcceptedSubjects(s.number)...)
+	return s.foldLast(ctx, s.enqueue, streams.AcceptedSubjects(s.number)...)
+}
+
+// foldKnown waits until everything is folded that is stored now about an
+// account, whichever dispatcher or ingress stored it.
+func (s *shard) foldKnown(ctx context.Context, a streams.AccountID) error {
+	if err := s.foldLast(ctx, s.enqueue, streams.AccountSubjects(s.number, a), streams.ScheduledSubject(s.number, a)); err != nil {
+		return err
+	}
+	return s.foldLast(ctx, s.status, streams.DecisionSubject(s.number, a), streams.ReportSubject(s.number, a))
+}
+
+func (s *shard) foldLast(ctx context.Context, stream string, subjects ...string) error {
+	last, err := s.deps.Bus.LastForSubjects(ctx, stream, subjects...)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
 		defer cancel()
-		err = s.file.Wait(ctx, s.enqueue, last)
+		err = s.file.Wait(ctx, stream, last)
 	}
 	if err != nil {
 		return errCatchingUp.With(err)

@@ -66,7 +66,11 @@ func (s *trunkline) must(want int) func(answer, error) (m message) {
 
 // What one API queues, another reads, cancels and pulls.
 func TestSenders_Mixed(t *testing.T) {
-	s := launch(t, process, 1)
+	everywhere(t, func(t *testing.T, newHost newHost, shards int) { launch(t, newHost, shards).mixedSenders(t) })
+}
+
+func (s *trunkline) mixedSenders(t *testing.T) {
+	t.Helper()
 	l, token := s.loginOf("mixed")
 	phone := s.api(token)
 
@@ -120,7 +124,11 @@ func TestSenders_Mixed(t *testing.T) {
 
 // No account sees, cancels or guesses what is another's.
 func TestSenders_Apart(t *testing.T) {
-	s := launch(t, process, 1)
+	everywhere(t, func(t *testing.T, newHost newHost, shards int) { launch(t, newHost, shards).apartSenders(t) })
+}
+
+func (s *trunkline) apartSenders(t *testing.T) {
+	t.Helper()
 	mine, token := s.loginOf("mine")
 	theirs, other := s.loginOf("theirs")
 	sent := s.must(202)(mine.call("POST", "/messages", `{"id":"order-1","phoneNumbers":["+12025550100"],"message":"secret-text-apart-1"}`))
@@ -163,7 +171,11 @@ func TestSenders_Apart(t *testing.T) {
 
 // The same id 20 times at once, and after a restart: one message, and one SMS.
 func TestSenders_SameID(t *testing.T) {
-	s := launch(t, process, 1)
+	everywhere(t, func(t *testing.T, newHost newHost, shards int) { launch(t, newHost, shards).sameIDSenders(t) })
+}
+
+func (s *trunkline) sameIDSenders(t *testing.T) {
+	t.Helper()
 	l, token := s.loginOf("same")
 	const tries = 20
 	statuses := make([]int, tries)
@@ -174,7 +186,9 @@ func TestSenders_SameID(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			statuses[i] = got.status
+			if statuses[i] = got.status; got.status >= http.StatusInternalServerError {
+				t.Errorf("got %v", got)
+			}
 		})
 	}
 	done.Wait()
@@ -182,7 +196,7 @@ func TestSenders_SameID(t *testing.T) {
 	if statuses[0] != http.StatusAccepted || statuses[1] != http.StatusConflict || statuses[tries-1] != http.StatusConflict {
 		t.Errorf("got %v, want one 202 and conflicts", statuses)
 	}
-	s.Kill()
+	s.Stop()
 	s.Start()
 	l.api = api{s.Context(), s.client, s.url + thirdparty}
 	s.must(409)(l.call("POST", "/messages", `{"id":"order-1","phoneNumbers":["+12025550100"],"message":"secret-text-same-1"}`))

@@ -200,3 +200,18 @@ func TestPresence_Online(t *testing.T) {
 		t.Errorf("got %v to tell others, want what called here, once", got)
 	}
 }
+
+// A key that was taken, by nobody who can be found, is looked for so long and no longer.
+func TestCore_Enqueue_KeyOfNobody(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		c := newCore(t)
+		c.enqueue[0] = commit(func(context.Context, []*nats.Msg) (bus.Stored, error) {
+			return bus.Stored{}, &bus.WrongLast{Last: 7}
+		})
+		begun := time.Now()
+		_, err := c.Enqueue(t.Context(), keyed(3, "k", "hash"))
+		if f := fault.As(err); f == nil || f.Code != "idempotency_key_busy" || f.RetryAfter == 0 || time.Since(begun) != 2*time.Second {
+			t.Errorf("got %v after %s, want a refusal after 2s", err, time.Since(begun))
+		}
+	})
+}

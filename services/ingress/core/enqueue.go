@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -82,9 +83,13 @@ var (
 // tries bounds how often messages whose ids were taken get new ones.
 const tries = 4
 
-// askAgain is when quota is asked again for a request whose first may be under
-// way.
-const askAgain = 50 * time.Millisecond
+const (
+	// askAgain is when quota is asked, or a marker read, again for a request
+	// whose first may be under way.
+	askAgain = 50 * time.Millisecond
+	// keySettles is how long a key may be taken by nobody.
+	keySettles = 2 * time.Second
+)
 
 // Enqueue stores the messages of one request. An error that is neither
 // UnknownOutcome nor Internal says that surely nothing was stored.
@@ -265,6 +270,11 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 // none, the outcome is otherwise.
 func (s *store) settle(ctx context.Context, made Accepted, otherwise error) (Accepted, error) {
 	marker, found, err := s.marker(ctx)
+	// On a cluster another request's messages may be on their way, and refuse
+	// these before its marker can be read.
+	for until := s.now().Add(keySettles); err == nil && !found && s.now().Before(until) && clock.Sleep(ctx, askAgain) == nil; {
+		marker, found, err = s.marker(ctx)
+	}
 	switch {
 	case err != nil || !found && fault.Is(otherwise, fault.UnknownOutcome):
 		return Accepted{}, storeFault(fmt.Errorf("%w: %w", bus.ErrUnknownOutcome, errors.Join(otherwise, err)))
