@@ -200,6 +200,7 @@ func TestExpiredMessagesAreNotHandedOut(t *testing.T) {
 		if diff := cmp.Diff(fresh, h.pull(phone(shop, "Pixel", 10))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+		synctest.Wait()
 		h.shift = 0
 		pass(time.Minute)
 		// An operator who offers them again gives them time.
