@@ -8,6 +8,13 @@ type Shard int
 // String gives the shard's number, as it stands in stream names and subjects.
 func (s Shard) String() string { return strconv.Itoa(int(s)) }
 
+// PlaceNumber is the number of a place in a shard's ENQUEUE stream: what SMS
+// Nodes senders know their messages by.
+func PlaceNumber(shard Shard, seq uint64) uint64 { return seq*MaxShards + uint64(shard) }
+
+// ParsePlaceNumber gives the place of a number.
+func ParsePlaceNumber(n uint64) (Shard, uint64) { return Shard(n % MaxShards), n / MaxShards }
+
 // Shards is how many shards a deployment has, fixed when it begins.
 type Shards int
 

@@ -3,6 +3,9 @@ package httpx
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // JSON writes v without touching <, > and &, and without a line's end. It panics on what cannot be encoded: what a
@@ -15,4 +18,43 @@ func JSON(v any) []byte {
 		panic(err)
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// HasHalf says whether valid JSON names half a surrogate pair, which is no character: encoding/json would put U+FFFD
+// for it, and a text must not change on its way.
+func HasHalf(body []byte) bool {
+	if !bytes.Contains(body, []byte(`\ud`)) && !bytes.Contains(body, []byte(`\uD`)) {
+		return false
+	}
+	for len(body) > 0 {
+		at := bytes.IndexByte(body, '\\')
+		if at < 0 {
+			return false
+		}
+		body = body[at:]
+		one := escaped(body)
+		switch {
+		case one < 0: // another escape
+			body = body[2:]
+		case !utf16.IsSurrogate(one):
+			body = body[6:]
+		case utf16.DecodeRune(one, escaped(body[6:])) == utf8.RuneError:
+			return true
+		default:
+			body = body[12:]
+		}
+	}
+	return false
+}
+
+// escaped gives what a \u at the beginning of JSON names, else -1.
+func escaped(body []byte) rune {
+	if len(body) < 6 || body[0] != '\\' || body[1] != 'u' {
+		return -1
+	}
+	n, err := strconv.ParseUint(string(body[2:6]), 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }

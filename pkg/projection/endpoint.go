@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -52,9 +53,7 @@ func (f *File) fresh(ctx context.Context) {
 		if err != nil || !behind {
 			return
 		}
-		select {
-		case <-time.After(gatherFor):
-		case <-ctx.Done():
+		if clock.Sleep(ctx, gatherFor) != nil {
 			return
 		}
 	}

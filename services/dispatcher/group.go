@@ -31,27 +31,25 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 	if err := s.ready(ctx); err != nil {
 		return request.Found{}, err
 	}
-	var got []found
-	look := func() error {
-		return s.view(func(v view) error {
-			m := v.named(q.Account, q.Ref)
-			if m == 0 {
-				m, _ = streams.ParseMessageID(q.Ref)
-			}
-			r, ok, err := v.record(q.Account, m)
-			if err != nil || !ok || !r.known() {
-				return err
-			}
-			one, err := v.gather(q.Account, m, r)
-			got = append(got, one)
-			return err
-		})
-	}
 	// It may have been accepted a moment ago, and be folded in part.
 	if err := s.foldKnown(ctx, q.Account); err != nil {
 		return request.Found{}, err
 	}
-	if err := look(); err != nil || len(got) == 0 {
+	var got []found // one, or none
+	err := s.view(func(v view) error {
+		m := v.named(q.Account, q.Ref)
+		if m == 0 {
+			m, _ = streams.ParseMessageID(q.Ref)
+		}
+		r, ok, err := v.record(q.Account, m)
+		if err != nil || !ok || !r.known() {
+			return err
+		}
+		one, err := v.gather(q.Account, m, r)
+		got = append(got, one)
+		return err
+	})
+	if err != nil || len(got) == 0 {
 		return request.Found{}, err
 	}
 	if err := s.addBodies(ctx, got, true); err != nil {
@@ -77,19 +75,23 @@ func (s *shard) browse(ctx context.Context, q request.Browse) (request.Browsed, 
 		looked := 0
 		return v.heads(q, func(m streams.MessageID, r record) (bool, error) {
 			looked++
-			fits, err := v.fits(q, m, r)
-			if err != nil || !fits {
-				return looked < maxCounted, err
-			}
-			if answer.Total >= q.Offset && len(page) < q.Limit {
-				one, err := v.gather(q.Account, m, r)
-				if err != nil {
+			more := looked < maxCounted
+			onPage := answer.Total >= q.Offset && len(page) < q.Limit
+			var one found
+			if onPage || picky(q) {
+				var err error
+				if one, err = v.gather(q.Account, m, r); err != nil {
 					return false, err
 				}
+			}
+			if picky(q) && !fits(q, one.group) {
+				return more, nil
+			}
+			if onPage {
 				page = append(page, one)
 			}
 			answer.Total++
-			return looked < maxCounted, nil
+			return more, nil
 		})
 	})
 	if err != nil {
@@ -141,16 +143,11 @@ func (v view) heads(q request.Browse, f func(streams.MessageID, record) (bool, e
 	return nil
 }
 
-// fits says whether the group of a first message is asked for.
-func (v view) fits(q request.Browse, m streams.MessageID, r record) (bool, error) {
-	if len(q.States) == 0 && q.Device == 0 {
-		return true, nil
-	}
-	one, err := v.gather(q.Account, m, r)
-	if err != nil {
-		return false, err
-	}
-	return (len(q.States) == 0 || slices.Contains(q.States, one.group.State)) && (q.Device == 0 || q.Device == one.group.Device), nil
+// picky says that not every group is asked for.
+func picky(q request.Browse) bool { return len(q.States) > 0 || q.Device != 0 }
+
+func fits(q request.Browse, g request.Group) bool {
+	return (len(q.States) == 0 || slices.Contains(q.States, g.State)) && (q.Device == 0 || q.Device == g.Device)
 }
 
 // gather collects what the fold says of a group, by one of its messages.

@@ -74,7 +74,7 @@ func memberOf(group *request.Group, ref string) streams.MessageID {
 // shard. There is none if that is no such number.
 func (f finder) byNumber(ctx context.Context, ref string) (request.Shown, error) {
 	number, err := strconv.ParseUint(ref, 10, 64)
-	seq, shard := number/streams.MaxShards, streams.Shard(number%streams.MaxShards)
+	shard, seq := streams.ParsePlaceNumber(number)
 	if err != nil || seq == 0 || int(shard) >= int(f.shards) {
 		return request.Shown{}, nil
 	}

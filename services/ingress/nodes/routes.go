@@ -94,7 +94,7 @@ func (d dialect) send(c *gin.Context) error {
 		accepted.First, err = d.core.Sequence(ctx, caller, accepted.IDs[0])
 	}
 	if err == nil { // else it is stored all the same, and has the number 0
-		out.MessageID = numberOf(accepted.First, accepted.Shard)
+		out.MessageID = streams.PlaceNumber(accepted.Shard, accepted.First)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookFor)
 	defer cancel()

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -88,17 +89,11 @@ func decode(body []byte, to *sendIn) (wrong, err error) {
 		return nil, errShape
 	case err != nil:
 		return nil, errJSON
-	case half.Match(pair.ReplaceAll(body, nil)):
+	case httpx.HasHalf(body):
 		return errHalf, nil
 	}
 	return nil, nil
 }
-
-// encoding/json puts U+FFFD for half a surrogate pair, which is no character: a text must not change on its way.
-var (
-	pair = regexp.MustCompile(`(?i)\\\\|\\ud[89ab]..\\ud[c-f]..`) // or a backslash of the text's own
-	half = regexp.MustCompile(`(?i)\\ud[89a-f]`)
-)
 
 // drafts gives the messages of a request to a device; zero: to any.
 func (r sendRequest) drafts(target streams.DeviceID) ([]core.Draft, error) {
@@ -141,11 +136,6 @@ func (r sendRequest) drafts(target streams.DeviceID) ([]core.Draft, error) {
 		}
 	}
 	return drafts, nil
-}
-
-// numberOf is the number that senders know a request's messages by: where the first one stands, and in which shard.
-func numberOf(first uint64, shard streams.Shard) uint64 {
-	return first*streams.MaxShards + uint64(shard)
 }
 
 // isWaiting says whether a phone has yet to take one of the messages.

@@ -135,10 +135,10 @@ func TestDrafts_Become(t *testing.T) {
 }
 
 func TestNumberOf(t *testing.T) {
-	if got := numberOf(1, 0); got != 64 {
+	if got := streams.PlaceNumber(0, 1); got != 64 {
 		t.Errorf("got %d, want 64", got)
 	}
-	if got := numberOf(1_000_000_000, 63); got != 64_000_000_063 {
+	if got := streams.PlaceNumber(63, 1_000_000_000); got != 64_000_000_063 {
 		t.Errorf("got %d, want 64000000063", got)
 	}
 }

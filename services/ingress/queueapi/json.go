@@ -5,9 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 )
 
 // decode reads a body. What stands in it where something else belongs is for
@@ -47,14 +48,9 @@ func (t *text) UnmarshalJSON(raw []byte) error {
 	}
 	t.wrong = json.Unmarshal(raw, &t.value) != nil
 	// encoding/json puts U+FFFD for the half.
-	t.half = strings.ContainsRune(t.value, utf8.RuneError) && half.Match(pair.ReplaceAll(raw, nil))
+	t.half = strings.ContainsRune(t.value, utf8.RuneError) && httpx.HasHalf(raw)
 	return nil
 }
-
-var (
-	pair = regexp.MustCompile(`(?i)\\\\|\\ud[89ab]..\\ud[c-f]..`) // or a backslash of the text's own
-	half = regexp.MustCompile(`(?i)\\ud[89a-f]`)
-)
 
 // list is a value where an array belongs. Of its items one more than maxItems
 // is read at most: a body of 4 MiB has room for two million.
