@@ -55,7 +55,8 @@ func (s *Server) keepStreams() error {
 }
 
 // checkOpen holds the engine's streams to those that were there before, puts
-// back what is missing, and says which that is.
+// back what is missing, and says which that is. A stream whose making was cut
+// short is none.
 func (s *Server) checkOpen(engine *server.Server) error {
 	info, err := engine.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
 	if err != nil {
@@ -69,7 +70,14 @@ func (s *Server) checkOpen(engine *server.Server) error {
 	}
 	var missing []string
 	for _, kept := range s.kept() {
-		if !open[kept] {
+		switch {
+		case open[kept]:
+		case unmade(filepath.Join(s.openingDir(), kept)):
+			s.log.Warn("a stream is dropped whose making was cut short", zap.String("stream", filepath.Base(kept)))
+			if err := os.RemoveAll(filepath.Join(s.storeDir(), kept)); err != nil {
+				return fmt.Errorf("drop stream %s, whose making was cut short: %w", filepath.Base(kept), err)
+			}
+		default:
 			missing = append(missing, filepath.Base(kept))
 		}
 	}
@@ -82,6 +90,18 @@ func (s *Server) checkOpen(engine *server.Server) error {
 		return err
 	}
 	return fmt.Errorf("the engine cannot open %s, and all was left as it was: look at the disk and restore the data directory", strings.Join(missing, ", "))
+}
+
+// unmade says whether a stream in dir never had a message, nor an engine that
+// ended in order.
+func unmade(dir string) bool {
+	blocks, _ := filepath.Glob(filepath.Join(dir, "msgs", "*.blk")) // the pattern is a good one
+	for _, path := range append(blocks, filepath.Join(dir, "msgs", "index.db")) {
+		if info, err := os.Stat(path); err == nil && info.Size() > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+			return false
+		}
+	}
+	return true
 }
 
 // kept lists the streams that have second names, as account/streams/name.
@@ -101,10 +121,11 @@ func (s *Server) kept() (all []string) {
 func (s *Server) putBack(open map[string]bool) error {
 	for _, kept := range s.kept() {
 		first := filepath.Join(s.storeDir(), kept)
-		if _, err := os.Stat(filepath.Join(first, server.JetStreamMetaFile)); open[kept] || open == nil && err == nil {
+		second := filepath.Join(s.openingDir(), kept)
+		if _, err := os.Stat(filepath.Join(first, server.JetStreamMetaFile)); open[kept] || open == nil && err == nil || unmade(second) {
 			continue
 		}
-		if err := moveTo(first, filepath.Join(s.openingDir(), kept)); err != nil {
+		if err := moveTo(first, second); err != nil {
 			return fmt.Errorf("put stream %s back: %w", filepath.Base(kept), err)
 		}
 		if open == nil {

@@ -66,6 +66,34 @@ func TestStart_DeletedStreamIsLeft(t *testing.T) {
 	checkWhole(t, s)
 }
 
+// A power cut may leave a stream with a part of its files only, while it is
+// made: it is made anew.
+func TestStart_StreamWhoseMakingWasCutShort(t *testing.T) {
+	dir := crashed(t)
+	streams := filepath.Join(dir, engineDir, "jetstream", "$G", "streams")
+	for name, files := range map[string][]string{
+		"NOTHING": nil, "BLOCK": {"msgs/1.blk"}, "META": {"meta.inf"}, "ALL": {"meta.inf", "meta.sum", "msgs/1.blk"},
+	} {
+		for _, part := range []string{"msgs", "obs"} {
+			if err := os.MkdirAll(filepath.Join(streams, name, part), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, file := range files {
+			if err := os.WriteFile(filepath.Join(streams, name, file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+	defer s.Stop()
+	checkWhole(t, s)
+	left, err := os.ReadDir(streams)
+	if err != nil || len(left) != 1 {
+		t.Errorf("got %v, %v, want the stream that was made only", left, err)
+	}
+}
+
 // A process that was killed when the engine had deleted a stream, and before
 // that was put back.
 func TestStart_CutShort(t *testing.T) {
