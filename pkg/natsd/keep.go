@@ -68,16 +68,12 @@ func (s *Server) checkOpen(engine *server.Server) error {
 			open[filepath.Join(account.Name, "streams", stream.Name)] = true
 		}
 	}
+	if err := s.dropUnmade(open); err != nil {
+		return err
+	}
 	var missing []string
-	for _, kept := range s.kept() {
-		switch {
-		case open[kept]:
-		case unmade(filepath.Join(s.openingDir(), kept)):
-			s.log.Warn("a stream is dropped whose making was cut short", zap.String("stream", filepath.Base(kept)))
-			if err := os.RemoveAll(filepath.Join(s.storeDir(), kept)); err != nil {
-				return fmt.Errorf("drop stream %s, whose making was cut short: %w", filepath.Base(kept), err)
-			}
-		default:
+	for _, kept := range streamsIn(s.openingDir()) {
+		if !open[kept] && !unmade(filepath.Join(s.openingDir(), kept)) {
 			missing = append(missing, filepath.Base(kept))
 		}
 	}
@@ -92,6 +88,22 @@ func (s *Server) checkOpen(engine *server.Server) error {
 	return fmt.Errorf("the engine cannot open %s, and all was left as it was: look at the disk and restore the data directory", strings.Join(missing, ", "))
 }
 
+// dropUnmade removes what is left of streams whose making was cut short: made
+// again over that, they would lack the same files as before.
+func (s *Server) dropUnmade(open map[string]bool) error {
+	for _, stream := range streamsIn(s.storeDir()) {
+		dir := filepath.Join(s.storeDir(), stream)
+		if open[stream] || !unmade(dir) {
+			continue
+		}
+		s.log.Warn("a stream is dropped whose making was cut short", zap.String("stream", filepath.Base(stream)))
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("drop stream %s, whose making was cut short: %w", filepath.Base(stream), err)
+		}
+	}
+	return nil
+}
+
 // unmade says whether a stream in dir never had a message, nor an engine that
 // ended in order.
 func unmade(dir string) bool {
@@ -104,12 +116,12 @@ func unmade(dir string) bool {
 	return true
 }
 
-// kept lists the streams that have second names, as account/streams/name.
-func (s *Server) kept() (all []string) {
-	found, _ := filepath.Glob(filepath.Join(s.openingDir(), "*", "streams", "*")) // the pattern is a good one
+// streamsIn lists the streams that a store holds, as account/streams/name.
+func streamsIn(store string) (all []string) {
+	found, _ := filepath.Glob(filepath.Join(store, "*", "streams", "*")) // the pattern is a good one
 	for _, path := range found {
-		rel, err := filepath.Rel(s.openingDir(), path)
-		if err == nil {
+		rel, err := filepath.Rel(store, path)
+		if err == nil && !strings.HasPrefix(filepath.Base(path), ".") {
 			all = append(all, rel)
 		}
 	}
@@ -119,7 +131,7 @@ func (s *Server) kept() (all []string) {
 // putBack puts the streams back that are not open, or that are not there if it
 // is not known which are open, and drops all other second names.
 func (s *Server) putBack(open map[string]bool) error {
-	for _, kept := range s.kept() {
+	for _, kept := range streamsIn(s.openingDir()) {
 		first := filepath.Join(s.storeDir(), kept)
 		second := filepath.Join(s.openingDir(), kept)
 		if _, err := os.Stat(filepath.Join(first, server.JetStreamMetaFile)); open[kept] || open == nil && err == nil || unmade(second) {
