@@ -30,17 +30,19 @@ func New(conn *nats.Conn) (*Bus, error) {
 	return &Bus{Conn: conn, JS: js}, nil
 }
 
-// patience is how long one try may take until another one is made.
+// patience is how long one try may take until another one is made, and how long
+// a question is asked in all.
 type patience struct {
-	commit, fenced, ask, fetch time.Duration
+	commit, fenced, fetch, ask, asked time.Duration
 }
 
 // In this process an engine that does not answer is busy. Over a network the
 // node that was asked may stand still or be gone without a word, and another
-// one has taken over meanwhile: what is tried again soon finds it.
+// one has taken over meanwhile: what is tried again soon finds it. A try is
+// cheap: a leader that has the one before does not take it again.
 var (
-	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, ask: callTimeout, fetch: callTimeout}
-	patienceAcross = patience{commit: 2 * time.Second, fenced: 3 * time.Second, ask: 2 * time.Second, fetch: time.Second}
+	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, fetch: callTimeout, ask: callTimeout, asked: callTimeout}
+	patienceAcross = patience{commit: time.Second, fenced: 2 * time.Second, fetch: time.Second, ask: time.Second, asked: 3 * time.Second}
 )
 
 func (b *Bus) patience() patience {

@@ -21,9 +21,21 @@ type lossy struct {
 	server *natsd.Server
 	losses atomic.Int32 // answers still to lose, each with its connection
 	silent atomic.Bool  // lose answers without breaking the connection
+	deaf   atomic.Int32 // publishes and questions still to lose
 }
 
 func startLossy(t *testing.T, dir string) *lossy {
+	t.Helper()
+	return startBy(t, dir, func(l *lossy) nats.Option { return nats.InProcessServer(l) })
+}
+
+// startAcross is startLossy over what the bus takes for a network.
+func startAcross(t *testing.T, dir string) *lossy {
+	t.Helper()
+	return startBy(t, dir, func(l *lossy) nats.Option { return nats.SetCustomDialer(l) })
+}
+
+func startBy(t *testing.T, dir string, way func(*lossy) nats.Option) *lossy {
 	t.Helper()
 	server, err := natsd.Start(natsd.Options{Dir: dir, InProcessOnly: true, Durability: "process"})
 	if err != nil {
@@ -34,7 +46,7 @@ func startLossy(t *testing.T, dir string) *lossy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := nats.Connect("", key, nats.InProcessServer(l), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
+	conn, err := nats.Connect("127.0.0.1", key, way(l), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +78,9 @@ func (l *lossy) InProcessConn() (net.Conn, error) {
 	return &lossyConn{conn, l}, err
 }
 
+// Dial makes it a nats.CustomDialer.
+func (l *lossy) Dial(string, string) (net.Conn, error) { return l.InProcessConn() }
+
 type lossyConn struct {
 	net.Conn
 	l *lossy
@@ -86,4 +101,12 @@ func (c *lossyConn) Read(p []byte) (int, error) {
 		c.Conn.Close()
 		return 0, io.ErrUnexpectedEOF
 	}
+}
+
+func (c *lossyConn) Write(p []byte) (int, error) {
+	if c.l.deaf.Load() > 0 && bytes.Contains(p, []byte("PUB ")) {
+		c.l.deaf.Add(-1)
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }

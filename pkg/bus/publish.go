@@ -136,6 +136,9 @@ func (a ack) refusal() error {
 	return fmt.Errorf("%w: %w", ErrNotStored, a.Error)
 }
 
+// underWay says that a message of the same id is stored by now on too few nodes.
+func (a ack) underWay() bool { return a.Error != nil && a.Error.ErrorCode == codeDuplicateInFlight }
+
 // passing holds for refusals that end by themselves.
 func (a ack) passing() bool {
 	if a.Error == nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -69,13 +70,24 @@ func (b *Bus) LastForSubjects(ctx context.Context, stream string, subjects ...st
 // Get reads the message of a sequence, from any replica that has it. The error
 // is ErrNoMessage when the leader has none.
 func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {
-	msg, err := b.direct(ctx, stream, seq)
+	msg, err := b.direct(ctx, stream, getRequest{Seq: seq})
 	// A replica may lag or stand still, and a stream may not allow direct reads.
 	if errors.Is(err, ErrNoMessage) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		msg, err = b.fromLeader(ctx, stream, getRequest{Seq: seq})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
+	}
+	return msg, nil
+}
+
+// Next reads the first message of subject, which may be a pattern, at seq or
+// after it, from any replica: one that lags may not have it yet. The error is
+// ErrNoMessage when there is none. The stream allows direct reads.
+func (b *Bus) Next(ctx context.Context, stream, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
+	msg, err := b.direct(ctx, stream, getRequest{Seq: seq, NextBySubject: subject})
+	if err != nil {
+		return nil, fmt.Errorf("read the next message of %s: %w", subject, err)
 	}
 	return msg, nil
 }
@@ -107,8 +119,8 @@ func (b *Bus) fromLeader(ctx context.Context, stream string, r getRequest) (*jet
 	return msg, nil
 }
 
-func (b *Bus) direct(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {
-	answer, err := b.ask(ctx, directGet+stream, getRequest{Seq: seq})
+func (b *Bus) direct(ctx context.Context, stream string, r getRequest) (*jetstream.RawStreamMsg, error) {
+	answer, err := b.ask(ctx, directGet+stream, r)
 	if err != nil {
 		return nil, err
 	}
@@ -133,13 +145,38 @@ func (b *Bus) direct(ctx context.Context, stream string, seq uint64) (*jetstream
 	return msg, nil
 }
 
-// ask sends one request to the engine.
+// ask sends a request to the engine, again and again where nothing is heard, and
+// takes the first answer.
 func (b *Bus) ask(ctx context.Context, subject string, r getRequest) (*nats.Msg, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.patience().ask)
+	patience := b.patience()
+	ctx, cancel := context.WithTimeout(ctx, patience.asked)
 	defer cancel()
-	return b.Conn.RequestWithContext(ctx, subject, data)
+	if patience.ask == patience.asked { // there is nobody else to hear it
+		return b.Conn.RequestWithContext(ctx, subject, data)
+	}
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel() // before that
+	type answer struct {
+		msg *nats.Msg
+		err error
+	}
+	answers := make(chan answer, patience.asked/patience.ask+1)
+	again := time.NewTicker(patience.ask)
+	defer again.Stop()
+	for {
+		asking.Go(func() {
+			msg, err := b.Conn.RequestWithContext(ctx, subject, data)
+			answers <- answer{msg, err}
+		})
+		select {
+		case a := <-answers:
+			return a.msg, a.err
+		case <-again.C:
+		}
+	}
 }

@@ -79,7 +79,6 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 			r.attempt(u)
 		}
 		r.await(wave, min(patience, max(deadline.Sub(r.now()), shortestAttempt)))
-		patience = min(2*patience, attemptTimeout) // what is slow only should not be done twice and twice
 
 		var again []*unit
 		pause := false
@@ -170,6 +169,9 @@ func (r *round) await(wave []*unit, timeout time.Duration) {
 			late := !strings.HasSuffix(m.Subject, "."+u.token)
 			if late && (err != nil || a.refusal() != nil) {
 				continue // the attempt under way decides
+			}
+			if u.uncertain && err == nil && a.underWay() {
+				continue // an earlier attempt is not lost: its answer comes
 			}
 			u.waiting, u.answer, u.err = false, a, err
 			missing--

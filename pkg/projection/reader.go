@@ -18,12 +18,14 @@ const (
 	// setupTimeout bounds what begins a session. Where much is stored, the
 	// server counts for a while what a new consumer has before it.
 	setupTimeout = 30 * time.Second
-	// setupFirst is where it begins over a network, to be doubled: the node
-	// that was to have the consumer may stand still, and the next one not.
-	setupFirst = 2 * time.Second
+	// Over a network a step takes setupFirst at most, since the node that was to
+	// have the consumer may stand still and the next one not. What takes longer
+	// setupSoon times is slow, and gets twice as long from then on.
+	setupFirst = time.Second
+	setupSoon  = 10
 	// A session that failed is tried again after minPause, then twice that…
-	minPause = 50 * time.Millisecond
-	maxPause = 5 * time.Second
+	minPause     = 50 * time.Millisecond
+	maxReadPause = time.Second
 	// backlogBytes bounds what is read and not folded yet.
 	backlogBytes = 16 << 20
 )
@@ -41,8 +43,8 @@ type reader struct {
 	last   cursor // of the last event queued
 	came   uint64 // events queued
 
-	begun bool          // a consumer was made before
-	setup time.Duration // how long the next session may take to begin
+	begun bool // a consumer was made before
+	late  int  // sessions in a row that did not begin in time
 
 	// behind is how many events are left of those the stream held at first.
 	behind   uint64
@@ -70,7 +72,7 @@ var errCut = errors.New("connection was cut")
 func (r *reader) run(ctx context.Context) error {
 	status := r.bus.Conn.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.bus.Conn.RemoveStatusListener(status)
-	pause := minPause
+	pause, said := minPause, ""
 	for {
 		before := r.last.seq
 		err := r.readOnce(ctx, status)
@@ -83,16 +85,19 @@ func (r *reader) run(ctx context.Context) error {
 			return fmt.Errorf("read %s: %w", r.source.Stream, err)
 		}
 		if r.last.seq > before {
-			pause = minPause
+			pause, said = minPause, ""
 		}
-		r.log.Warn("reading stopped, trying again", zap.Uint64("seq", r.last.seq), zap.Error(err))
+		if text := err.Error(); text != said {
+			r.log.Warn("reading stopped, trying again", zap.Uint64("seq", r.last.seq), zap.Error(err))
+			said = text
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-status:
 		case <-time.After(pause):
 		}
-		pause = min(2*pause, maxPause)
+		pause = min(2*pause, maxReadPause)
 	}
 }
 
@@ -123,7 +128,7 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 		err = s.run(ctx)
 		s.end()
 	} else if errors.Is(err, context.DeadlineExceeded) {
-		r.setup = min(2*r.setup, setupTimeout)
+		r.late++
 	}
 	if err != nil && errors.Is(context.Cause(ctx), errCut) {
 		err = errCut
@@ -135,14 +140,6 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 // that event to the stream: should the stream be made anew afterwards, the
 // consumer is gone with it.
 func (r *reader) begin(ctx context.Context) (*session, error) {
-	if r.setup == 0 {
-		r.setup = setupTimeout
-		if r.bus.Conn.Opts.InProcessServer == nil {
-			r.setup = setupFirst
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.setup)
-	defer cancel()
 	inbox := r.bus.Conn.NewInbox()
 	s := &session{
 		reader: r, inbox: inbox, pace: paceOf(r.bus.Conn),
@@ -153,7 +150,9 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
-	s.consumer, err = r.makeConsumer(ctx, r.last.seq+1)
+	making, cancel := context.WithTimeout(ctx, r.setup())
+	defer cancel()
+	s.consumer, err = r.makeConsumer(making, r.last.seq+1)
 	if err != nil {
 		s.end()
 		var api *jetstream.APIError
@@ -164,7 +163,9 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 		return nil, fmt.Errorf("make consumer: %w", err)
 	}
 	r.begun = true
-	created, err := checkCursor(ctx, r.bus, r.source.Stream, r.last)
+	checking, cancel := context.WithTimeout(ctx, r.setup())
+	defer cancel()
+	created, err := checkCursor(checking, r.bus, r.source.Stream, r.last)
 	if err != nil {
 		s.end()
 		return nil, err
@@ -179,8 +180,20 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 		s.done = r.until > 0
 	}
 	r.current.Store(s)
-	r.setup = 0
+	r.late = 0
 	return s, nil
+}
+
+// setup is how long a step of what begins a session may take.
+func (r *reader) setup() time.Duration {
+	if r.bus.Conn.Opts.InProcessServer != nil {
+		return setupTimeout
+	}
+	step := setupFirst
+	for range r.late - setupSoon {
+		step = min(2*step, setupTimeout)
+	}
+	return step
 }
 
 // makeConsumer makes one that begins at a sequence.

@@ -38,6 +38,14 @@ func (p pace) silence() time.Duration {
 	return 2 * p.heartbeat
 }
 
+// answer is how long the server may take to say how far a consumer is.
+func (p pace) answer() time.Duration {
+	if p.heartbeat == 0 {
+		return setupTimeout
+	}
+	return p.silence()
+}
+
 // session is the reading of one stream through one consumer and connection. At
 // most one pull is open at a time: its events go into the queue while those of
 // the one before are folded.
@@ -67,7 +75,7 @@ var errSilent = errors.New("server is silent")
 
 func (s *session) run(ctx context.Context) error {
 	r := s.reader
-	watch := time.NewTicker(s.pace.silence())
+	watch, silent := time.NewTicker(s.pace.silence()/2), 0
 	defer watch.Stop()
 	for !s.done {
 		if !s.open && r.hasRoom() {
@@ -80,7 +88,10 @@ func (s *session) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-r.room:
 		case <-watch.C:
-			if s.open && !s.heard {
+			if silent++; !s.open || s.heard {
+				silent = 0
+			}
+			if silent == 2 {
 				return errSilent
 			}
 			s.heard = false
@@ -211,7 +222,7 @@ func (s *session) takeStatus(ctx context.Context, m *nats.Msg) error {
 // look asks whether events wait although a pull ended without them. Twice, with
 // none in between, means that the consumer is stuck, and another one is made.
 func (s *session) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.pace.answer())
 	defer cancel()
 	info, err := s.consumer.Info(ctx)
 	if err != nil {

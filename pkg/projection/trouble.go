@@ -62,9 +62,12 @@ func (f *File) inTrouble(err error) {
 	}
 }
 
+// maxWritePause is the longest that a write waits until it is tried again.
+const maxWritePause = 5 * time.Second
+
 // insist calls write until it does not fail for the disk's sake.
 func (f *File) insist(ctx context.Context, write func() error) error {
-	for pause := minPause; ; pause = min(2*pause, maxPause) {
+	for pause := minPause; ; pause = min(2*pause, maxWritePause) {
 		err := write()
 		if !ofDisk(err) {
 			f.inTrouble(nil)

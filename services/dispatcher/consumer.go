@@ -145,7 +145,9 @@ const (
 // the next fetch makes it anew.
 func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) silence {
 	name := streams.ConsumerName(a, l)
-	consumer, err := s.deps.Bus.JS.Consumer(ctx, s.enqueue, name)
+	looking, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	consumer, err := s.deps.Bus.JS.Consumer(looking, s.enqueue, name)
 	if err != nil {
 		return late
 	}

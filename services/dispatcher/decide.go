@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,6 +24,7 @@ import (
 func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
 	subject := streams.DecisionSubject(s.number, a)
 	var unfolded, aged uint64
+	var unsure [][]byte // decisions of ours that may come in late
 	for {
 		var e event.Event
 		var last uint64
@@ -62,7 +64,18 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 			if err := s.file.Wait(ctx, s.status, wrong.Last); err != nil {
 				return fmt.Errorf("fold another decision: %w", err)
 			}
+			if len(unsure) == 0 {
+				continue
+			}
+			stored, err := s.deps.Bus.Get(ctx, s.status, wrong.Last)
+			if err != nil {
+				return fmt.Errorf("read the last decision: %w", err)
+			}
+			if isOneOf(stored, unsure) {
+				return nil
+			}
 		case errors.Is(err, bus.ErrUnknownOutcome):
+			unsure = append(unsure, m.Data)
 			stored, err := s.lastDecision(ctx, subject)
 			if err != nil {
 				return err
@@ -73,8 +86,8 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 			if err := s.file.Wait(ctx, s.status, stored.Sequence); err != nil {
 				return fmt.Errorf("fold the last decision: %w", err)
 			}
-			if stored.Sequence > expect && bytes.Equal(stored.Data, m.Data) {
-				return nil // it was ours
+			if stored.Sequence > expect && isOneOf(stored, unsure) {
+				return nil
 			}
 		case errors.Is(err, bus.ErrFull):
 			return fault.New(fault.Full, "queue_full", "The queue is full, try again later").With(err)
@@ -84,6 +97,10 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 			return fmt.Errorf("publish %s: %w", e.Kind(), err)
 		}
 	}
+}
+
+func isOneOf(stored *jetstream.RawStreamMsg, decisions [][]byte) bool {
+	return slices.ContainsFunc(decisions, func(d []byte) bool { return bytes.Equal(d, stored.Data) })
 }
 
 // decideInTurn is decide for a reaction: it takes the account's turn, and has so

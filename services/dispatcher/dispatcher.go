@@ -8,9 +8,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"sync/atomic"
 
-	"github.com/nats-io/nats.go/jetstream"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
 
@@ -111,7 +109,6 @@ type shard struct {
 	ids        *streams.IDs
 	turns      turn.Turns[streams.AccountID] // decisions about an account follow each other
 	polls      polls
-	handle     atomic.Pointer[jetstream.Stream]
 	unreadable unreadable
 	releases   *bus.Committer // of what was scheduled, into ENQUEUE
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
@@ -360,12 +359,8 @@ func (p *page) answer() request.Pulled {
 // was folded, waits until it is folded too, and says whether there was one. The
 // caller took folded before it read the projection.
 func (s *shard) catchUp(ctx context.Context, a streams.AccountID, folded uint64) (bool, error) {
-	stream, err := s.stream(ctx)
-	if err != nil {
-		return false, err
-	}
-	m, err := stream.GetMsg(ctx, folded+1, jetstream.WithGetMsgSubject(streams.AccountSubjects(s.number, a)))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	m, err := s.deps.Bus.Next(ctx, s.enqueue, streams.AccountSubjects(s.number, a), folded+1)
+	if errors.Is(err, bus.ErrNoMessage) {
 		return false, nil
 	}
 	if err != nil {
@@ -401,16 +396,4 @@ func (s *shard) foldLast(ctx context.Context, stream string, subjects ...string)
 		return errCatchingUp.With(err)
 	}
 	return nil
-}
-
-func (s *shard) stream(ctx context.Context) (jetstream.Stream, error) {
-	if got := s.handle.Load(); got != nil {
-		return *got, nil
-	}
-	got, err := s.deps.Bus.JS.Stream(ctx, s.enqueue)
-	if err != nil {
-		return nil, fmt.Errorf("look up stream %s: %w", s.enqueue, err)
-	}
-	s.handle.Store(&got)
-	return got, nil
 }

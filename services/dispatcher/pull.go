@@ -111,7 +111,6 @@ func (s *shard) gather(ctx context.Context, q request.Pull) (*page, error) {
 // lend leases the candidates, and leaves in p those that are under the lease;
 // none if it has ended meanwhile.
 func (s *shard) lend(ctx context.Context, q request.Pull, p *page) error {
-	var until time.Time
 	err := s.decide(ctx, q.Account, func(v view) (event.Event, error) {
 		if v.openLeases(q.Account, s.cfg.MaxLeases) >= s.cfg.MaxLeases {
 			refusal := fault.New(fault.RateLimited, "too_many_leases", "This account's phones hold too many pages: report on them, or wait for their leases to end")
@@ -126,20 +125,24 @@ func (s *shard) lend(ctx context.Context, q request.Pull, p *page) error {
 		if err != nil || len(turns) == 0 {
 			return nil, err
 		}
-		until = now.Add(q.Lease.Truncate(time.Millisecond))
 		return event.Leased{
-			Lease: p.lease, Device: q.Device, Name: q.Name, At: now, Until: until,
+			Lease: p.lease, Device: q.Device, Name: q.Name, At: now, Until: now.Add(q.Lease.Truncate(time.Millisecond)),
 			Policy: q.Policy, Attempts: q.Attempts, Messages: turns,
 		}, nil
 	})
 	if err != nil {
 		return err
 	}
-	err = s.view(func(v view) error { return p.keepLeased(v, q.Account) })
-	if !s.now().Before(until) {
-		p.candidates = nil // this process was stopped: others may have them by now
-	}
-	return err
+	return s.view(func(v view) error {
+		if err := p.keepLeased(v, q.Account); err != nil {
+			return err
+		}
+		l, ok, err := v.lease(q.Account, p.lease)
+		if !ok || !s.now().Before(l.until) {
+			p.candidates = nil // this process was stopped: others may have them by now
+		}
+		return err
+	})
 }
 
 // taken says whether a lease of that id is there, of another dispatcher.

@@ -55,12 +55,10 @@ func bodyOf(data []byte, want streams.MessageID) error {
 // missing tells a message that has aged out of ENQUEUE from one that is there
 // and cannot be read, and logs the latter.
 func (s *shard) missing(ctx context.Context, seq uint64, id streams.MessageID) {
-	stream, err := s.stream(ctx)
-	if err != nil {
-		return
-	}
-	info, err := stream.Info(ctx)
-	if err == nil && seq >= info.State.FirstSeq {
+	ctx, cancel := context.WithTimeout(ctx, catchUpWithin)
+	defer cancel()
+	stream, err := s.deps.Bus.JS.Stream(ctx, s.enqueue)
+	if err == nil && seq >= stream.CachedInfo().State.FirstSeq {
 		s.say(seq, id, bus.ErrNoMessage)
 	}
 }
