@@ -21,7 +21,7 @@ func (d Deployment) Status(shard Shard) jetstream.StreamConfig {
 		},
 		Retention:          jetstream.LimitsPolicy,
 		Storage:            jetstream.FileStorage,
-		Compression:        jetstream.S2Compression,
+		Compression:        jetstream.NoCompression, // the engine spoils compressed blocks (docs/adr/0014)
 		Discard:            jetstream.DiscardNew,
 		MaxBytes:           d.StatusMaxBytes,
 		MaxAge:             retention,

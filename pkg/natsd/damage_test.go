@@ -2,6 +2,7 @@ package natsd
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -292,6 +294,85 @@ func TestStart_HoleInBatch(t *testing.T) {
 			if got := stream.CachedInfo().State.Msgs; got != test.stored {
 				t.Errorf("got %d messages, want %d", got, test.stored)
 			}
+		})
+	}
+}
+
+// A crash may leave the engine a last block that holds nothing yet. The one before it is then written on, and all of it
+// can still be read. What was compressed by then is spoilt, which is why no stream of ours is compressed: should the
+// engine have learnt it, this test says so.
+func TestStart_LastBlockHoldsNothing(t *testing.T) {
+	for name, test := range map[string]struct {
+		compression jetstream.StoreCompression
+		spoilt      bool
+	}{
+		"plain":      {jetstream.NoCompression, false},
+		"compressed": {jetstream.S2Compression, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			run := func(do func(jetstream.JetStream)) {
+				s := mustStart(t, Options{Dir: dir, InProcessOnly: true, Durability: "process"})
+				defer s.Stop()
+				conn, err := s.Connect("test")
+				if err != nil {
+					t.Fatal(err)
+				}
+				js, err := jetstream.New(conn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				do(js)
+			}
+			publish := func(js jetstream.JetStream, data []byte) (uint64, error) {
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				ack, err := js.Publish(ctx, "s.x", data)
+				if err != nil {
+					return 0, err
+				}
+				return ack.Sequence, nil
+			}
+			left := filepath.Join(t.TempDir(), "data")
+			run(func(js jetstream.JetStream) {
+				if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Compression: test.compression}); err != nil {
+					t.Fatal(err)
+				}
+				for i := range damagedMessages {
+					if _, err := publish(js, body(i)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				until(t, func() bool {
+					block, err := os.ReadFile(blockOf(t, dir, 1))
+					return err == nil && bytes.HasPrefix(block, compressed) == (test.compression != jetstream.NoCompression)
+				})
+				copyPrivate(t, dir, left)
+			})
+			dir = left
+			change(t, blockOf(t, dir, 2), func([]byte) []byte { return nil })
+			var first uint64
+			run(func(js jetstream.JetStream) {
+				var err error
+				if first, err = publish(js, nil); err != nil || first < 3 || first >= damagedMessages {
+					t.Fatalf("published %d, %v, want the number behind the first block's", first, err)
+				}
+			})
+			run(func(js jetstream.JetStream) {
+				next, err := publish(js, nil)
+				if spoilt := err != nil || next != first+1; spoilt != test.spoilt {
+					t.Errorf("published %d, %v after %d, want spoilt %t", next, err, first, test.spoilt)
+				}
+				stream, err := js.Stream(t.Context(), "S")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for seq := uint64(1); seq < first && !test.spoilt; seq++ {
+					if m, err := stream.GetMsg(t.Context(), seq); err != nil || !bytes.Equal(m.Data, body(int(seq-1))) {
+						t.Errorf("message %d of %d: %v", seq, first, err)
+					}
+				}
+			})
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -57,10 +58,12 @@ func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, 
 			_ = clock.Sleep(ctx, time.Duration(attempt)*fetchPause)
 		}
 		if err := s.makeConsumer(ctx, a, l, lowest); err != nil {
-			return nil, fmt.Errorf("make consumer %s: %w", name, err)
+			return nil, errNoConsumer.With(fmt.Errorf("make consumer %s: %w", name, err))
 		}
 	}
 }
+
+var errNoConsumer = fault.New(fault.Unavailable, "no_consumer", "Messages cannot be handed out now, try again")
 
 const (
 	fetchAttempts = 4

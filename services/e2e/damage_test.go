@@ -135,9 +135,9 @@ func TestDamage_Message(t *testing.T) {
 	}
 }
 
-// A stream whose compressed file is damaged cannot be read: the start says which, and leaves everything as it was,
-// where the engine would delete the stream. With the file mended, all is there.
-func TestDamage_CompressedStream(t *testing.T) {
+// A stream whose file the engine cannot read: the start says which, and leaves everything as it was, where the engine
+// would delete the stream. With the file mended, all is there.
+func TestDamage_UnreadableStream(t *testing.T) {
 	s := launch(t, process, 1)
 	a := s.api(s.token)
 	a.queue(t, "shop", 3)
