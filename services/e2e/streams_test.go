@@ -25,30 +25,33 @@ func (s *trunkline) enqueued(name string) (ids []string) {
 	account := streams.AccountIDOf(name)
 	shard := s.shards.Of(account)
 	s.withBus(func(b *bus.Bus) {
-		consumer, err := b.JS.OrderedConsumer(s.Context(), streams.EnqueueStream(shard), jetstream.OrderedConsumerConfig{
-			FilterSubjects: []string{strings.TrimSuffix(streams.EnqueuedSubjects(shard), ">") + account.String() + ".>"},
+		stream := streams.EnqueueStream(shard)
+		consumer, err := b.JS.CreateConsumer(s.Context(), stream, jetstream.ConsumerConfig{
+			FilterSubject: strings.TrimSuffix(streams.EnqueuedSubjects(shard), ">") + account.String() + ".>",
+			AckPolicy:     jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
 		})
 		if err != nil {
 			s.Fatal(err)
 		}
-		info, err := consumer.Info(s.Context())
-		if err != nil {
-			s.Fatal(err)
-		}
-		for left := info.NumPending; left > 0; left-- {
-			var m jetstream.Msg
-			await(s, "the next event comes", func() bool {
-				m, err = consumer.Next()
-				return !errors.Is(err, nats.ErrNoResponders) // the consumer's node is not known everywhere yet
-			})
+		defer func() { _ = b.JS.DeleteConsumer(s.Context(), stream, consumer.CachedInfo().Name) }()
+		for left := int(consumer.CachedInfo().NumPending); left > 0; {
+			batch, err := consumer.Fetch(min(left, 500), jetstream.FetchMaxWait(patience))
 			if err != nil {
 				s.Fatal(err)
 			}
-			e, err := event.Decode[event.Enqueued](m.Data())
-			if err != nil {
-				s.Fatal(err)
+			before := left
+			for m := range batch.Messages() {
+				e, err := event.Decode[event.Enqueued](m.Data())
+				if err != nil {
+					s.Fatal(err)
+				}
+				ids = append(ids, e.ID.String())
+				left--
 			}
-			ids = append(ids, e.ID.String())
+			// The consumer's node may not be known everywhere yet.
+			if err := batch.Error(); left == before && !errors.Is(err, nats.ErrNoResponders) {
+				s.Fatalf("read what is stored of %s: %d are missing: %v", name, left, err)
+			}
 		}
 	})
 	return ids
