@@ -23,11 +23,12 @@ var (
 )
 
 // What nobody may wait longer for while one process of a cluster is gone, over all attempts. An election of the engine
-// takes up to 9 s, and posts wait 12 s for it at most on a machine that is not overloaded; a claim of quota's leader runs
-// out after 20 s and takes up to 60 s to be taken over.
+// takes up to 9 s, and what was told before it is told again within a second of it; a claim of quota's leader runs out
+// after 20 s and takes up to 60 s to be taken over. Among all other tests of a busy machine twice that is allowed: there
+// it is to be seen that nothing hangs.
 const (
-	longestPost    = 16 * time.Second
-	longestPull    = 16 * time.Second
+	longestPost    = 12 * time.Second
+	longestPull    = 15 * time.Second
 	longestLimited = longestPost + 60*time.Second
 	// chaosLease outlasts what a phone waits for an answer.
 	chaosLease    = 8 * time.Second
@@ -257,6 +258,9 @@ func (c *chaos) bounds(what string, more time.Duration) {
 			most = longestLimited
 		case verb == "post":
 			most = longestPost
+		}
+		if *chaosRounds == 0 {
+			most *= 2
 		}
 		if took > most+more {
 			c.Errorf("%s: a %s waited %v, want at most %v", what, name, took.Round(time.Millisecond), most+more)
