@@ -20,7 +20,7 @@ func Change(ctx context.Context, js jetstream.JetStream, d Deployment, stream st
 		}
 	}
 	for _, bucket := range []jetstream.KeyValueConfig{d.Accounts(), d.Devices(), d.Claims()} {
-		if stream == "KV_"+bucket.Bucket {
+		if stream == bucketPrefix+bucket.Bucket {
 			if _, err := js.UpdateKeyValue(ctx, bucket); err != nil {
 				return fmt.Errorf("change bucket %s: %w", bucket.Bucket, err)
 			}

@@ -35,6 +35,12 @@ func (m *Missing) Error() string {
 	return "stream " + m.Stream + " is missing although this deployment has begun: restore the data directory, nothing was created"
 }
 
+// How the engine names the streams of buckets and object stores.
+const (
+	bucketPrefix = "KV_"
+	objectPrefix = "OBJ_"
+)
+
 // Ensure makes a deployment's streams and buckets be there as defined. What
 // exists is compared and never changed: every Difference is returned. What does
 // not exist is created if create is true, which is right only in a deployment
@@ -80,6 +86,34 @@ func ensureRegistry(ctx context.Context, js jetstream.JetStream, d Deployment, c
 	return []error{ensureBucket(ctx, js, d.Registry(), create), ensureBucket(ctx, js, d.Sessions(), create)}
 }
 
+// Names lists the streams of a deployment, those of its buckets too.
+func (d Deployment) Names() []string {
+	names := []string{ReleaseStream, objectPrefix + ApksBucket}
+	for _, shard := range d.Shards.All() {
+		names = append(names, EnqueueStream(shard), StatusStream(shard))
+	}
+	for _, bucket := range []string{AccountsBucket, DevicesBucket, ClaimsBucket, RegistryBucket, SessionsBucket} {
+		names = append(names, bucketPrefix+bucket)
+	}
+	return names
+}
+
+// Used says whether anything was ever stored in the streams of a deployment
+// that are there. In one that was not used, what is missing was never made.
+func Used(ctx context.Context, js jetstream.JetStream, d Deployment) (bool, error) {
+	for _, name := range d.Names() {
+		stream, err := js.Stream(ctx, name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+		case err != nil:
+			return false, fmt.Errorf("look up stream %s: %w", name, err)
+		case stream.CachedInfo().State.LastSeq > 0:
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // FindShards reads the number of shards that the deployment began with.
 func FindShards(ctx context.Context, js jetstream.JetStream) (Shards, error) {
 	stream, err := js.Stream(ctx, EnqueueStream(0))
@@ -119,7 +153,7 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.Ke
 		}
 		have := status.Config()
 		if have.History != want.History || have.TTL != want.TTL || have.Storage != want.Storage || have.Replicas != want.Replicas {
-			return &Difference{"KV_" + want.Bucket, []string{fmt.Sprintf(
+			return &Difference{bucketPrefix + want.Bucket, []string{fmt.Sprintf(
 				"history %d ttl %v storage %v replicas %d, want history %d ttl %v storage %v replicas %d",
 				have.History, have.TTL, have.Storage, have.Replicas, want.History, want.TTL, want.Storage, want.Replicas)}}
 		}
@@ -127,7 +161,7 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.Ke
 	case !errors.Is(err, jetstream.ErrBucketNotFound):
 		return fmt.Errorf("look up bucket %s: %w", want.Bucket, err)
 	case !create:
-		return &Missing{"KV_" + want.Bucket}
+		return &Missing{bucketPrefix + want.Bucket}
 	}
 	if _, err := js.CreateKeyValue(ctx, want); err != nil {
 		return fmt.Errorf("create bucket %s: %w", want.Bucket, err)
@@ -136,7 +170,7 @@ func ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.Ke
 }
 
 func ensureApks(ctx context.Context, js jetstream.JetStream, want jetstream.ObjectStoreConfig, create bool) error {
-	const name = "OBJ_" + ApksBucket
+	const name = objectPrefix + ApksBucket
 	stream, err := js.Stream(ctx, name)
 	switch {
 	case err == nil:

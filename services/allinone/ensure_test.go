@@ -106,6 +106,9 @@ func TestEnsure_Missing(t *testing.T) {
 		return all
 	}
 	want := []string{"ENQUEUE_0", "KV_accounts", "KV_claims", "KV_devices", "KV_registry", "KV_sessions", "OBJ_apks", "RELEASE", "STATUS_0"}
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(d.Names()))); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
 	if diff := cmp.Diff(want, missing()); diff != "" {
 		t.Errorf("missing in an empty engine (-want +got):\n%s", diff)
 	}

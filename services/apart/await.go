@@ -72,7 +72,7 @@ func (p *process) look(ctx context.Context) (got found, err error) {
 			}
 			return got, errNoEngine
 		}
-		if got, err = streamsOf(ctx, b, name); err != nil {
+		if got, err = findStreams(ctx, b); err != nil {
 			return got, err
 		}
 		if name == Version {
@@ -85,19 +85,12 @@ func (p *process) look(ctx context.Context) (got found, err error) {
 	return got, nil
 }
 
-// streamsOf finds the streams, all that a part may need.
-func streamsOf(ctx context.Context, b *bus.Bus, part string) (got found, err error) {
+// findStreams finds all streams: until the last is there, the first hold nothing.
+func findStreams(ctx context.Context, b *bus.Bus) (got found, err error) {
 	if got.shards, err = streams.FindShards(ctx, b.JS); err != nil {
 		return got, fmt.Errorf("%w: %w", errNoStreams, err)
 	}
-	names := []string{"KV_" + streams.AccountsBucket, "KV_" + streams.DevicesBucket, "KV_" + streams.ClaimsBucket}
-	for _, shard := range got.shards.All() {
-		names = append(names, streams.StatusStream(shard), streams.EnqueueStream(shard))
-	}
-	if part == Version {
-		names = append(names, streams.ReleaseStream, "OBJ_"+streams.ApksBucket)
-	}
-	for _, name := range names {
+	for _, name := range (streams.Deployment{Shards: got.shards}).Names() {
 		stream, err := b.JS.Stream(ctx, name)
 		if err != nil {
 			return got, fmt.Errorf("%w: stream %s: %w", errNoStreams, name, err)

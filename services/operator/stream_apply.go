@@ -22,7 +22,7 @@ type streamApply struct {
 	Replicas        int         `placeholder:"N" help:"Copies of each stream (default: as it is; when they are made, 3 on a cluster, else 1)."`
 	EnqueueMaxBytes config.Size `placeholder:"SIZE" help:"Most bytes of messages that a shard keeps (default: as it is, 16GiB when it is made)."`
 	StatusMaxBytes  config.Size `placeholder:"SIZE" help:"Most bytes of leases and reports that a shard keeps (default: as it is, 8GiB when it is made)."`
-	Missing         bool        `help:"Make streams that are missing although others are there. What they held is gone then: look for it first."`
+	Missing         bool        `help:"Make streams that are missing although others are in use. What they held is gone then: look for it first."`
 	DryRun          bool        `help:"Only say what would be done."`
 }
 
@@ -120,7 +120,7 @@ func (c *streamApply) deployment(ctx context.Context, b *bus.Bus) (streams.Deplo
 
 func (c *streamApply) apply(ctx context.Context, js jetstream.JetStream, want streams.Deployment) ([]applied, error) {
 	done := []applied{}
-	missing, there := "", false
+	missing := ""
 	for _, problem := range unjoin(streams.Ensure(ctx, js, want, false)) {
 		var gone *streams.Missing
 		var difference *streams.Difference
@@ -129,17 +129,20 @@ func (c *streamApply) apply(ctx context.Context, js jetstream.JetStream, want st
 			missing = gone.Stream
 			done = append(done, applied{Stream: gone.Stream, Done: "made"})
 		case errors.As(problem, &difference):
-			there = true
 			done = append(done, applied{Stream: difference.Stream, Done: "changed", Fields: strings.Join(difference.Fields, "; ")})
 		default:
 			return nil, problem
 		}
 	}
-	if _, err := js.Stream(ctx, streams.EnqueueStream(0)); err == nil {
-		there = true
-	}
-	if missing != "" && there && !c.Missing {
-		return nil, fmt.Errorf("stream %s is missing although others are there: it was deleted, its nodes are away, or an older version made them; --missing makes it anew, empty", missing)
+	if missing != "" && !c.Missing {
+		// One that broke off left empty streams, and goes on.
+		used, err := streams.Used(ctx, js, want)
+		if err != nil {
+			return nil, err
+		}
+		if used {
+			return nil, fmt.Errorf("stream %s is missing although others are in use: it was deleted, its nodes are away, or an older version made them; --missing makes it anew, empty", missing)
+		}
 	}
 	if c.DryRun {
 		return done, nil
