@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/trunkline-sms/trunkline/pkg/config"
+	"github.com/trunkline-sms/trunkline/pkg/testnote"
 	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/apart"
 	"github.com/trunkline-sms/trunkline/services/operator"
@@ -147,6 +150,30 @@ func TestCompose(t *testing.T) {
 		if parts[part] != want {
 			t.Errorf("got %d of %s, want %d", parts[part], part, want)
 		}
+	}
+}
+
+// The compose file is one to Docker, too, where there is one; no daemon is asked.
+func TestCompose_Docker(t *testing.T) {
+	if err := exec.Command("docker", "compose", "version").Run(); err != nil {
+		testnote.Skip(t, "docker compose is not here: "+err.Error())
+	}
+	text, err := os.ReadFile("../../../docker-compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	keys := operator.Keys{Dir: filepath.Join(dir, "secrets"), Owner: -1}
+	if err := keys.Run(t.Context(), &operator.Terminal{Out: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "docker-compose.yml")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := exec.Command("docker", "compose", "-f", path, "--profile", "metrics", "--profile", "tools", "config", "--quiet")
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
