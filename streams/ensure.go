@@ -52,11 +52,18 @@ func Ensure(ctx context.Context, js jetstream.JetStream, d Deployment, create bo
 	if begun, err := FindShards(ctx, js); err == nil && begun != d.Shards {
 		return fmt.Errorf("ensure streams: this deployment began with %d shards, which cannot become %d", begun, d.Shards)
 	}
-	var problems []error
+	// It says how many shards there are: without it no other stream is made.
+	err := ensureStream(ctx, js, d.Enqueue(0), create)
+	var difference *Difference
+	if create && err != nil && !errors.As(err, &difference) {
+		return err
+	}
+	problems := []error{err}
 	for _, shard := range d.Shards.All() {
-		problems = append(problems,
-			ensureStream(ctx, js, d.Enqueue(shard), create),
-			ensureStream(ctx, js, d.Status(shard), create))
+		if shard > 0 {
+			problems = append(problems, ensureStream(ctx, js, d.Enqueue(shard), create))
+		}
+		problems = append(problems, ensureStream(ctx, js, d.Status(shard), create))
 	}
 	for _, bucket := range []jetstream.KeyValueConfig{d.Accounts(), d.Devices(), d.Claims()} {
 		problems = append(problems, ensureBucket(ctx, js, bucket, create))

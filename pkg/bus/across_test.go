@@ -2,14 +2,15 @@ package bus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -88,8 +89,8 @@ func (n *node) stop() {
 	n.WaitForShutdown()
 }
 
-// startNodes starts a cluster of three that holds the stream, and gives a bus to the leader's node and the other nodes.
-func startNodes(t *testing.T) (b *bus.Bus, others []*node) {
+// startNodes starts a cluster of three that holds the stream.
+func startNodes(t *testing.T) (all []*node) {
 	t.Helper()
 	var routes []*url.URL // where they find each other, now and when one is started again
 	for range 3 {
@@ -100,7 +101,6 @@ func startNodes(t *testing.T) (b *bus.Bus, others []*node) {
 		_ = l.Close()
 		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
 	}
-	var all []*node
 	for i, at := range routes {
 		port, err := strconv.Atoi(at.Port())
 		if err != nil {
@@ -115,29 +115,49 @@ func startNodes(t *testing.T) (b *bus.Bus, others []*node) {
 		t.Cleanup(n.stop)
 		all = append(all, n)
 	}
+	b := connect(t, all[0])
 	config := jetstream.StreamConfig{Name: stream, Subjects: []string{"s.>"}, AllowAtomicPublish: true, Replicas: len(all)}
-	b = connect(t, all[0])
-	create := func() (jetstream.Stream, error) {
+	eventually(t, "the stream is made", func(ctx context.Context) bool {
+		_, err := b.JS.CreateStream(ctx, config)
+		return err == nil
+	})
+	return all
+}
+
+// eventually asks until done says so, each time for a second at most.
+func eventually(t *testing.T, what string, done func(context.Context) bool) {
+	t.Helper()
+	for try := range 100 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		return b.JS.CreateStream(ctx, config)
-	}
-	made, err := create()
-	for try := 0; err != nil; try++ { // until they have found each other
-		if try == 100 {
-			t.Fatal(err)
+		ok := done(ctx)
+		cancel()
+		if ok {
+			return
 		}
-		time.Sleep(100 * time.Millisecond)
-		made, err = create()
-	}
-	for _, n := range all {
-		if n.Name() == made.CachedInfo().Cluster.Leader {
-			b = connect(t, n)
-		} else {
-			others = append(others, n)
+		if try == 99 {
+			t.Fatalf("%s: not in time", what)
 		}
+		time.Sleep(100 * time.Millisecond) // nodes tell nobody when they have found each other
 	}
-	return b, others
+}
+
+// led tells the node that leads the stream from the other ones that run.
+func led(t *testing.T, running []*node) (leader *node, others []*node) {
+	t.Helper()
+	b := connect(t, running[0])
+	eventually(t, "the stream has a leader", func(ctx context.Context) bool {
+		s, err := b.JS.Stream(ctx, stream)
+		leader, others = nil, nil
+		for _, n := range running {
+			if err == nil && n.Name() == s.CachedInfo().Cluster.Leader {
+				leader = n
+			} else {
+				others = append(others, n)
+			}
+		}
+		return leader != nil
+	})
+	return leader, others
 }
 
 func connect(t *testing.T, n *node) *bus.Bus {
@@ -154,17 +174,22 @@ func connect(t *testing.T, n *node) *bus.Bus {
 	return b
 }
 
-// Messages that the leader has and too few others are waited for: they are told once a second, and stored once.
+// What the leader has and too few others is waited for: it is told now and then, and stored once. A decision on top of
+// one that is under way learns that.
 func TestAcross_UnderWay(t *testing.T) {
-	b, others := startNodes(t)
-	c := bus.NewCommitter(b, stream, bus.CommitterOptions{})
-	start(t, c.Run)
-	if _, err := c.Commit(t.Context(), messages(1, "first")); err != nil {
-		t.Fatal(err)
-	}
+	running := startNodes(t)
+	_, others := led(t, running)
 	others[1].stop()
-	want := []string{"first-1"}
+	running = slices.DeleteFunc(running, func(n *node) bool { return n == others[1] })
+	want := 0
 	for _, n := range []int{1, 5} {
+		leader, others := led(t, running)
+		b := connect(t, leader)
+		c := bus.NewCommitter(b, stream, bus.CommitterOptions{})
+		start(t, c.Run)
+		if _, err := c.Commit(t.Context(), messages(1, fmt.Sprint("before-", n))); err != nil {
+			t.Fatal(err)
+		}
 		others[0].stop()
 		before, begun := b.Conn.Stats().OutMsgs, time.Now()
 		committed := make(chan error, 1)
@@ -183,15 +208,19 @@ func TestAcross_UnderWay(t *testing.T) {
 		if took := time.Since(begun); took < (tries-1)*time.Second {
 			t.Errorf("%d messages were told %d times in %v", n, tries, took)
 		}
+		var wrong *bus.WrongLast
+		subject := messages(n, fmt.Sprint("of-", n))[0].Subject
+		if _, err := b.PublishFenced(t.Context(), message(subject, "", ""), 0); !errors.As(err, &wrong) || !wrong.UnderWay {
+			t.Errorf("a decision on top of one under way: got %v", err)
+		}
 		others[0].start(t)
 		if err := <-committed; err != nil {
 			t.Errorf("%d messages: %v", n, err)
 		}
-		for _, m := range messages(n, fmt.Sprint("of-", n)) {
-			want = append(want, string(m.Data))
-		}
+		want += 1 + n
 	}
-	if diff := cmp.Diff(want, bodies(t, b)); diff != "" {
-		t.Error(diff)
+	leader, _ := led(t, running)
+	if got := bodies(t, connect(t, leader)); len(got) != want {
+		t.Errorf("got %v, want %d messages", got, want)
 	}
 }

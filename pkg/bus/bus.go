@@ -38,8 +38,8 @@ type patience struct {
 
 // In this process an engine that does not answer is busy. Over a network the
 // node that was asked may stand still or be gone without a word, and another
-// one has taken over meanwhile: what is tried again soon finds it. A try is
-// cheap: a leader that has the one before does not take it again.
+// one has taken over meanwhile: what is tried again soon finds it. A leader that
+// has an earlier try says so, and is told less often from then on.
 var (
 	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, fetch: callTimeout, ask: callTimeout, asked: callTimeout}
 	patienceAcross = patience{commit: time.Second, fenced: 2 * time.Second, fetch: time.Second, ask: time.Second, asked: 3 * time.Second}

@@ -41,9 +41,15 @@ type WrongLast struct {
 	// Last is the sequence that the engine named; 0 when the subject holds
 	// nothing, or when the engine named none.
 	Last uint64
+	// UnderWay says that another message of the subject is stored by now on too
+	// few nodes, or is before this one in the same batch. Last is 0 then.
+	UnderWay bool
 }
 
 func (e *WrongLast) Error() string {
+	if e.UnderWay {
+		return fmt.Sprintf("another message of the subject is under way: %v", ErrNotStored)
+	}
 	return fmt.Sprintf("last sequence of the subject is %d: %v", e.Last, ErrNotStored)
 }
 

@@ -120,8 +120,10 @@ func (a ack) refusal() error {
 		return nil
 	}
 	switch a.Error.ErrorCode {
-	case codeWrongLast, codeWrongLastConstant:
+	case codeWrongLast:
 		return &WrongLast{Last: lastNamed(a.Error.Description)}
+	case codeWrongLastConstant:
+		return &WrongLast{UnderWay: true}
 	case codeDuplicateInBatch, codeDuplicateInFlight:
 		return ErrDuplicate
 	case codeAccountResources, codeInsufficient, codeMemoryResources, codeStorageResources, codeMaxStreamBytes:

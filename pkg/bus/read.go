@@ -70,13 +70,25 @@ func (b *Bus) LastForSubjects(ctx context.Context, stream string, subjects ...st
 // Get reads the message of a sequence, from any replica that has it. The error
 // is ErrNoMessage when the leader has none.
 func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {
-	msg, err := b.direct(ctx, stream, getRequest{Seq: seq})
+	near, cancel := context.WithTimeout(ctx, b.patience().ask)
+	msg, err := b.direct(near, stream, getRequest{Seq: seq})
+	cancel()
 	// A replica may lag or stand still, and a stream may not allow direct reads.
 	if errors.Is(err, ErrNoMessage) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		msg, err = b.fromLeader(ctx, stream, getRequest{Seq: seq})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read message %d of %s: %w", seq, stream, err)
+	}
+	return msg, nil
+}
+
+// FirstAfter reads the first message of subject after a sequence from the
+// stream's leader. The error is ErrNoMessage when there is none.
+func (b *Bus) FirstAfter(ctx context.Context, stream, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
+	msg, err := b.fromLeader(ctx, stream, getRequest{Seq: seq + 1, NextBySubject: subject})
+	if err != nil {
+		return nil, fmt.Errorf("read the next message of %s: %w", subject, err)
 	}
 	return msg, nil
 }

@@ -39,6 +39,7 @@ type round struct {
 	lost    chan nats.Status // the connection, and with it the answers
 	timer   *time.Timer
 
+	slow     bool             // a leader is there and has what it was told, in this round
 	attempts uint64           // given tokens
 	sent     map[string]*unit // by token, of this round
 	floor    uint64           // a sequence that the stream had before this round
@@ -71,6 +72,7 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 	}
 	floor := r.floor
 	deadline, patience := r.now().Add(retryFor), r.bus.patience().commit
+	r.slow = false
 	todo := plan(reqs, threshold)
 	for len(todo) > 0 {
 		wave, rest := nextWave(todo)
@@ -79,6 +81,9 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 			r.attempt(u)
 		}
 		r.await(wave, min(patience, max(deadline.Sub(r.now()), shortestAttempt)))
+		if r.slow { // what is told again is sent again
+			patience = min(2*patience, attemptTimeout)
+		}
 
 		var again []*unit
 		pause := false
@@ -171,7 +176,8 @@ func (r *round) await(wave []*unit, timeout time.Duration) {
 				continue // the attempt under way decides
 			}
 			if u.uncertain && err == nil && a.underWay() {
-				continue // an earlier attempt is not lost: its answer comes
+				r.slow = true
+				continue // the leader has an earlier attempt, and answers that one or the next
 			}
 			u.waiting, u.answer, u.err = false, a, err
 			missing--

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/zap"
@@ -71,8 +72,12 @@ func (s *Server) checkOpen(engine *server.Server) error {
 	if err := s.dropUnmade(open); err != nil {
 		return err
 	}
+	all, err := streamsIn(s.openingDir())
+	if err != nil {
+		return err
+	}
 	var missing []string
-	for _, kept := range streamsIn(s.openingDir()) {
+	for _, kept := range all {
 		if !open[kept] && !unmade(filepath.Join(s.openingDir(), kept)) {
 			missing = append(missing, filepath.Base(kept))
 		}
@@ -91,7 +96,11 @@ func (s *Server) checkOpen(engine *server.Server) error {
 // dropUnmade removes what is left of streams whose making was cut short: made
 // again over that, they would lack the same files as before.
 func (s *Server) dropUnmade(open map[string]bool) error {
-	for _, stream := range streamsIn(s.storeDir()) {
+	all, err := streamsIn(s.storeDir())
+	if err != nil {
+		return err
+	}
+	for _, stream := range all {
 		dir := filepath.Join(s.storeDir(), stream)
 		if open[stream] || !unmade(dir) {
 			continue
@@ -104,34 +113,69 @@ func (s *Server) dropUnmade(open map[string]bool) error {
 	return nil
 }
 
-// unmade says whether a stream in dir never had a message, nor an engine that
-// ended in order.
+// unmade says whether dir is what is left of a stream whose making was cut
+// short: it lacks a file of its definition, and has no message nor a trace of
+// one.
 func unmade(dir string) bool {
-	blocks, _ := filepath.Glob(filepath.Join(dir, "msgs", "*.blk")) // the pattern is a good one
-	for _, path := range append(blocks, filepath.Join(dir, "msgs", "index.db")) {
-		if info, err := os.Stat(path); err == nil && info.Size() > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+	defined := true
+	for _, name := range []string{server.JetStreamMetaFile, server.JetStreamMetaFileSum} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return false
 		}
+		defined = defined && err == nil && info.Size() > 0
 	}
-	return true
+	if defined {
+		return false
+	}
+	found := false
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || entry.Name() == server.JetStreamMetaFile || entry.Name() == server.JetStreamMetaFileSum {
+			return err
+		}
+		info, err := entry.Info()
+		found = found || err == nil && info.Size() > 0
+		return err
+	})
+	return err == nil && !found
 }
 
 // streamsIn lists the streams that a store holds, as account/streams/name.
-func streamsIn(store string) (all []string) {
-	found, _ := filepath.Glob(filepath.Join(store, "*", "streams", "*")) // the pattern is a good one
-	for _, path := range found {
-		rel, err := filepath.Rel(store, path)
-		if err == nil && !strings.HasPrefix(filepath.Base(path), ".") {
-			all = append(all, rel)
+func streamsIn(store string) (all []string, err error) {
+	accounts, err := entries(store)
+	for _, account := range accounts {
+		dir := filepath.Join(account, "streams")
+		names, listErr := entries(filepath.Join(store, dir))
+		err = errors.Join(err, listErr)
+		for _, name := range names {
+			if !strings.HasPrefix(name, ".") { // what the engine deletes
+				all = append(all, filepath.Join(dir, name))
+			}
 		}
 	}
-	return all
+	return all, err
+}
+
+// entries names what is in a directory; nothing if it is none.
+func entries(dir string) (names []string, err error) {
+	all, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return nil, fmt.Errorf("look for streams: %w", err)
+	}
+	for _, entry := range all {
+		names = append(names, entry.Name())
+	}
+	return names, nil
 }
 
 // putBack puts the streams back that are not open, or that are not there if it
 // is not known which are open, and drops all other second names.
 func (s *Server) putBack(open map[string]bool) error {
-	for _, kept := range streamsIn(s.openingDir()) {
+	all, err := streamsIn(s.openingDir())
+	if err != nil {
+		return err
+	}
+	for _, kept := range all {
 		first := filepath.Join(s.storeDir(), kept)
 		second := filepath.Join(s.openingDir(), kept)
 		if _, err := os.Stat(filepath.Join(first, server.JetStreamMetaFile)); open[kept] || open == nil && err == nil || unmade(second) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
@@ -18,14 +19,18 @@ const (
 	// setupTimeout bounds what begins a session. Where much is stored, the
 	// server counts for a while what a new consumer has before it.
 	setupTimeout = 30 * time.Second
-	// Over a network a step takes setupFirst at most, since the node that was to
-	// have the consumer may stand still and the next one not. What takes longer
-	// setupSoon times is slow, and gets twice as long from then on.
+	// Over a network a consumer is made within setupFirst, or another one: its
+	// node may stand still and the next one not. What takes longer setupSoon
+	// times is slow, and gets twice as long from then on.
 	setupFirst = time.Second
-	setupSoon  = 10
+	setupSoon  = 6
+	// checkExtra is what it takes longer to look up the cursor.
+	checkExtra = 2 * time.Second
 	// A session that failed is tried again after minPause, then twice that…
 	minPause     = 50 * time.Millisecond
 	maxReadPause = time.Second
+	// sayAgain is when a failure is logged that has been before.
+	sayAgain = 30 * time.Second
 	// backlogBytes bounds what is read and not folded yet.
 	backlogBytes = 16 << 20
 )
@@ -43,8 +48,8 @@ type reader struct {
 	last   cursor // of the last event queued
 	came   uint64 // events queued
 
-	begun bool // a consumer was made before
-	late  int  // sessions in a row that did not begin in time
+	sessions int // begun so far
+	late     int // in a row that did not begin in time
 
 	// behind is how many events are left of those the stream held at first.
 	behind   uint64
@@ -72,9 +77,9 @@ var errCut = errors.New("connection was cut")
 func (r *reader) run(ctx context.Context) error {
 	status := r.bus.Conn.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.bus.Conn.RemoveStatusListener(status)
-	pause, said := minPause, ""
+	pause, said, at := minPause, "", time.Time{}
 	for {
-		before := r.last.seq
+		before, sessions := r.last.seq, r.sessions
 		err := r.readOnce(ctx, status)
 		switch {
 		case err == nil || ctx.Err() != nil || errors.Is(err, errLost) || errors.Is(err, errUnreadable):
@@ -85,11 +90,11 @@ func (r *reader) run(ctx context.Context) error {
 			return fmt.Errorf("read %s: %w", r.source.Stream, err)
 		}
 		if r.last.seq > before {
-			pause, said = minPause, ""
+			pause = minPause
 		}
-		if text := err.Error(); text != said {
+		if text := err.Error(); text != said || r.sessions > sessions || time.Since(at) > sayAgain {
 			r.log.Warn("reading stopped, trying again", zap.Uint64("seq", r.last.seq), zap.Error(err))
-			said = text
+			said, at = text, time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -156,14 +161,14 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		s.end()
 		var api *jetstream.APIError
-		if !r.begun && errors.As(err, &api) && api.Code == 400 {
+		if r.sessions == 0 && errors.As(err, &api) && api.Code == 400 {
 			// The server calls the request itself wrong: no time will mend that.
 			return nil, fmt.Errorf("%w: %w", errRefused, err)
 		}
 		return nil, fmt.Errorf("make consumer: %w", err)
 	}
-	r.begun = true
-	checking, cancel := context.WithTimeout(ctx, r.setup())
+	r.sessions++
+	checking, cancel := context.WithTimeout(ctx, r.setup()+checkExtra)
 	defer cancel()
 	created, err := checkCursor(checking, r.bus, r.source.Stream, r.last)
 	if err != nil {
@@ -196,9 +201,12 @@ func (r *reader) setup() time.Duration {
 	return step
 }
 
-// makeConsumer makes one that begins at a sequence.
+// makeConsumer makes one that begins at a sequence. What comes of a try whose
+// answer does not come in time is given back.
 func (r *reader) makeConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
-	return r.bus.JS.CreateConsumer(ctx, r.source.Stream, jetstream.ConsumerConfig{
+	name := nuid.Next()
+	c, err := r.bus.JS.CreateConsumer(ctx, r.source.Stream, jetstream.ConsumerConfig{
+		Name:              name,
 		Description:       "projection",
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       from,
@@ -208,6 +216,10 @@ func (r *reader) makeConsumer(ctx context.Context, from uint64) (jetstream.Consu
 		Replicas:          1,
 		InactiveThreshold: 5 * time.Minute,
 	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		r.remove(name)
+	}
+	return c, err
 }
 
 // count asks how many events the stream holds from a sequence on.
@@ -220,11 +232,13 @@ func (r *reader) count(ctx context.Context, from uint64) (uint64, error) {
 	return c.CachedInfo().NumPending, nil
 }
 
-// give gives a consumer back. It does not wait for the answer: one that stays
-// is removed by the server when nobody pulls.
-func (r *reader) give(c jetstream.Consumer) {
-	info := c.CachedInfo()
-	_ = r.bus.Conn.Publish(jetstream.DefaultAPIPrefix+"CONSUMER.DELETE."+info.Stream+"."+info.Name, nil)
+// give gives a consumer back.
+func (r *reader) give(c jetstream.Consumer) { r.remove(c.CachedInfo().Name) }
+
+// remove does not wait for the answer: a consumer that stays is removed by the
+// server when nobody pulls.
+func (r *reader) remove(name string) {
+	_ = r.bus.Conn.Publish(jetstream.DefaultAPIPrefix+"CONSUMER.DELETE."+r.source.Stream+"."+name, nil)
 }
 
 // catchUp queues word that all has been queued that the stream held at first.

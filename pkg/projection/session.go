@@ -222,9 +222,9 @@ func (s *session) takeStatus(ctx context.Context, m *nats.Msg) error {
 // look asks whether events wait although a pull ended without them. Twice, with
 // none in between, means that the consumer is stuck, and another one is made.
 func (s *session) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.pace.answer())
-	defer cancel()
-	info, err := s.consumer.Info(ctx)
+	asking, cancel := context.WithTimeout(ctx, s.pace.answer())
+	info, err := s.consumer.Info(asking)
+	cancel()
 	if err != nil {
 		return fmt.Errorf("look at consumer: %w", err)
 	}

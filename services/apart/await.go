@@ -99,7 +99,9 @@ func findStreams(ctx context.Context, b *bus.Bus) (got found, err error) {
 		if info.Cluster != nil && info.Cluster.Leader == "" {
 			return got, fmt.Errorf("stream %s has no leader: too few of its nodes run", name)
 		}
-		got.replicas = info.Config.Replicas
+		if name == streams.EnqueueStream(0) {
+			got.replicas = info.Config.Replicas
+		}
 	}
 	return got, nil
 }

@@ -58,7 +58,7 @@ func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, 
 			_ = clock.Sleep(ctx, time.Duration(attempt)*fetchPause)
 		}
 		if err := s.makeConsumer(ctx, a, l, lowest); err != nil {
-			return nil, errNoConsumer.With(fmt.Errorf("make consumer %s: %w", name, err))
+			return nil, fmt.Errorf("make consumer %s: %w", name, err)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams
 			s.dropConsumer(ctx, name)
 		}
 		if attempt == makeAttempts || ctx.Err() != nil {
-			return err
+			return errNoConsumer.With(err)
 		}
 	}
 }

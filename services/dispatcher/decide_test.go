@@ -81,38 +81,84 @@ func TestDecisionOnAnOldViewIsNotStored(t *testing.T) {
 	}
 }
 
-// A decision that is not there when it is looked for, and comes in after that, is known as one's own.
-func TestDecisionThatComesInLate(t *testing.T) {
+// told is a shard that has decided about an account once. Its next decisions are answered so and not sent, until the
+// answers have run out.
+func told(t *testing.T, account streams.AccountID, answers []func(s *shard) error) *shard {
+	t.Helper()
 	s, _ := alone(t)
-	account := streams.AccountIDOf("shop")
 	if err := s.file.Wait(t.Context(), s.status, s.decided(t, account, event.Renewed{})); err != nil {
 		t.Fatal(err)
 	}
-	lost := true
 	s.deps.Bus.Gate = func() error {
-		if lost {
-			lost = false
+		if len(answers) == 0 {
+			return nil
+		}
+		answer := answers[0]
+		answers = answers[1:]
+		return answer(s)
+	}
+	return s
+}
+
+// What a cluster may answer, and what a decision makes of it: it is stored once, is folded when decide returns, and is
+// proposed anew only if another came first.
+func TestDecide_Answers(t *testing.T) {
+	account := streams.AccountIDOf("shop")
+	proposed := func(n int) event.Event { return event.Renewed{At: time.Unix(int64(n), 0).UTC()} }
+	lost := func(*shard) error { return bus.ErrUnknownOutcome }
+	underWay := func(*shard) error { return &bus.WrongLast{UnderWay: true} }
+	stores := func(events ...event.Event) func(s *shard) error {
+		return func(s *shard) error {
+			for _, e := range events {
+				s.decided(t, account, e)
+			}
 			return bus.ErrUnknownOutcome
 		}
-		return nil
 	}
-	proposed := func(n int) event.Event { return event.Renewed{At: time.Unix(int64(n), 0).UTC()} }
-	var first uint64
-	asked := 0
-	err := s.decide(t.Context(), account, func(view) (event.Event, error) {
-		if asked++; asked == 2 {
-			first = s.decided(t, account, proposed(1))
-		}
-		return proposed(asked), nil
-	})
-	if err != nil || asked != 2 {
-		t.Errorf("asked %d times, got %v, want twice", asked, err)
-	}
-	stored, err := s.deps.Bus.LastForSubject(t.Context(), s.status, streams.DecisionSubject(0, account))
-	if err != nil || first == 0 || stored.Sequence != first {
-		t.Fatalf("the last decision is %d, %v, want the first, which is %d", stored.Sequence, err, first)
-	}
-	if got := s.file.Cursor(s.status); got < first {
-		t.Errorf("folded up to %d, want %d", got, first)
+	rival := proposed(100)
+	for name, test := range map[string]struct {
+		answers []func(*shard) error
+		asked   int
+		want    []event.Event // after the first
+	}{
+		"none lost":                        {nil, 1, []event.Event{proposed(1)}},
+		"lost":                             {[]func(*shard) error{lost, lost}, 1, []event.Event{proposed(1)}},
+		"another's under way":              {[]func(*shard) error{underWay, underWay}, 3, []event.Event{proposed(3)}},
+		"ours under way, and lost":         {[]func(*shard) error{lost, underWay}, 1, []event.Event{proposed(1)}},
+		"the answer is lost":               {[]func(*shard) error{stores(proposed(1))}, 1, []event.Event{proposed(1)}},
+		"and another decides after that":   {[]func(*shard) error{stores(proposed(1), rival)}, 1, []event.Event{proposed(1), rival}},
+		"another was first":                {[]func(*shard) error{stores(rival)}, 2, []event.Event{rival, proposed(2)}},
+		"nothing can be stored after that": {[]func(*shard) error{lost, func(*shard) error { return bus.ErrFull }}, 1, []event.Event{proposed(1)}},
+		"aged out, and then not":           {[]func(*shard) error{func(*shard) error { return &bus.WrongLast{} }}, 3, []event.Event{proposed(3)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := told(t, account, test.answers)
+			before := s.file.Cursor(s.status)
+			asked := 0
+			err := s.decide(t.Context(), account, func(view) (event.Event, error) {
+				asked++
+				return proposed(asked), nil
+			})
+			if err != nil || asked != test.asked {
+				t.Errorf("asked %d times, got %v, want %d", asked, err, test.asked)
+			}
+			seq := before
+			for i, want := range test.want {
+				m, err := s.deps.Bus.FirstAfter(t.Context(), s.status, streams.DecisionSubject(0, account), seq)
+				if err != nil {
+					t.Fatalf("decision %d: %v", i, err)
+				}
+				data, err := event.Message("", want)
+				if err != nil || string(m.Data) != string(data.Data) {
+					t.Errorf("decision %d: got %s, want %s", i, m.Data, data.Data)
+				}
+				if seq = m.Sequence; i == 0 && s.file.Cursor(s.status) < seq {
+					t.Errorf("folded up to %d, want %d", s.file.Cursor(s.status), seq)
+				}
+			}
+			if m, err := s.deps.Bus.FirstAfter(t.Context(), s.status, streams.DecisionSubject(0, account), seq); err == nil {
+				t.Errorf("got %s, want no more", m.Data)
+			}
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -234,11 +235,16 @@ func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 		next, seq, err := s.publishHorizons(ctx, before, last)
 		var wrong *bus.WrongLast
 		switch {
+		case errors.As(err, &wrong) && wrong.UnderWay: // another dispatcher moves it
+			if err := clock.Sleep(ctx, askAgain); err != nil {
+				return time.Time{}, fmt.Errorf("move horizon: %w", err)
+			}
+			continue
 		case errors.As(err, &wrong) && wrong.Last == 0:
 			aged = true
 			continue
 		case errors.As(err, &wrong): // another dispatcher moved it
-			seq = wrong.Last
+			seq, aged = wrong.Last, false
 		case err != nil:
 			return time.Time{}, fmt.Errorf("move horizon: %w", err)
 		case seq == 0:

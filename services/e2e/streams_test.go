@@ -34,6 +34,7 @@ func (s *trunkline) enqueued(name string) (ids []string) {
 			s.Fatal(err)
 		}
 		defer func() { _ = b.JS.DeleteConsumer(s.Context(), stream, consumer.CachedInfo().Name) }()
+		over := time.Now().Add(patience)
 		for left := int(consumer.CachedInfo().NumPending); left > 0; {
 			batch, err := consumer.Fetch(min(left, 500), jetstream.FetchMaxWait(patience))
 			if err != nil {
@@ -49,7 +50,7 @@ func (s *trunkline) enqueued(name string) (ids []string) {
 				left--
 			}
 			// The consumer's node may not be known everywhere yet.
-			if err := batch.Error(); left == before && !errors.Is(err, nats.ErrNoResponders) {
+			if err := batch.Error(); left == before && (!errors.Is(err, nats.ErrNoResponders) || time.Now().After(over)) {
 				s.Fatalf("read what is stored of %s: %d are missing: %v", name, left, err)
 			}
 		}

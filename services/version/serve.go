@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/object"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -28,6 +29,8 @@ const (
 	maxNotes = 10_000 // characters
 	// decideWithin is how long a decision may be tried.
 	decideWithin = 20 * time.Second
+	// decideAgain is when it is tried again while another's is under way.
+	decideAgain = 100 * time.Millisecond
 )
 
 func (v *Version) serve(ctx context.Context) error {
@@ -249,7 +252,11 @@ func (v *Version) decide(ctx context.Context, code streams.VersionCode, judge fu
 			return *b.find(code), nil
 		case errors.Is(err, bus.ErrFull):
 			return request.AppVersion{}, fault.New(fault.Full, "stream_full", "The stream of releases, or the disk, is full").With(err)
-		case !errors.As(err, &wrong) && !errors.Is(err, bus.ErrUnknownOutcome):
+		case errors.As(err, &wrong) && wrong.UnderWay:
+			if err := clock.Sleep(ctx, decideAgain); err != nil {
+				return request.AppVersion{}, err
+			}
+		case wrong == nil && !errors.Is(err, bus.ErrUnknownOutcome):
 			return request.AppVersion{}, err
 		}
 	}
