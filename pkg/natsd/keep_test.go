@@ -66,6 +66,32 @@ func TestStart_DeletedStreamIsLeft(t *testing.T) {
 	checkWhole(t, s)
 }
 
+// A stream that has messages and lacks a file of its definition was not cut short in its making.
+func TestStart_StreamWithoutDefinition(t *testing.T) {
+	for _, name := range []string{"meta.inf", "meta.sum"} {
+		t.Run(name, func(t *testing.T) {
+			dir := crashed(t)
+			path := filepath.Join(dir, engineDir, "jetstream", "$G", "streams", "S", name)
+			whole, err := os.ReadFile(path)
+			if err == nil {
+				err = os.Remove(path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Start(Options{Dir: dir, InProcessOnly: true}); err == nil || !strings.Contains(err.Error(), "cannot open S,") {
+				t.Fatalf("got %v, want an error that names the stream", err)
+			}
+			if err := os.WriteFile(path, whole, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := mustStart(t, Options{Dir: dir, InProcessOnly: true})
+			defer s.Stop()
+			checkWhole(t, s)
+		})
+	}
+}
+
 // A power cut may leave a stream with a part of its files only, while it is
 // made: it is made anew.
 func TestStart_StreamWhoseMakingWasCutShort(t *testing.T) {
