@@ -45,9 +45,9 @@ func nextVersion(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	const jetstream, folded = `"github.com/nats-io/nats.go/jetstream"`, "case err == nil:\n\t\t\treturn s.file.Wait(ctx, s.status, seq)"
-	alter("../dispatcher/decide.go", jetstream, `"github.com/nats-io/nats.go"`+"\n"+jetstream, folded, `case err == nil:
-			if e.Kind() == event.KindLeased {
+	const folded = "case err == nil:\n\t\t\treturn s.file.Wait(ctx, s.status, seq)"
+	alter("../dispatcher/decide.go", folded, `case err == nil:
+			if proposed.Header.Get(event.KindHeader) == string(event.KindLeased) {
 				planned := &nats.Msg{Subject: subject, Data: []byte("{}"), Header: nats.Header{event.KindHeader: {"`+futureKind+`"}}}
 				if next, err := s.deps.Bus.PublishFenced(ctx, planned, seq); err == nil {
 					seq = next
