@@ -13,6 +13,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 // alone is a shard that nobody else serves, and that folds until it is told to stop.
@@ -160,5 +161,42 @@ func TestDecide_Answers(t *testing.T) {
 				t.Errorf("got %s, want no more", m.Data)
 			}
 		})
+	}
+}
+
+// A phone gets what is left when another dispatcher was quicker with what it was to get.
+func TestOffer_AnotherIsQuicker(t *testing.T) {
+	s, _ := alone(t)
+	account, lane := streams.AccountIDOf("shop"), streams.Lane{Priority: streams.Normal}
+	ids := streams.NewIDs(time.Now, 7, streams.Epoch)
+	var messages []streams.MessageID
+	for range 2 {
+		messages = append(messages, ids.Message())
+		m, err := event.Message(streams.EnqueueSubject(0, account, lane), event.Enqueued{ID: messages[len(messages)-1], Text: "text", Month: "2026-11"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ack, err := s.deps.Bus.JS.PublishMsg(t.Context(), m)
+		if err == nil {
+			err = s.file.Wait(t.Context(), s.enqueue, ack.Sequence)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	quicker := sync.OnceFunc(func() {
+		now := time.Now().UTC()
+		s.decided(t, account, event.Leased{
+			Lease: ids.Lease(), At: now, Until: now.Add(time.Minute), Policy: streams.Retry, Attempts: 3,
+			Messages: []event.Turn{{ID: messages[0]}},
+		})
+	})
+	s.deps.Bus.Gate = func() error {
+		quicker()
+		return nil
+	}
+	page, err := s.offer(t.Context(), request.Pull{Account: account, Limit: 1, Lease: time.Minute, Attempts: 3, Policy: streams.Retry})
+	if err != nil || len(page.Messages) != 1 || page.Messages[0].ID != messages[1] {
+		t.Errorf("got %v, %v, want message %s", page.Messages, err, messages[1])
 	}
 }
