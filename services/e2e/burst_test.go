@@ -166,15 +166,11 @@ func (p *phone) run(a api, j *journal) {
 // drain runs the phones until everything that is stored has been handed out and reported, and nothing waits.
 func (b *burst) drain() {
 	b.Helper()
-	defer b.tellLeft(b.accounts...)
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
 	wait := b.runPhones(ctx)
 	for _, name := range b.accounts {
-		stored := b.enqueued(name)
-		await(b.T, "phones drain the queue of "+name, func() bool {
-			return b.journal.ended(stored) && len(b.list(name, streams.Pending, streams.Leased)) == 0
-		})
+		b.awaitDrained(b.journal, name, patience)
 	}
 	stop()
 	wait()

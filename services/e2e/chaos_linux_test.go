@@ -95,11 +95,8 @@ func newChaos(t *testing.T) *chaos {
 		endSenders()
 		waitSenders()
 		for _, name := range f.accounts {
-			stored := f.enqueued(name)
 			// A page that its phone forgot is renewed by its next pulls for a while.
-			awaitWithin(t, 4*patience, "phones drain the queue of "+name, func() bool {
-				return f.journal.ended(stored) && len(f.list(name, streams.Pending, streams.Leased)) == 0
-			})
+			f.awaitDrained(f.journal, name, 4*patience)
 		}
 		end()
 	}
@@ -278,7 +275,6 @@ func inWords(took map[string]time.Duration) string {
 // check ends the work, and fails the test for what was lost or doubled.
 func (c *chaos) check() {
 	c.Helper()
-	defer c.tellLeft(c.accounts...)
 	c.stop()
 	got := c.journal.check(c.T)
 	c.Logf("%+v", got)

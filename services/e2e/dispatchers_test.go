@@ -59,13 +59,8 @@ func TestApart_Dispatchers(t *testing.T) {
 	<-f.journal.after(50)
 	stop()
 	waitSenders()
-	defer f.tellLeft(f.accounts...)
 	for i, name := range f.accounts {
-		stored := f.enqueued(name)
-		await(t, "phones drain the queue of "+name, func() bool {
-			return f.journal.ended(stored) && len(f.list(name, streams.Pending, streams.Leased)) == 0
-		})
-		t.Logf("account %d: %d messages stored", i, len(stored))
+		t.Logf("account %d: %d messages stored", i, f.awaitDrained(f.journal, name, patience))
 	}
 	goHome()
 	phones.Wait()

@@ -24,6 +24,7 @@ type journal struct {
 
 	mu       sync.Mutex
 	messages map[string]*entry
+	ended    map[string]bool // hashes that a report answered 2xx told of
 	accepted int
 	wrong    []string
 	doubled  []string              // hashes of what was handed out within a lease
@@ -46,7 +47,7 @@ type handout struct {
 }
 
 func newJournal(lease time.Duration) *journal {
-	return &journal{lease: lease, messages: map[string]*entry{}, reached: map[int]chan struct{}{}, refusals: map[string]int{}}
+	return &journal{lease: lease, messages: map[string]*entry{}, ended: map[string]bool{}, reached: map[int]chan struct{}{}, refusals: map[string]int{}}
 }
 
 func (j *journal) wrongf(format string, args ...any) {
@@ -147,6 +148,7 @@ func (j *journal) reported(page []outgoing) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, m := range page {
+		j.ended[m.Hash] = true
 		if e := j.messages[m.Text]; e != nil && e.reported.IsZero() {
 			e.reported = now
 		}
@@ -188,15 +190,12 @@ func (j *journal) count() count {
 	return c
 }
 
-// ended says whether the messages with these hashes have all been handed out and reported.
-func (j *journal) ended(hashes []string) bool {
+// open gives those of the messages with these hashes that have not been handed out and reported. A text can have two: what
+// was not synced may lose a request's marker and keep its messages, and the repeat is stored again.
+func (j *journal) open(hashes []string) []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	reported := map[string]bool{}
-	for _, e := range j.messages {
-		reported[e.hash] = !e.reported.IsZero()
-	}
-	return !slices.ContainsFunc(hashes, func(hash string) bool { return !reported[hash] })
+	return slices.DeleteFunc(slices.Clone(hashes), func(hash string) bool { return j.ended[hash] })
 }
 
 // check fails the test for everything that is not as it has to be once all has been drained.

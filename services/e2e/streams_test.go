@@ -195,16 +195,28 @@ func (s *trunkline) knows(name, device string) (known bool) {
 	return known
 }
 
-// tellLeft shows what became of messages that are left when the test has failed.
-func (s *trunkline) tellLeft(accounts ...string) {
-	if !s.Failed() {
-		return
-	}
-	for _, name := range accounts {
-		left := s.list(name, streams.Pending, streams.Leased)
-		s.Logf("%d messages of %s are left", len(left), name)
-		for _, m := range left[:min(len(left), 3)] {
-			s.Log(s.command("message", "show", m.ID.String()))
+// awaitDrained waits until all messages of an account have been handed out and reported and none waits, and gives how
+// many there are. If that does not come, it shows what became of those that are left.
+func (s *trunkline) awaitDrained(j *journal, name string, patience time.Duration) int {
+	s.Helper()
+	stored := s.enqueued(name)
+	drained := false
+	defer func() {
+		if drained {
+			return
 		}
-	}
+		open, left := j.open(stored), s.list(name, streams.Pending, streams.Leased)
+		s.Logf("%s: %d of %d stored are not reported, %d wait or are leased", name, len(open), len(stored), len(left))
+		for _, m := range left {
+			open = append(open, m.ID.String())
+		}
+		for _, id := range open[:min(len(open), 5)] {
+			s.Log(s.command("message", "show", id))
+		}
+	}()
+	awaitWithin(s.T, patience, "phones drain the queue of "+name, func() bool {
+		return len(j.open(stored)) == 0 && len(s.list(name, streams.Pending, streams.Leased)) == 0
+	})
+	drained = true
+	return len(stored)
 }
