@@ -45,8 +45,11 @@ var (
 	patienceAcross = patience{commit: time.Second, fenced: 2 * time.Second, fetch: time.Second, ask: time.Second, asked: 3 * time.Second}
 )
 
+// Inside says whether the engine is in this process.
+func (b *Bus) Inside() bool { return b.Conn.Opts.InProcessServer != nil }
+
 func (b *Bus) patience() patience {
-	if b.Conn.Opts.InProcessServer != nil {
+	if b.Inside() {
 		return patienceInside
 	}
 	return patienceAcross

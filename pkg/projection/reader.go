@@ -147,7 +147,7 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 func (r *reader) begin(ctx context.Context) (*session, error) {
 	inbox := r.bus.Conn.NewInbox()
 	s := &session{
-		reader: r, inbox: inbox, pace: paceOf(r.bus.Conn),
+		reader: r, inbox: inbox, pace: paceOf(r.bus),
 		messages: make(chan *nats.Msg, 2*r.batch+64),
 	}
 	var err error
@@ -191,7 +191,7 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 
 // setup is how long a step of what begins a session may take.
 func (r *reader) setup() time.Duration {
-	if r.bus.Conn.Opts.InProcessServer != nil {
+	if r.bus.Inside() {
 		return setupTimeout
 	}
 	step := setupFirst

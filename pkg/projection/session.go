@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
@@ -23,8 +24,8 @@ const pullBytes = 8 << 20
 // of a cluster, or the way to it, can go without a word.
 type pace struct{ pull, heartbeat time.Duration }
 
-func paceOf(conn *nats.Conn) pace {
-	if conn.Opts.InProcessServer != nil {
+func paceOf(b *bus.Bus) pace {
+	if b.Inside() {
 		return pace{pull: 2 * time.Minute}
 	}
 	return pace{pull: 30 * time.Second, heartbeat: time.Second}

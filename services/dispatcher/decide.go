@@ -21,86 +21,95 @@ import (
 // about the account has come in between; else it folds that one and proposes
 // again. It returns once its decision is folded; propose giving nil ends it
 // with nothing decided. The caller has the account's turn.
-//
-// A decision of which nobody knows whether it was stored is published again as
-// it is: it may come in late, and is known by being the first after its fence.
 func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
 	subject := streams.DecisionSubject(s.number, a)
 	var unfolded, aged uint64
-	var proposed *nats.Msg
-	var last, fence uint64
-	for unsure := false; ; {
-		if !unsure {
-			var e event.Event
-			err := s.view(func(v view) (err error) {
-				last = v.decision(a)
-				e, err = propose(v)
-				return err
-			})
-			if err != nil || e == nil {
-				return err
-			}
-			fence = last
-			switch last {
-			case 0:
-				// The projection forgets fences behind the horizon sooner than the
-				// stream does.
-				fence = unfolded
-			case aged:
-				fence = 0
-			}
-			if proposed, err = event.Message(subject, e); err != nil {
-				return err
-			}
+	for {
+		var e event.Event
+		var last uint64
+		err := s.view(func(v view) (err error) {
+			last = v.decision(a)
+			e, err = propose(v)
+			return err
+		})
+		if err != nil || e == nil {
+			return err
 		}
-		seq, err := s.deps.Bus.PublishFenced(ctx, proposed, fence)
-		var wrong *bus.WrongLast
-		switch {
-		case err == nil:
-			return s.file.Wait(ctx, s.status, seq)
-		case errors.As(err, &wrong) && wrong.Last == 0 && !wrong.UnderWay:
-			s.metrics.conflicts.Inc()
-			unfolded, aged, unsure = 0, last, false
-			continue
-		case errors.As(err, &wrong) && !wrong.UnderWay && !unsure:
-			s.metrics.conflicts.Inc()
-			unfolded, aged = wrong.Last, 0
-			if err := s.file.Wait(ctx, s.status, wrong.Last); err != nil {
-				return fmt.Errorf("fold another decision: %w", err)
-			}
-			continue
-		case errors.Is(err, bus.ErrUnknownOutcome):
-			unsure = true
-		case errors.As(err, &wrong) && !wrong.UnderWay: // by ours, or by another's
-		case unsure || errors.As(err, &wrong):
-			// One is under way, perhaps ours, or nothing can be stored now.
-			if sleepErr := clock.Sleep(ctx, askAgain); sleepErr != nil {
-				return fmt.Errorf("publish %s: %w", subject, err)
-			}
-		case errors.Is(err, bus.ErrFull):
-			return fault.New(fault.Full, "queue_full", "The queue is full, try again later").With(err)
-		case errors.Is(err, bus.ErrNotStored):
-			return fault.New(fault.Unavailable, "not_stored", "The queue cannot be written now, try again").With(err)
-		default:
-			return fmt.Errorf("publish %s: %w", subject, err)
-		}
-		if !unsure {
-			continue
-		}
-		first, err := s.decisionAfter(ctx, subject, fence)
+		decision, err := event.Message(subject, e)
 		if err != nil {
 			return err
 		}
-		if first == nil {
+		fence := last
+		switch last {
+		case 0:
+			// The projection forgets fences behind the horizon sooner than the
+			// stream does.
+			fence = unfolded
+		case aged:
+			fence = 0
+		}
+		seq, ours, err := s.settle(ctx, decision, fence)
+		if err != nil {
+			return err
+		}
+		if !ours {
+			s.metrics.conflicts.Inc()
+		}
+		if seq == 0 {
+			unfolded, aged = 0, last
 			continue
 		}
-		if err := s.file.Wait(ctx, s.status, first.Sequence); err != nil {
-			return fmt.Errorf("fold the next decision: %w", err)
+		if err := s.file.Wait(ctx, s.status, seq); err != nil {
+			return fmt.Errorf("fold the account's decisions: %w", err)
 		}
-		if bytes.Equal(first.Data, proposed.Data) {
-			return nil // it was ours
+		if ours {
+			return nil
 		}
-		unfolded, aged, unsure = first.Sequence, 0, false
+		unfolded, aged = seq, 0
+	}
+}
+
+// settle publishes a decision until it knows which decision stands behind the
+// fence: it, and it is ours, or another one. That is the fence itself while
+// another one is under way, and 0 if the fence has aged out and nothing has come.
+//
+// A decision of which nobody knows whether it was stored is published again as
+// it is: it may come in late, and is known by being the first after its fence.
+func (s *shard) settle(ctx context.Context, decision *nats.Msg, fence uint64) (seq uint64, ours bool, err error) {
+	for unsure := false; ; {
+		stored, err := s.deps.Bus.PublishFenced(ctx, decision, fence)
+		var wrong *bus.WrongLast
+		refused := errors.As(err, &wrong)
+		switch {
+		case err == nil:
+			return stored, true, nil
+		case refused && !wrong.UnderWay && (!unsure || wrong.Last == 0):
+			return wrong.Last, false, nil
+		case errors.Is(err, bus.ErrUnknownOutcome):
+			unsure = true
+		case refused && !wrong.UnderWay: // by ours that came in late, or by another's
+		case refused || unsure:
+			// One is under way, perhaps ours, or nothing can be stored now.
+			if clock.Sleep(ctx, askAgain) != nil {
+				return 0, false, fmt.Errorf("publish %s: %w", decision.Subject, err)
+			}
+			if !unsure {
+				return fence, false, nil
+			}
+		case errors.Is(err, bus.ErrFull):
+			return 0, false, fault.New(fault.Full, "queue_full", "The queue is full, try again later").With(err)
+		case errors.Is(err, bus.ErrNotStored):
+			return 0, false, fault.New(fault.Unavailable, "not_stored", "The queue cannot be written now, try again").With(err)
+		default:
+			return 0, false, fmt.Errorf("publish %s: %w", decision.Subject, err)
+		}
+		first, err := s.decisionAfter(ctx, decision.Subject, fence)
+		if err != nil {
+			return 0, false, err
+		}
+		if first != nil {
+			return first.Sequence, bytes.Equal(first.Data, decision.Data), nil
+		}
 	}
 }
 

@@ -150,3 +150,45 @@ func TestCost_Allocations(t *testing.T) {
 		c.check(t, "allocations", post, pull, report)
 	}
 }
+
+// A request costs no more when many wait than when few do.
+func TestCost_Backlog(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates too")
+	}
+	const size, pages, few, many = 50, 40, 5_000, 50_000
+	s := launch(t, inside, 1)
+	sender, posting, waiting := s.connect(), s.posting(1000), 0
+	fill := func(n int) {
+		for ; waiting < n; waiting += 1000 {
+			if _, err := sender.do(posting); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	type used struct{ post, pull, report float64 }
+	work := func(what string) used {
+		samples := []metrics.Sample{{Name: "/gc/heap/allocs:" + what}}
+		post, pull, report := s.work(pages, size, func() float64 {
+			metrics.Read(samples)
+			return float64(samples[0].Value.Uint64())
+		})
+		t.Logf("%d wait: %s of post %.0f, pull %.0f, report %.0f", waiting, what, post, pull, report)
+		return used{post, pull, report}
+	}
+	measures := []string{"objects", "bytes"}
+	before := map[string]used{}
+	fill(few)
+	work("objects") // what is made once
+	for _, what := range measures {
+		before[what] = work(what)
+	}
+	fill(many)
+	const most = 1.6 // times, of ten times as many
+	for _, what := range measures {
+		was, is := before[what], work(what)
+		if is.post > most*was.post || is.pull > most*was.pull || is.report > most*was.report {
+			t.Errorf("got %+v %s with %d waiting and %+v with %d", is, what, many, was, few)
+		}
+	}
+}

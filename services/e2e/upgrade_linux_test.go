@@ -45,15 +45,15 @@ func nextVersion(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	const folded = "case err == nil:\n\t\t\treturn s.file.Wait(ctx, s.status, seq)"
-	alter("../dispatcher/decide.go", folded, `case err == nil:
-			if proposed.Header.Get(event.KindHeader) == string(event.KindLeased) {
-				planned := &nats.Msg{Subject: subject, Data: []byte("{}"), Header: nats.Header{event.KindHeader: {"`+futureKind+`"}}}
-				if next, err := s.deps.Bus.PublishFenced(ctx, planned, seq); err == nil {
-					seq = next
+	const stored = "case err == nil:\n\t\t\treturn stored, true, nil"
+	alter("../dispatcher/decide.go", stored, `case err == nil:
+			if decision.Header.Get(event.KindHeader) == string(event.KindLeased) {
+				planned := &nats.Msg{Subject: decision.Subject, Data: []byte("{}"), Header: nats.Header{event.KindHeader: {"`+futureKind+`"}}}
+				if next, err := s.deps.Bus.PublishFenced(ctx, planned, stored); err == nil {
+					stored = next
 				}
 			}
-			return s.file.Wait(ctx, s.status, seq)`)
+			return stored, true, nil`)
 	// A field more in an event of today.
 	alter("../../streams/event/enqueue.go", "type Enqueued struct {", "type Enqueued struct {\n\tCampaign string `json:\"campaign,omitzero\"`\n")
 	alter("../ingress/core/enqueue.go", "Month: s.grant.Month, Grant: s.grant.ID,", "Month: s.grant.Month, Grant: s.grant.ID, Campaign: \"of the future\",")
