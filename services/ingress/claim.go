@@ -221,5 +221,5 @@ func (c *claim) giveUp(stopping bool, h *held) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	// Who cannot delete it leaves it to run out.
-	_ = h.bucket.Delete(ctx, h.key, jetstream.LastRevision(h.revision))
+	_ = bus.DeleteOwn(ctx, h.bucket, h.key, c.owner)
 }

@@ -65,7 +65,7 @@ func (c *claims) start(idle bool) (held *claim, stop func()) {
 	}
 	deps := Deps{Deps: service.Deps{Bus: c.bus, Log: zap.NewNop(), Now: c.clock}, Shards: 2}
 	held = newClaim(deps, serve, func() bool { return idle })
-	held.ttl = 200 * time.Millisecond
+	held.ttl = 2 * time.Second // renewed more often than in use, and with time to be
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- held.run(ctx) }()
@@ -114,6 +114,27 @@ func (c *claims) exists(number int) bool {
 	return err == nil
 }
 
+// revision is the one of the first number's claim.
+func (c *claims) revision() uint64 {
+	c.Helper()
+	entry, err := c.bucket.Get(c.Context(), streams.IngressClaim(0))
+	if err != nil {
+		c.Fatal(err)
+	}
+	return entry.Revision()
+}
+
+// renewed renews the first number's claim as a renewal does whose answer is lost.
+func (c *claims) renewed(held *claim) (revision uint64) {
+	c.Helper()
+	for {
+		revision, err := c.bucket.Update(c.Context(), streams.IngressClaim(0), held.owner, c.revision())
+		if err == nil {
+			return revision
+		}
+	}
+}
+
 func TestClaim_LowestFree(t *testing.T) {
 	c := newClaims(t)
 	first, stopFirst := c.start(true)
@@ -134,6 +155,17 @@ func TestClaim_LowestFree(t *testing.T) {
 	}
 }
 
+// A stop waits for no renewal: what became of one under way does not keep the number.
+func TestClaim_StoppedWhileRenewed(t *testing.T) {
+	c := newClaims(t)
+	held, stop := c.start(true)
+	c.renewed(held)
+	stop()
+	if c.exists(0) {
+		t.Error("the stopped one does not give its number back")
+	}
+}
+
 // Quota takes a claim that was deleted as proof that nothing is under way.
 func TestClaim_NotIdle(t *testing.T) {
 	c := newClaims(t)
@@ -147,22 +179,8 @@ func TestClaim_NotIdle(t *testing.T) {
 func TestClaim_Renewed(t *testing.T) {
 	c := newClaims(t)
 	held, _ := c.start(true)
-	revision := func() uint64 {
-		entry, err := c.bucket.Get(t.Context(), streams.IngressClaim(0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return entry.Revision()
-	}
-	// As if the answer to a renewal had got lost: the next one goes on from it.
-	var before uint64
-	for {
-		before = revision()
-		if _, err := c.bucket.Update(t.Context(), streams.IngressClaim(0), held.owner, before); err == nil {
-			break
-		}
-	}
-	c.until(func() bool { return revision() > before+1 })
+	renewed := c.renewed(held) // the next renewal goes on from it
+	c.until(func() bool { return c.revision() > renewed })
 	if got := c.number(held); got != 0 {
 		t.Errorf("got number %d, want 0", got)
 	}

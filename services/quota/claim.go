@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -28,7 +30,7 @@ type claim struct {
 	// leader is the revision of its creation: constant while it is renewed,
 	// higher for every leader that follows.
 	leader   uint64
-	revision uint64    // of the last renewal; 0: it is not ours any more
+	revision uint64    // of the last renewal that was answered
 	until    time.Time // it is not relied on from then on
 	token    []byte    // its value, by which an unanswered renewal is known
 }
@@ -46,11 +48,10 @@ func (q *Quota) acquire(ctx context.Context) (*claim, error) {
 	defer retry.Stop()
 	token := []byte(nats.NewInbox())
 	for warned := false; ; {
-		sent := q.now()
-		revision, err := q.createClaim(ctx, token)
+		c, err := q.take(ctx, token)
 		switch {
 		case err == nil:
-			return &claim{leader: revision, revision: revision, until: holdsUntil(sent), token: token}, nil
+			return c, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case !errors.Is(err, jetstream.ErrKeyExists) && !warned:
@@ -66,10 +67,26 @@ func (q *Quota) acquire(ctx context.Context) (*claim, error) {
 	}
 }
 
-func (q *Quota) createClaim(ctx context.Context, token []byte) (uint64, error) {
+// take creates the claim, or renews the one that a try before has created whose
+// answer was lost.
+func (q *Quota) take(ctx context.Context, token []byte) (*claim, error) {
 	ctx, cancel := context.WithTimeout(ctx, renewEvery)
 	defer cancel()
-	return q.claims.Create(ctx, streams.QuotaClaim, token)
+	sent := q.now()
+	revision, err := q.claims.Create(ctx, streams.QuotaClaim, token)
+	leader := revision
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		entry, readErr := q.claims.Get(ctx, streams.QuotaClaim)
+		if readErr != nil || !bytes.Equal(entry.Value(), token) {
+			return nil, err
+		}
+		leader, sent = entry.Revision(), q.now()
+		revision, err = q.claims.Update(ctx, streams.QuotaClaim, token, leader)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &claim{leader: leader, revision: revision, until: holdsUntil(sent), token: token}, nil
 }
 
 // renew keeps the claim until ctx is done; errLeadLost says that another
@@ -118,11 +135,10 @@ func (q *Quota) renewOnce(ctx context.Context, c *claim, timeout time.Duration) 
 	// A renewal whose answer was lost may stand there.
 	entry, readErr := q.claims.Get(ctx, streams.QuotaClaim)
 	switch {
-	case readErr == nil && string(entry.Value()) == string(c.token) && entry.Revision() > c.revision:
+	case readErr == nil && bytes.Equal(entry.Value(), c.token) && entry.Revision() > c.revision:
 		c.revision = entry.Revision()
 		return err
 	case readErr == nil && entry.Revision() > c.revision, errors.Is(readErr, jetstream.ErrKeyNotFound):
-		c.revision = 0
 		return fmt.Errorf("%w: the claim is somebody else's or gone", errLeadLost)
 	default:
 		return errors.Join(err, readErr)
@@ -132,12 +148,9 @@ func (q *Quota) renewOnce(ctx context.Context, c *claim, timeout time.Duration) 
 // giveUp removes the claim, so that the next leader need not wait for it to
 // lapse. It lapses if that fails.
 func (q *Quota) giveUp(ctx context.Context, c *claim) {
-	if c.revision == 0 {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	if err := q.claims.Delete(ctx, streams.QuotaClaim, jetstream.LastRevision(c.revision)); err != nil {
+	if err := bus.DeleteOwn(ctx, q.claims, streams.QuotaClaim, c.token); err != nil {
 		q.log.Warn("claim not given up, it will lapse", zap.Error(err))
 	}
 }

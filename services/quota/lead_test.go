@@ -1,8 +1,11 @@
 package quota
 
 import (
+	"errors"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
@@ -60,6 +63,49 @@ func TestTakeoverAfterAStopIsQuick(t *testing.T) {
 		w.await("the next leader", w.granting)
 		if took := time.Since(stopped); took > time.Second {
 			t.Errorf("takeover took %v, want less than a second", took)
+		}
+	})
+}
+
+// A renewal that nobody waited for, as a stop does not, is no reason to leave the
+// claim to lapse.
+func TestTakeoverAfterAStopDuringARenewalIsQuick(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		a := w.start("a")
+		w.await("a leader", w.granting)
+		w.start("b")
+		w.renewed()
+		a.stop()
+		stopped := time.Now()
+		w.await("the next leader", w.granting)
+		if took := time.Since(stopped); took > time.Second {
+			t.Errorf("takeover took %v, want less than a second", took)
+		}
+	})
+}
+
+// A claim whose making was not answered is its maker's.
+func TestClaimWhoseAnswerWasLost(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		a := w.start("a")
+		w.await("a leader", w.granting)
+		token, leader := []byte("token"), w.mustReserve(alice, 1, 100).Leader
+		if c, err := a.quota.take(t.Context(), token); !errors.Is(err, jetstream.ErrKeyExists) {
+			t.Errorf("take another's: got %+v, %v, want that it exists", c, err)
+		}
+		a.stop()
+		created, err := w.claims().Create(t.Context(), streams.QuotaClaim, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := w.start("b")
+		defer b.stop()
+		time.Sleep(streams.ClaimTTL / 2)
+		c, err := b.quota.take(t.Context(), token)
+		if err != nil || c.leader != created || c.leader <= leader || c.revision <= created || c.until.Sub(time.Now()) != streams.ClaimTTL-safety {
+			t.Errorf("take one's own: got %+v, %v, want leader %d, renewed", c, err, created)
 		}
 	})
 }
@@ -233,11 +279,7 @@ func TestLeaderWithoutItsClaimStops(t *testing.T) {
 		w.start("a")
 		w.await("a leader", w.granting)
 		before := w.mustReserve(alice, 1, 100)
-		claims, err := w.bus.JS.KeyValue(t.Context(), streams.ClaimsBucket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := claims.PutString(t.Context(), streams.QuotaClaim, "another's"); err != nil {
+		if _, err := w.claims().PutString(t.Context(), streams.QuotaClaim, "another's"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(renewEvery + time.Second)

@@ -137,6 +137,27 @@ func (i *instance) kill() {
 	i.done <- nil
 }
 
+func (w *world) claims() jetstream.KeyValue {
+	w.t.Helper()
+	bucket, err := w.bus.JS.KeyValue(w.t.Context(), streams.ClaimsBucket)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return bucket
+}
+
+// renewed renews the leader's claim behind its back, as a renewal does whose answer is lost.
+func (w *world) renewed() {
+	w.t.Helper()
+	entry, err := w.claims().Get(w.t.Context(), streams.QuotaClaim)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.claims().Update(w.t.Context(), streams.QuotaClaim, entry.Value(), entry.Revision()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // granting says whether reservations are answered, in every shard.
 func (w *world) granting() bool {
 	for _, shard := range w.shards.All() {
