@@ -34,7 +34,7 @@ build: ## the binary into bin/
 
 test: ## all tests of all modules; then no secret may be in their logs, and what was done and skipped
 	@mkdir -p bin && : > $(TEST_LOG)
-	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -skip '$(APART)|$(CLUSTER)' $(TESTFLAGS) work
+	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -timeout 30m -skip '$(APART)|$(CLUSTER)' $(TESTFLAGS) work
 	@scripts/log-scan $(TEST_LOG)
 	@grep -a -e '^COUNTED' -e '^SKIPPED' $(TEST_LOG) || true
 
@@ -43,7 +43,7 @@ race: ## the tests with the race detector (needs a C compiler)
 	$(GO) test -race $(TESTFLAGS) ./services/e2e -run '$(RACE_E2E)'
 
 simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n replays one
-	$(GO) test ./services/simulation -run TestLawsHold -count=1 -timeout 0 -v -for $(or $(FOR),10m) $(if $(SEED),-seed $(SEED)) | grep -v '^=== RUN\|^    --- PASS'
+	$(GO) test ./services/simulation -run TestLawsHold -count=1 -timeout 0 -v -fresh -for $(or $(FOR),10m) $(if $(SEED),-seed $(SEED)) | grep -v '^=== RUN\|^    --- PASS'
 
 crash: ## kill -9 of the real server in bursts, ROUNDS (5) in each of the ways
 	$(GO) test ./services/e2e -run TestCrash -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),5)

@@ -241,6 +241,9 @@ func (a *actor) pull(c character) (p *pageOf, texts, hashes []string) {
 	return p, texts, hashes
 }
 
+// reportWithin is how long a phone waits for the answer to a report.
+const reportWithin = 20 * time.Second
+
 func (a *actor) report(c character, p *pageOf, texts, hashes []string) {
 	states := make([]int, len(texts))
 	var items []map[string]any
@@ -261,8 +264,9 @@ func (a *actor) report(c character, p *pageOf, texts, hashes []string) {
 		times = 2
 	}
 	for range times {
-		untouched, began := a.model.reporting(texts), a.now()
-		status, answer := a.do("POST", "/api/"+a.own.token+"/status", string(data), nil, 20*time.Second)
+		began := a.now()
+		untouched := a.model.reporting(texts, began)
+		status, answer := a.do("POST", "/api/"+a.own.token+"/status", string(data), nil, reportWithin)
 		if status != 200 {
 			continue // what became of it is not known
 		}

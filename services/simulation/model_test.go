@@ -236,14 +236,16 @@ func (m *model) handedOut(p *pageOf, account string, texts, hashes []string, now
 	}
 }
 
-// reporting says that a phone is about to report, and gives those of its texts
-// that nobody has ended yet: to report on one of them renews the page.
-func (m *model) reporting(texts []string) (untouched bool) {
+// reporting says that a phone is about to report, and whether one of its texts
+// has surely not ended until the report is answered: that renews the page.
+func (m *model) reporting(texts []string, now time.Time) (untouched bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, text := range texts {
-		untouched = untouched || !m.sms[text].touched
-		m.sms[text].touched = true
+		s := m.sms[text]
+		expires := !s.until.IsZero() && !s.longer && now.Add(reportWithin).After(s.until)
+		untouched = untouched || !s.touched && !expires
+		s.touched = true
 	}
 	return untouched
 }
