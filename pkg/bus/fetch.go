@@ -37,10 +37,10 @@ func (f *Fetched) Ack() { _ = f.conn.Publish(f.reply, []byte("+ACK")) }
 func (f *Fetched) Nak() { _ = f.conn.Publish(f.reply, []byte("-NAK")) }
 
 // Fetch takes up to n messages that a pull consumer has now, in the stream's
-// order. Where it has none, it waits so long for the first one; with no time to
-// wait it goes by the engine's count, which lags behind what is stored. The
-// error is ErrNoConsumer where there is none, and ErrNoAnswer where nothing is
-// heard of it. With any error there are no
+// order; a busy engine may give fewer. Where it has none, it waits so long for
+// the first one; with no time to wait it goes by the engine's count, which lags
+// behind what is stored. The error is ErrNoConsumer where there is none, and
+// ErrNoAnswer where nothing is heard of it. With any error there are no
 // messages, and what was under way comes back after the consumer's ack wait.
 func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait time.Duration) ([]*Fetched, error) {
 	within, cancel := context.WithTimeout(ctx, b.patience().fetch+wait)
@@ -52,15 +52,30 @@ func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait ti
 		return nil, fmt.Errorf("fetch: subscribe: %w", err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	ask := fmt.Appendf(nil, `{"batch":%d,"no_wait":true,"expires":%d}`, n, wait)
-	if err := b.Conn.PublishRequest(nextMessages+stream+"."+consumer, inbox, ask); err != nil {
-		return nil, fmt.Errorf("fetch: %w", err)
+	ask := func(n int) error {
+		asked := fmt.Appendf(nil, `{"batch":%d,"no_wait":true,"expires":%d}`, n, wait)
+		if err := b.Conn.PublishRequest(nextMessages+stream+"."+consumer, inbox, asked); err != nil {
+			return fmt.Errorf("fetch: %w", err)
+		}
+		return nil
+	}
+	if err := ask(n); err != nil {
+		return nil, err
 	}
 	got := make([]*Fetched, 0, n)
-	for len(got) < n {
+	for again := false; len(got) < n; {
 		select {
 		case m := <-arrived:
 			if m.Reply == "" {
+				// The wait is for the first one, but when it is over the engine also cuts
+				// short what it has begun to give.
+				if m.Header.Get("Status") == statusTimeout && len(got) > 0 && !again {
+					again = true
+					if err := ask(n - len(got)); err != nil {
+						return nil, err
+					}
+					continue
+				}
 				return got, ended(m.Header.Get("Status"), m.Header.Get("Description"))
 			}
 			meta, err := m.Metadata()

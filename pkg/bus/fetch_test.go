@@ -82,10 +82,41 @@ func TestFetch_SeesWhatWasJustStored(t *testing.T) {
 	}
 }
 
+// The engine cuts short what it gives when the wait is over: it is asked for the
+// rest, and what is left then comes with the next fetch.
+func TestFetch_CutShort(t *testing.T) {
+	b := bustest.New(t)
+	makeLane(t, makeStream(t, b))
+	const n = 20_000
+	for range n {
+		if _, err := b.JS.PublishMsgAsync(message("s.x", "", "body")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-b.JS.PublishAsyncComplete()
+	var fetches, seq uint64
+	before := b.Conn.Stats().OutMsgs
+	for seq < n {
+		got, err := b.Fetch(t.Context(), "S", "lane", n, time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fetches++
+		for _, m := range got {
+			if seq++; m.Seq != seq {
+				t.Fatalf("got %d, want %d", m.Seq, seq)
+			}
+		}
+	}
+	if asked := b.Conn.Stats().OutMsgs - before; asked <= fetches || asked > 2*fetches {
+		t.Errorf("asked %d times in %d fetches, want once or twice in each", asked, fetches)
+	}
+}
+
 func makeLane(t *testing.T, s jetstream.Stream) {
 	t.Helper()
 	_, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{
-		Durable: "lane", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MemoryStorage: true,
+		Durable: "lane", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute, MaxAckPending: -1, MemoryStorage: true,
 	})
 	if err != nil {
 		t.Fatal(err)
