@@ -84,7 +84,7 @@ func (d *Disk) Replace(t testing.TB) {
 	// What the kernel noted of the error may reach the disk behind the check,
 	// which then has to be made again.
 	for range 10 {
-		err := run("umount", d.Dir)
+		err := unmount(d.Dir)
 		if err == nil {
 			_ = run("e2fsck", "-fy", d.image) // its exit code tells that it mended something
 			err = d.mount()
@@ -157,16 +157,22 @@ func unmountAfter(t testing.TB, dir string) {
 		if exec.Command("mountpoint", "-q", dir).Run() != nil {
 			return // unmounted already
 		}
-		var err error
-		for range 50 {
-			if err = run("umount", dir); err == nil {
-				return
-			}
-			time.Sleep(20 * time.Millisecond) // who was killed may not have let go yet
+		if err := unmount(dir); err != nil {
+			t.Errorf("%v; it is detached", err)
+			_ = run("umount", "-l", dir)
 		}
-		t.Errorf("%v; it is detached", err)
-		_ = run("umount", "-l", dir)
 	})
+}
+
+// unmount waits for who was killed and may not have let go yet.
+func unmount(dir string) (err error) {
+	for range 50 {
+		if err = run("umount", dir); err == nil {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
 }
 
 func run(name string, args ...string) error {

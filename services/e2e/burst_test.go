@@ -168,12 +168,21 @@ func (b *burst) drain() {
 	b.Helper()
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
-	wait := b.runPhones(ctx)
+	var all sync.WaitGroup
+	for _, p := range b.phones {
+		a := b.api(b.tokens[p.account])
+		a.ctx = ctx
+		all.Go(func() {
+			for again := true; again; again = rest(ctx, retry) {
+				p.run(a, b.journal)
+			}
+		})
+	}
 	for _, name := range b.accounts {
 		b.awaitDrained(b.journal, name, patience)
 	}
 	stop()
-	wait()
+	all.Wait()
 }
 
 // replays is how often a repeat was answered as one.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/services/operator"
 )
@@ -83,7 +84,7 @@ func (h *clusterHost) start(t *testing.T) started {
 	t.Helper()
 	first := h.ports == nil
 	if first {
-		h.ports = freePorts(t, 3*clusterNodes)
+		h.ports = bustest.FreePorts(t, 3*clusterNodes)
 		keys := operator.Keys{Dir: h.secret(""), Owner: -1}
 		if err := keys.Run(t.Context(), &operator.Terminal{Out: io.Discard, Err: io.Discard}); err != nil {
 			t.Fatal(err)
@@ -326,20 +327,6 @@ func mapValues(parts map[string]*part) func(func(*part) bool) {
 			}
 		}
 	}
-}
-
-// freePorts finds ports that nobody listens on now.
-func freePorts(t *testing.T, n int) (ports []int) {
-	t.Helper()
-	for range n {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
 }
 
 // proxy hands connections to the ingresses in turn, and passes over those that do not listen.

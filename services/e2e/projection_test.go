@@ -19,7 +19,7 @@ import (
 func history(s *trunkline, name string) {
 	s.Helper()
 	t := s.T
-	a := s.api(s.account(name, func(p *streams.Plan) { p.Limit, p.Lease, p.Attempts = 40, time.Second, 2 }))
+	a := s.api(s.account(name, func(p *streams.Plan) { p.Limit, p.Lease, p.Attempts = 40, 3*time.Second, 2 }))
 	a.queue(t, name, 30)
 	key := sms{number(30), text(name, 30)}
 	if got, err := a.post("key", key); err != nil || got.status != http.StatusOK {

@@ -4,6 +4,9 @@ import (
 	"net/http"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/streams"
 )
 
 // Streams that began on one node are moved to three while they are used, and then any node may go.
@@ -11,7 +14,9 @@ func TestCluster_Replicas(t *testing.T) {
 	h := newCluster("", 1, kind{"quota", 1}, kind{"dispatcher", 1}, kind{"ingress", 1})
 	h.replicas = 1
 	s := launch(t, func(dir string, _ int) host { h.dir = dir; return h }, 1)
-	a := s.api(s.token)
+	a := s.api(s.account("shop", func(p *streams.Plan) {
+		p.Lease, p.Attempts = 5*time.Second, 100 // a page that a killed node keeps from its phone comes again
+	}))
 	a.queue(t, "before", 20)
 	h.apply(t, "--replicas", "3")
 	c := &chaos{fleet: &fleet{trunkline: s}, host: h}

@@ -59,18 +59,26 @@ func (s *trunkline) enqueued(name string) (ids []string) {
 }
 
 // list asks the dispatcher for an account's messages in some states.
-func (s *trunkline) list(name string, states ...streams.State) (listed []request.Message) {
+func (s *trunkline) list(name string, states ...streams.State) []request.Message {
+	s.Helper()
+	listed, err := s.tryList(name, states...)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return listed
+}
+
+// tryList is list for where a dispatcher may be busy.
+func (s *trunkline) tryList(name string, states ...streams.State) (listed []request.Message, err error) {
 	s.Helper()
 	account := streams.AccountIDOf(name)
 	s.withBus(func(b *bus.Bus) {
-		answer, err := bus.Call[request.Listed](s.Context(), b, request.DispatcherList(s.shards.Of(account)),
+		var answer request.Listed
+		answer, err = bus.Call[request.Listed](s.Context(), b, request.DispatcherList(s.shards.Of(account)),
 			request.List{Account: account, States: states, Limit: 1000})
-		if err != nil {
-			s.Fatal(err)
-		}
 		listed = answer.Messages
 	})
-	return listed
+	return listed, err
 }
 
 // used asks quota how much of its limit an account has used.
@@ -215,7 +223,11 @@ func (s *trunkline) awaitDrained(j *journal, name string, patience time.Duration
 		}
 	}()
 	awaitWithin(s.T, patience, "phones drain the queue of "+name, func() bool {
-		return len(j.open(stored)) == 0 && len(s.list(name, streams.Pending, streams.Leased)) == 0
+		if len(j.open(stored)) > 0 {
+			return false
+		}
+		left, err := s.tryList(name, streams.Pending, streams.Leased)
+		return err == nil && len(left) == 0
 	})
 	drained = true
 	return len(stored)
