@@ -17,7 +17,7 @@ func FreePorts(t testing.TB, n int) (ports []int) {
 		if len(ports) == n {
 			return ports
 		}
-		port := lowest + rand.IntN(highest-lowest)
+		port := lowest + rand.IntN(highest-lowest) //nolint:gosec // need not be unguessable
 		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			continue

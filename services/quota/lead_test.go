@@ -104,7 +104,7 @@ func TestClaimWhoseAnswerWasLost(t *testing.T) {
 		defer b.stop()
 		time.Sleep(streams.ClaimTTL / 2)
 		c, err := b.quota.take(t.Context(), token)
-		if err != nil || c.leader != created || c.leader <= leader || c.revision <= created || c.until.Sub(time.Now()) != streams.ClaimTTL-safety {
+		if err != nil || c.leader != created || c.leader <= leader || c.revision <= created || time.Until(c.until) != streams.ClaimTTL-safety {
 			t.Errorf("take one's own: got %+v, %v, want leader %d, renewed", c, err, created)
 		}
 	})
