@@ -33,8 +33,7 @@ func (h *harness) group(a streams.AccountID, name string, n int, lane streams.La
 		}
 		h.publish(streams.EnqueueSubject(h.shards.Of(a), a, lane), e)
 	}
-	// A list waits for what is accepted; a pull gives what is folded, if there is anything.
-	call[request.Listed](h, request.DispatcherList(h.shards.Of(a)), request.List{Account: a, Limit: 1})
+	h.folded(a)
 	return all
 }
 

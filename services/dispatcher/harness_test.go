@@ -98,6 +98,12 @@ func (h *harness) publish(subject string, e event.Event) uint64 {
 	return ack.Sequence
 }
 
+// folded waits for what is accepted, as a list does: a pull gives what is folded, if there is anything.
+func (h *harness) folded(a streams.AccountID) {
+	h.t.Helper()
+	call[request.Listed](h, request.DispatcherList(h.shards.Of(a)), request.List{Account: a, Limit: 1})
+}
+
 // publishLater publishes without waiting for the answer; await does that.
 func (h *harness) publishLater(subject string, e event.Event) {
 	h.t.Helper()

@@ -55,6 +55,7 @@ func TestUrgentLanesGoFirst(t *testing.T) {
 	high := h.enqueue(shop, lane(0, streams.High, streams.Text), 2)
 	data := h.enqueue(shop, lane(0, streams.High, streams.Other), 1)
 	others := h.enqueue(shop, lane(streams.DeviceIDOf(shop, "Nokia"), streams.High, streams.Text), 1)
+	h.folded(shop)
 
 	if diff := cmp.Diff(sequence(high, own, anyNormal, low), h.pull(phone(shop, "Pixel", 20))); diff != "" {
 		t.Error(diff)
