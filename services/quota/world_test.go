@@ -149,12 +149,23 @@ func (w *world) claims() jetstream.KeyValue {
 // renewed renews the leader's claim behind its back, as a renewal does whose answer is lost.
 func (w *world) renewed() {
 	w.t.Helper()
-	entry, err := w.claims().Get(w.t.Context(), streams.QuotaClaim)
+	claims := w.claims()
+	entry, err := claims.Get(w.t.Context(), streams.QuotaClaim)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.claims().Update(w.t.Context(), streams.QuotaClaim, entry.Value(), entry.Revision()); err != nil {
+	if _, err := claims.Update(w.t.Context(), streams.QuotaClaim, entry.Value(), entry.Revision()); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// mustBeTakenOver fails the test unless another leader grants within a second.
+func (w *world) mustBeTakenOver() {
+	w.t.Helper()
+	began := time.Now()
+	w.await("the next leader", w.granting)
+	if took := time.Since(began); took > time.Second {
+		w.t.Errorf("takeover took %v, want less than a second", took)
 	}
 }
 
