@@ -28,8 +28,7 @@ func DeleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value
 			return nil
 		}
 		err = bucket.Delete(ctx, key, jetstream.LastRevision(entry.Revision()))
-		var api *jetstream.APIError
-		if !errors.As(err, &api) || api.ErrorCode != codeWrongLast && api.ErrorCode != codeWrongLastConstant {
+		if !IsConflict(err) {
 			return err
 		}
 		// The write came in between, or the node that was asked has not heard of it.
@@ -37,4 +36,11 @@ func DeleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value
 			return err
 		}
 	}
+}
+
+// IsConflict says of a bucket's error that another write came first: one code on
+// a single engine, another on a cluster.
+func IsConflict(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == codeWrongLast || api.ErrorCode == codeWrongLastConstant)
 }

@@ -83,7 +83,7 @@ func newBurst(s *trunkline, seed uint64) *burst {
 
 // run lets all senders and phones work until ctx is done or the server is gone.
 func (b *burst) run(ctx context.Context) (wait func()) {
-	waitPhones := b.runPhones(ctx)
+	waitPhones := b.eachPhone(ctx, (*phone).run)
 	var all sync.WaitGroup
 	for _, s := range b.senders {
 		a := b.api(b.tokens[s.account])
@@ -97,12 +97,13 @@ func (b *burst) run(ctx context.Context) (wait func()) {
 	return func() { all.Wait(); waitPhones() }
 }
 
-func (b *burst) runPhones(ctx context.Context) (wait func()) {
+// eachPhone lets all phones work at once.
+func (b *burst) eachPhone(ctx context.Context, work func(*phone, api, *journal)) (wait func()) {
 	var all sync.WaitGroup
 	for _, p := range b.phones {
 		a := b.api(b.tokens[p.account])
 		a.ctx = ctx
-		all.Go(func() { p.run(a, b.journal) })
+		all.Go(func() { work(p, a, b.journal) })
 	}
 	return all.Wait
 }
@@ -168,21 +169,16 @@ func (b *burst) drain() {
 	b.Helper()
 	ctx, stop := context.WithCancel(b.Context())
 	defer stop()
-	var all sync.WaitGroup
-	for _, p := range b.phones {
-		a := b.api(b.tokens[p.account])
-		a.ctx = ctx
-		all.Go(func() {
-			for again := true; again; again = rest(ctx, retry) {
-				p.run(a, b.journal)
-			}
-		})
-	}
+	wait := b.eachPhone(ctx, func(p *phone, a api, j *journal) {
+		for again := true; again; again = rest(ctx, retry) {
+			p.run(a, j)
+		}
+	})
 	for _, name := range b.accounts {
 		b.awaitDrained(b.journal, name, patience)
 	}
 	stop()
-	all.Wait()
+	wait()
 }
 
 // replays is how often a repeat was answered as one.

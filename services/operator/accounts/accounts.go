@@ -176,7 +176,7 @@ func (a *Accounts) change(ctx context.Context, name string, f func(*streams.Acco
 			return 0, fmt.Errorf("encode account: %w", err)
 		}
 		revision, err = a.kv.Update(ctx, streams.AccountKey(account.ID), value, revision)
-		if isConflict(err) {
+		if bus.IsConflict(err) {
 			continue
 		}
 		if err != nil {

@@ -44,10 +44,3 @@ func decode[T any](entry jetstream.KeyValueEntry) (T, error) {
 	}
 	return value, nil
 }
-
-// isConflict says that another write came first: one code on a single engine,
-// another on a cluster.
-func isConflict(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == 10071 || api.ErrorCode == 10164)
-}

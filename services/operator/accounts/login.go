@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -97,7 +98,7 @@ func (a *Accounts) dropLogin(ctx context.Context, login string, id streams.Accou
 	if string(entry.Value()) != id.String() || account.Login == login || hasDevice(account, login) {
 		return nil
 	}
-	if err := a.kv.Delete(ctx, streams.LoginKey(login), jetstream.LastRevision(entry.Revision())); err != nil && !isConflict(err) {
+	if err := a.kv.Delete(ctx, streams.LoginKey(login), jetstream.LastRevision(entry.Revision())); err != nil && !bus.IsConflict(err) {
 		return fmt.Errorf("give login free: %w", err)
 	}
 	return nil
