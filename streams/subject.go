@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -69,6 +70,30 @@ func KeySubject(shard Shard, account AccountID, key string) string {
 
 // BarrierSubject is where quota marks a place in a shard's ENQUEUE stream.
 func BarrierSubject(shard Shard) string { return "sms.barrier." + shard.String() }
+
+// FenceSubject is where the fence of an ingress instance stands in a shard's
+// ENQUEUE stream: what the instance stores expects the last event there.
+func FenceSubject(shard Shard, instance int) string {
+	return fences(shard) + strconv.Itoa(instance)
+}
+
+// FenceSubjects matches every fence of a shard. No account has such an id.
+func FenceSubjects(shard Shard) string { return fences(shard) + "*" }
+
+func fences(shard Shard) string { return "sms.key." + shard.String() + ".fence." }
+
+// ParseFenceSubject gives the instance of a fence.
+func ParseFenceSubject(subject string) (int, error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 5 || parts[0] != "sms" || parts[1] != "key" || parts[3] != "fence" {
+		return 0, fmt.Errorf("parse fence subject: want sms.key.<shard>.fence.<instance>")
+	}
+	instance, err := strconv.Atoi(parts[4])
+	if err != nil || instance < 0 || instance > MaxInstance {
+		return 0, fmt.Errorf("parse fence subject: want an instance up to %d", MaxInstance)
+	}
+	return instance, nil
+}
 
 // DecisionSubject is an account's fence: one decision after another.
 func DecisionSubject(shard Shard, account AccountID) string {

@@ -22,6 +22,8 @@ const (
 	defaultMaxWaiting = 64 << 20
 	// batchHeaders is room for what a batch adds to a message.
 	batchHeaders = 128
+	// cleanEvery is how often a fence is tried that could not be moved.
+	cleanEvery = time.Second
 	// maxBatchBytes bounds what is committed together. One request may be larger.
 	maxBatchBytes = 8 << 20
 )
@@ -41,6 +43,9 @@ type CommitterOptions struct {
 	Observe func(messages int, took time.Duration)
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
+	// Fence is what messages expect that bear an Expected: at most one of each
+	// Commit. Nothing of it is stored late then, and nothing twice. Nil: none do.
+	Fence *Fence
 }
 
 // Stored says where a request's messages stand: Count sequences from First on.
@@ -71,6 +76,9 @@ type request struct {
 	taken     bool // from the queue: it waits for its outcome now
 	withdrawn bool // by its caller, before it was taken
 	done      chan outcome
+
+	fenced  *nats.Msg // the message that expects something of the fence
+	expects uint64
 }
 
 type outcome struct {
@@ -101,6 +109,7 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 		bus:    b,
 		stream: stream,
 		now:    o.Now,
+		fence:  o.Fence,
 		// The random part alone: every stored message of a batch carries it.
 		batchPrefix: nuid.Next()[:12],
 		answers:     make(chan *nats.Msg, 4*MaxRequest),
@@ -139,6 +148,9 @@ func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error
 		}
 		return Stored{}, fmt.Errorf("%w: a message is larger than %d bytes", ErrNotStored, largest)
 	}
+	if c.o.Fence != nil {
+		r.fenced, r.expects = expecting(msgs)
+	}
 	if err := c.put(r); err != nil {
 		return Stored{}, err
 	}
@@ -165,11 +177,17 @@ func (c *Committer) Run(ctx context.Context) error {
 	defer c.round.close()
 	var taken []*request
 	for {
+		var unclean <-chan time.Time
+		if c.round.dirty {
+			unclean = time.After(cleanEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-unclean:
 		case <-c.wake:
 		}
+		c.round.clean(ctx)
 		for ctx.Err() == nil {
 			// Those whom the last commit answered may want to join this one.
 			runtime.Gosched()

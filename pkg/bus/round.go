@@ -34,6 +34,10 @@ type round struct {
 	inbox       string // answers come to inbox + token
 	batchPrefix string
 
+	fence *Fence // nil: none
+	dirty bool   // what was given up may come in until the fence has moved
+	alone bool   // one unit under way at a time, since the fence lets no more pass
+
 	sub     *nats.Subscription
 	answers chan *nats.Msg
 	lost    chan nats.Status // the connection, and with it the answers
@@ -73,9 +77,24 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 	floor := r.floor
 	deadline, patience := r.now().Add(retryFor), r.bus.patience().commit
 	r.slow = false
-	todo := plan(reqs, threshold)
+	if r.fence != nil {
+		r.fence.refresh(ctx, r.floor)
+	}
+	todo := r.plan(reqs, threshold)
 	for len(todo) > 0 {
+		left, found, known := r.settle(ctx, todo, floor)
+		stored += found
+		if todo = left; !known {
+			if r.pause(ctx, deadline) {
+				continue
+			}
+			r.giveUp(todo)
+			break
+		}
 		wave, rest := nextWave(todo)
+		if r.alone && len(todo) > 0 {
+			wave, rest = todo[:1], todo[1:]
+		}
 		r.forgetLost()
 		for _, u := range wave {
 			r.attempt(u)
@@ -97,8 +116,8 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 				}
 			case split:
 				half := len(u.reqs) / 2
-				again = append(again, plan(u.reqs[:half], threshold)...)
-				again = append(again, plan(u.reqs[half:], threshold)...)
+				again = append(again, r.plan(u.reqs[:half], threshold)...)
+				again = append(again, r.plan(u.reqs[half:], threshold)...)
 			case retry:
 				again = append(again, u)
 				pause = true
@@ -106,7 +125,7 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 		}
 		todo = append(again, rest...)
 		if pause && !r.pause(ctx, deadline) {
-			giveUp(todo)
+			r.giveUp(todo)
 			break
 		}
 	}
@@ -116,9 +135,9 @@ func (r *round) commit(ctx context.Context, reqs []*request, threshold int) (sto
 
 // plan makes one atomic batch of what waits, or a unit of each request when
 // that costs less.
-func plan(reqs []*request, threshold int) []*unit {
+func (r *round) plan(reqs []*request, threshold int) []*unit {
 	all := newUnit(reqs)
-	if len(reqs) == 1 || all.messages >= threshold {
+	if len(reqs) == 1 || all.messages >= threshold || r.alone {
 		return []*unit{all}
 	}
 	units := make([]*unit, len(reqs))
@@ -146,9 +165,12 @@ func (r *round) attempt(u *unit) {
 	u.token = strconv.FormatUint(r.attempts, 36)
 	u.answer, u.err = ack{}, ErrUnknownOutcome
 	r.sent[u.token] = u
-	err := u.send(r)
+	err := u.expect(r.fence)
+	if err == nil {
+		err = u.send(r)
+	}
 	u.waiting = err == nil
-	if neverArrived(err) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, errCutShort) {
+	if neverArrived(err) || errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, errCutShort) || errors.Is(err, ErrNotStored) {
 		u.err = fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
 }
@@ -215,6 +237,9 @@ func (r *round) judge(ctx context.Context, u *unit, floor uint64) (first uint64,
 		return 0, retry
 	}
 	u.err = err
+	if r.outrun(ctx, u, err) {
+		return 0, retry
+	}
 	if u.answer.Error == nil && !u.answer.Duplicate && !permanent(err) {
 		return 0, retry // nobody has seen it
 	}
@@ -268,7 +293,8 @@ func (r *round) forgetLost() {
 }
 
 // giveUp answers units that are not going to be tried again.
-func giveUp(units []*unit) {
+func (r *round) giveUp(units []*unit) {
+	r.fenceUnknown(units)
 	for _, u := range units {
 		err := u.err
 		switch {
@@ -289,5 +315,7 @@ func (r *round) lastSequence(ctx context.Context) uint64 {
 	if err != nil {
 		return 0
 	}
-	return stream.CachedInfo().State.LastSeq
+	info := stream.CachedInfo()
+	r.alone = r.fence != nil && info.Config.Replicas > 1
+	return info.State.LastSeq
 }

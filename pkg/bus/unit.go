@@ -46,6 +46,8 @@ type unit struct {
 
 	batches   []string // ids of all attempts
 	uncertain bool     // one of the attempts may have stored it
+	expects   uint64   // of the fence, in the attempt under way
+	outrun    int      // attempts refused since another message of the fence was under way
 }
 
 func newUnit(reqs []*request) *unit {

@@ -15,6 +15,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
@@ -31,7 +32,8 @@ type claim struct {
 	ttl    time.Duration                                     // the bucket's
 	serve  func(ctx, life context.Context, number int) error // answers requests under the number
 	idle   func() bool                                       // whether nothing of ours is under way
-	owner  []byte                                            // the claim's value
+	owner  []byte                                            // the claim's value, and who moves the fences
+	fences []*bus.Fence                                      // of each shard
 
 	mu     sync.Mutex
 	ids    *streams.IDs // the last ones, nil before the first
@@ -39,8 +41,8 @@ type claim struct {
 	until  time.Time // when the ids may no longer be given
 }
 
-func newClaim(d Deps, serve func(ctx, life context.Context, number int) error, idle func() bool) *claim {
-	return &claim{bus: d.Bus, shards: d.Shards, log: d.Log, now: d.Now, ttl: streams.ClaimTTL, serve: serve, idle: idle, owner: []byte(nuid.Next())}
+func newClaim(d Deps, serve func(ctx, life context.Context, number int) error, idle func() bool, fences []*bus.Fence) *claim {
+	return &claim{bus: d.Bus, shards: d.Shards, log: d.Log, now: d.Now, ttl: streams.ClaimTTL, serve: serve, idle: idle, owner: []byte(nuid.Next()), fences: fences}
 }
 
 var errNoNumber = &fault.Error{
@@ -162,6 +164,9 @@ func (c *claim) begin(ctx context.Context, h *held) error {
 			floor = newest
 		}
 	}
+	if err := c.fence(ctx, h.number); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ids != nil {
@@ -172,6 +177,25 @@ func (c *claim) begin(ctx context.Context, h *held) error {
 	c.ids = streams.NewIDs(c.now, h.number, floor.Add(time.Millisecond))
 	c.number, c.until = h.number, h.until
 	return nil
+}
+
+// fence refuses what earlier holders of the number have sent and has not arrived.
+func (c *claim) fence(ctx context.Context, number int) error {
+	var moves sync.WaitGroup
+	for i, fence := range c.fences {
+		move, err := event.Message(streams.FenceSubject(streams.Shard(i), number), event.Fence{By: string(c.owner)})
+		if err != nil {
+			return err
+		}
+		moves.Go(func() {
+			// Nothing is stored before it has been moved: a full stream stops senders only.
+			if err := fence.Use(ctx, move); err != nil && ctx.Err() == nil {
+				c.log.Warn("fence not moved, trying again with the next message", zap.Int("instance", number), zap.Error(err))
+			}
+		})
+	}
+	moves.Wait()
+	return ctx.Err()
 }
 
 // renew keeps the claim. An error says that it is lost; one renewal that fails

@@ -64,7 +64,7 @@ func (c *claims) start(idle bool) (held *claim, stop func()) {
 		}})
 	}
 	deps := Deps{Deps: service.Deps{Bus: c.bus, Log: zap.NewNop(), Now: c.clock}, Shards: 2}
-	held = newClaim(deps, serve, func() bool { return idle })
+	held = newClaim(deps, serve, func() bool { return idle }, nil)
 	held.ttl = 2 * time.Second // renewed more often than in use, and with time to be
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -256,7 +256,7 @@ func TestClaim_AllTaken(t *testing.T) {
 		}
 	}
 	<-c.bus.JS.PublishAsyncComplete()
-	one := newClaim(Deps{Deps: service.Deps{Bus: c.bus, Log: zap.NewNop(), Now: c.clock}, Shards: 2}, nil, nil)
+	one := newClaim(Deps{Deps: service.Deps{Bus: c.bus, Log: zap.NewNop(), Now: c.clock}, Shards: 2}, nil, nil, nil)
 	if h, err := one.take(t.Context()); err == nil || !strings.Contains(err.Error(), "all are taken") {
 		t.Errorf("got %+v, %v, want none", h, err)
 	}

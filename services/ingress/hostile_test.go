@@ -129,7 +129,7 @@ func TestIngress_HostileRequests(t *testing.T) {
 			}
 		})
 	}
-	if enqueued, reported := f.Stored("ENQUEUE_0", ">"), f.Stored("STATUS_0", ">"); enqueued+reported != 0 {
+	if enqueued, reported := f.Stored("ENQUEUE_0", "sms.enqueue.>"), f.Stored("STATUS_0", ">"); enqueued+reported != 0 {
 		t.Errorf("got %d messages and %d reports stored, want none", enqueued, reported)
 	}
 	if status, body := f.Post("/api/"+token+"/queue", one); status != http.StatusOK {

@@ -44,6 +44,7 @@ type Ingress struct {
 	deps       Deps
 	claim      *claim
 	core       *core.Core
+	fences     []*bus.Fence // by shard
 	releases   *releases.Releases
 	committers []*bus.Committer
 }
@@ -51,15 +52,18 @@ type Ingress struct {
 // New makes an ingress that runs once.
 func New(cfg Config, d Deps) *Ingress {
 	i := &Ingress{cfg: cfg, deps: d}
-	i.claim = newClaim(d, i.serveRequests, func() bool { return i.core.Idle() })
-	o := core.Options{Bus: d.Bus, Shards: d.Shards, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now}
+	for _, shard := range d.Shards.All() {
+		i.fences = append(i.fences, bus.NewFence(d.Bus, streams.EnqueueStream(shard)))
+	}
+	i.claim = newClaim(d, i.serveRequests, func() bool { return i.core.Idle() }, i.fences)
+	o := core.Options{Bus: d.Bus, Shards: d.Shards, Fences: i.fences, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now}
 	commits := newCommitMetrics(d.Metrics)
 	if d.Disk != nil {
 		o.Room = d.Disk.Room
 	}
 	for _, shard := range d.Shards.All() {
-		o.Enqueue = append(o.Enqueue, i.committer(streams.EnqueueStream(shard), commits.of("enqueue")))
-		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), commits.of("status")))
+		o.Enqueue = append(o.Enqueue, i.committer(streams.EnqueueStream(shard), i.fences[shard], commits.of("enqueue")))
+		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), nil, commits.of("status")))
 	}
 	i.core = core.New(o)
 	i.releases = releases.New(releases.Options{
@@ -71,9 +75,9 @@ func New(cfg Config, d Deps) *Ingress {
 // maxWaiting bounds the bytes that wait to be committed to a stream: a few seconds of work.
 const maxWaiting = 16 << 20
 
-func (i *Ingress) committer(stream string, observe observer) *bus.Committer {
+func (i *Ingress) committer(stream string, fence *bus.Fence, observe observer) *bus.Committer {
 	c := bus.NewCommitter(i.deps.Bus, stream, bus.CommitterOptions{
-		Threshold: i.cfg.BatchThreshold, MaxWaiting: maxWaiting, Observe: observe, Now: i.deps.Now,
+		Threshold: i.cfg.BatchThreshold, MaxWaiting: maxWaiting, Observe: observe, Now: i.deps.Now, Fence: fence,
 	})
 	i.committers = append(i.committers, c)
 	return c

@@ -69,9 +69,12 @@ func (q *Quota) sweep(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for shard, due := range q.ledger.due() {
-			// Their events may be stored and not folded yet: then they would
-			// be neither counted nor granted.
-			err := q.foldAll(ctx, shard)
+			// Their events may be under way, or stored and not folded yet: then
+			// they would be neither counted nor granted.
+			err := q.fence(ctx, shard, instancesOf(due))
+			if err == nil {
+				err = q.foldAll(ctx, shard)
+			}
 			if err == nil {
 				q.ledger.expire(due)
 			} else if ctx.Err() == nil {

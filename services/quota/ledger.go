@@ -227,6 +227,8 @@ func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
 		Month:   month,
 		Count:   r.Count,
 		Leader:  l.term.leader,
+
+		Instance: r.Instance,
 	}
 	l.term.grants.open(given, now.Add(request.GrantTTL))
 	return given, nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -34,6 +35,7 @@ type Deps struct {
 type Quota struct {
 	bus    *bus.Bus
 	path   string
+	name   string // its own, in the fences that it moves
 	log    *zap.Logger
 	now    func() time.Time
 	shards streams.Shards
@@ -54,6 +56,7 @@ func New(cfg Config, d Deps) *Quota {
 	q := &Quota{
 		bus:    d.Bus,
 		path:   filepath.Join(d.Dir, Projection+".db"),
+		name:   nuid.Next(),
 		log:    d.Log.Named("quota"),
 		now:    d.Now,
 		shards: d.Shards,

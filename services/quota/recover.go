@@ -33,16 +33,23 @@ const (
 // does not list was stored or given back before it answered, so its events lie
 // before the barrier, and it uses no grant of an earlier leader afterwards.
 func (q *Quota) recover(ctx context.Context, leader uint64, began time.Time) {
-	if err := q.askAll(ctx, leader, began); err != nil {
+	answered, err := q.askAll(ctx, leader, began)
+	if err != nil {
 		return // with ctx
 	}
 	q.ledger.allTaken()
 	var shards sync.WaitGroup
 	for _, shard := range q.shards.All() {
 		shards.Go(func() {
+			err := q.retry(ctx, "refuse what is late", func(ctx context.Context) error {
+				return q.fenceOthers(ctx, shard, answered)
+			})
+			if err != nil {
+				return // with ctx
+			}
 			// A full stream takes no barrier, and no message either: its
 			// accounts lose nothing by waiting.
-			err := q.retry(ctx, "fold up to a barrier", func(ctx context.Context) error {
+			err = q.retry(ctx, "fold up to a barrier", func(ctx context.Context) error {
 				return q.foldToBarrier(ctx, shard, leader)
 			})
 			if err == nil {
@@ -55,14 +62,14 @@ func (q *Quota) recover(ctx context.Context, leader uint64, began time.Time) {
 
 // askAll takes over the grants of every ingress that may have any. One that
 // stays silent is waited for until the grants of earlier leaders have ended by
-// themselves. It fails only with ctx.
-func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) error {
+// themselves. It says who answered, and fails only with ctx.
+func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) (answered map[int]bool, err error) {
 	// The claim is younger than the grants under the one before it, and they
 	// than the claim of the ingress that has them.
 	if err := q.roster.wait(ctx, leader); err != nil {
-		return err
+		return nil, err
 	}
-	answered := make(map[int]bool)
+	answered = make(map[int]bool)
 	for {
 		var silent []int
 		for _, instance := range q.roster.instances() {
@@ -71,27 +78,30 @@ func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) erro
 			}
 		}
 		if len(silent) == 0 {
-			return nil
+			return answered, nil
 		}
 		if q.now().Sub(began) >= request.GrantTTL {
 			q.log.Warn("ingress instances stayed silent, their grants have ended", zap.Ints("instances", silent))
-			return nil
+			return answered, nil
 		}
 		var given []request.Grant
 		answers := q.ask(ctx, leader, silent)
 		for instance, grants := range answers {
 			answered[instance] = true
-			given = append(given, grants...)
+			for _, one := range grants {
+				one.Instance = instance // an earlier version does not say it
+				given = append(given, one)
+			}
 		}
 		taken, folded := q.ledger.takeOver(given)
 		if err := q.settle(ctx, taken, folded); err != nil {
-			return err
+			return nil, err
 		}
 		if len(answers) == len(silent) {
 			continue
 		}
 		if err := clock.Sleep(ctx, retryEvery); err != nil {
-			return err
+			return nil, err
 		}
 	}
 }
@@ -130,14 +140,19 @@ func (q *Quota) foldToBarrier(ctx context.Context, shard streams.Shard, leader u
 		return err
 	}
 	stored, err := q.bus.JS.PublishMsg(ctx, msg)
-	var refused *jetstream.APIError
-	if errors.As(err, &refused) && refused.ErrorCode == codeStoreFailed {
-		q.ledger.fullShard(shard)
-	}
+	q.noteFull(shard, err)
 	if err != nil {
 		return fmt.Errorf("publish barrier of shard %v: %w", shard, err)
 	}
 	return q.file.Wait(ctx, streams.EnqueueStream(shard), stored.Sequence)
+}
+
+// noteFull notes that a shard's stream took no more.
+func (q *Quota) noteFull(shard streams.Shard, err error) {
+	var refused *jetstream.APIError
+	if errors.As(err, &refused) && refused.ErrorCode == codeStoreFailed {
+		q.ledger.fullShard(shard)
+	}
 }
 
 // foldAll folds what a shard holds by now.

@@ -191,7 +191,7 @@ const (
 func fill(pattern string) string {
 	return strings.NewReplacer(
 		"<shard>", "7", "<account>", pageAccount.String(), "<target>", pageTarget.String(),
-		"<priority>", "high", "<class>", "other", "<code>", "5", "<hash>", strings.Split(streams.KeySubject(7, pageAccount, "key"), ".")[4],
+		"<priority>", "high", "<class>", "other", "<code>", "5", "<instance>", "3", "<hash>", strings.Split(streams.KeySubject(7, pageAccount, "key"), ".")[4],
 	).Replace(pattern)
 }
 
@@ -208,6 +208,8 @@ func placeOf(t *testing.T, kind event.Kind) (stream, subject string) {
 		return streams.EnqueueStream(7), streams.KeySubject(7, pageAccount, "key")
 	case event.KindBarrier:
 		return streams.EnqueueStream(7), streams.BarrierSubject(7)
+	case event.KindFence:
+		return streams.EnqueueStream(7), streams.FenceSubject(7, 3)
 	case event.KindLeased, event.KindRenewed, event.KindLapsed, event.KindCancelled, event.KindExpired, event.KindRequeued:
 		return streams.StatusStream(7), streams.DecisionSubject(7, pageAccount)
 	case event.KindReported:

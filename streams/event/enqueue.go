@@ -96,3 +96,12 @@ type Barrier struct {
 
 // Kind is barrier.v1.
 func (Barrier) Kind() Kind { return KindBarrier }
+
+// Fence refuses what its ingress instance had sent before and has not arrived:
+// each commit of an instance expects the last one of its fences.
+type Fence struct {
+	By string `json:"by"` // who moved the fence, as no other process says it
+}
+
+// Kind is fence.v1.
+func (Fence) Kind() Kind { return KindFence }

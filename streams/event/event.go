@@ -22,6 +22,7 @@ const (
 	KindScheduled Kind = "message.scheduled.v1"
 	KindKeyed     Kind = "request.keyed.v1"
 	KindBarrier   Kind = "barrier.v1"
+	KindFence     Kind = "fence.v1"
 	KindLeased    Kind = "messages.leased.v1"
 	KindRenewed   Kind = "leases.renewed.v1"
 	KindLapsed    Kind = "messages.lapsed.v1"

@@ -15,7 +15,8 @@ const (
 
 // GrantTTL is how long a grant lasts when neither its events nor a release end
 // it. An ingress begins no publish later than 10 s after it asked and gives up
-// 20 s later, so by then its messages are stored or never will be.
+// 20 s later; what it has sent and has not arrived by then is refused, since
+// quota moves the ingress's fence before it gives the room again.
 const GrantTTL = 60 * time.Second
 
 // LimitReserved is the code of a LimitExceeded that stands for grants which are
@@ -32,13 +33,15 @@ type Reserve struct {
 }
 
 // Grant is room that was reserved. It ends when its events arrive, when it is
-// released, or after GrantTTL.
+// released, or after GrantTTL, once the fence of its ingress has moved.
 type Grant struct {
 	ID      string            `json:"id"`
 	Account streams.AccountID `json:"account"`
 	Month   string            `json:"month"` // the UTC month it counts in
 	Count   int               `json:"count"`
 	Leader  uint64            `json:"leader"` // the revision of the claim it was given under
+
+	Instance int `json:"instance,omitempty"` // of the ingress that it was given to
 }
 
 // Release gives a grant back whose messages surely were not stored.

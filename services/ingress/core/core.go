@@ -38,8 +38,9 @@ type Identity interface {
 type Options struct {
 	Bus      *bus.Bus
 	Shards   streams.Shards
-	Enqueue  []Committer // of the ENQUEUE stream of each shard
-	Status   []Committer // of the STATUS stream of each shard
+	Enqueue  []Committer  // of the ENQUEUE stream of each shard
+	Fences   []*bus.Fence // of this ingress in each of them, which its committer knows
+	Status   []Committer  // of the STATUS stream of each shard
 	Identity Identity
 	Room     func() error // why no messages may be accepted now, as bus.ErrNotStored; nil: they always may
 	Log      *zap.Logger
@@ -52,6 +53,7 @@ type Core struct {
 	bus      *bus.Bus
 	shards   streams.Shards
 	enqueue  []Committer
+	fences   []*bus.Fence
 	status   []Committer
 	identity Identity
 	room     func() error
@@ -80,6 +82,7 @@ func New(o Options) *Core {
 		bus:      o.Bus,
 		shards:   o.Shards,
 		enqueue:  o.Enqueue,
+		fences:   o.Fences,
 		status:   o.Status,
 		identity: o.Identity,
 		room:     o.Room,
@@ -145,9 +148,15 @@ func (c *Core) Seen(ctx context.Context, q request.Seen) (request.Saw, error) {
 }
 
 // OpenGrants lists the grants whose messages may still be stored, and refuses from now on the grants of leaders
-// before the one that asks.
-func (c *Core) OpenGrants(_ context.Context, q request.OpenGrants) (request.Grants, error) {
-	return request.Grants{Grants: c.grants.answer(q.Leader, c.now())}, nil
+// before the one that asks. What was sent for other grants and has not arrived never will be stored.
+func (c *Core) OpenGrants(ctx context.Context, q request.OpenGrants) (request.Grants, error) {
+	open := c.grants.answer(q.Leader, c.now())
+	for _, fence := range c.fences {
+		if err := fence.Move(ctx); err != nil {
+			return request.Grants{}, storeFault(err)
+		}
+	}
+	return request.Grants{Grants: open}, nil
 }
 
 // Idle says that no grant is open: this core will store nothing for which one was given.

@@ -155,7 +155,7 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	// must be stored or given back.
 	ctx = context.WithoutCancel(ctx)
 	before := c.now().Add(publishWithin)
-	grant, err := c.reserve(ctx, cmd.Caller.Account, len(cmd.Drafts))
+	err := s.admit(ctx)
 	for cmd.Key != nil && fault.Is(err, fault.LimitExceeded) {
 		// The first may have come by another ingress meanwhile, and its grant
 		// be the one that leaves no room.
@@ -166,20 +166,35 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 			break
 		}
 		time.Sleep(askAgain)
-		grant, err = c.reserve(ctx, cmd.Caller.Account, len(cmd.Drafts))
-	}
-	if fault.Is(err, fault.LimitExceeded) {
-		refusal := *fault.As(err)
-		refusal.Code = "limit_exceeded"
-		return Accepted{}, &refusal
+		err = s.admit(ctx)
 	}
 	if err != nil {
-		return Accepted{}, err
+		return Accepted{}, refusal(err)
 	}
-	s.grant = grant
 	ctx, cancel := context.WithDeadline(ctx, before)
 	defer cancel()
 	return s.run(ctx)
+}
+
+// admit gets room for the messages. The fence goes first: if it moves later, the room may have been given to others.
+func (s *store) admit(ctx context.Context) (err error) {
+	if s.fences != nil {
+		if s.expected, err = s.fences[s.shard].Expect(ctx); err != nil {
+			return storeFault(err)
+		}
+	}
+	s.grant, err = s.reserve(ctx, s.cmd.Caller.Account, len(s.cmd.Drafts))
+	return err
+}
+
+// refusal is what a caller is told of an error of admit.
+func refusal(err error) error {
+	if !fault.Is(err, fault.LimitExceeded) {
+		return err
+	}
+	told := *fault.As(err)
+	told.Code = "limit_exceeded"
+	return &told
 }
 
 // setTimes gives the messages a validity, and checks that they end before they are forgotten.
@@ -225,6 +240,7 @@ type store struct {
 	account    streams.AccountID
 	shard      streams.Shard
 	grant      request.Grant
+	expected   bus.Expected // of the fence, where there is one
 	keySubject string
 }
 
@@ -249,6 +265,11 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 			return made, nil
 		case errors.Is(err, bus.ErrDuplicate):
 			continue // somebody has one of these ids
+		case errors.Is(err, bus.ErrFenced):
+			s.release(context.WithoutCancel(ctx), s.grant)
+			if err := s.admit(ctx); err != nil {
+				return Accepted{}, refusal(err)
+			}
 		case s.cmd.Key != nil && errors.As(err, &taken):
 			// Another request with this key was first, or this very one in an
 			// attempt whose answer got lost.
@@ -322,6 +343,9 @@ func (s *store) make() (Accepted, []*nats.Msg, error) {
 			return Accepted{}, nil, err
 		}
 		msg.Header[jetstream.MsgIDHeader] = []string{account + "/" + made.IDs[i].String()}
+		if i == 0 && s.fences != nil {
+			s.expected.Put(msg)
+		}
 		msgs = append(msgs, msg)
 	}
 	return made, msgs, nil
