@@ -32,7 +32,7 @@ const monthLayout = "2006-01"
 // stored: clocks agree within seconds.
 const maxSkew = time.Minute
 
-func (count) Schema() int { return 3 }
+func (count) Schema() int { return 4 }
 
 func (c count) Sources() []projection.Source {
 	var all []projection.Source
@@ -58,14 +58,17 @@ func (count) Apply(tx *bolt.Tx, e projection.Event) error {
 	case c.month < newest:
 		return nil
 	case c.month > newest:
-		if tx.Bucket(usedBucket) != nil {
-			if err := tx.DeleteBucket(usedBucket); err != nil {
-				return fmt.Errorf("drop counts of %s: %w", newest, err)
-			}
+		if err := forgetMessages(tx); err != nil {
+			return err
 		}
 		if err := months.Put(newestKey, []byte(c.month)); err != nil {
 			return fmt.Errorf("begin %s: %w", c.month, err)
 		}
+	}
+	if again, err := noteID(tx, c.account, c.id); err != nil {
+		return err
+	} else if again {
+		return noteRepeat(tx, e)
 	}
 	used, err := bucket(tx, usedBucket)
 	if err != nil {
@@ -97,6 +100,7 @@ func bucket(tx *bolt.Tx, name []byte) (*bolt.Bucket, error) {
 // counted is what quota reads of an accepted message.
 type counted struct {
 	account      streams.AccountID
+	id           streams.MessageID
 	month, grant string
 }
 
@@ -120,6 +124,8 @@ func readCounted(e projection.Event) (counted, bool) {
 	released := false
 	gjson.ParseBytes(e.Data).ForEach(func(key, value gjson.Result) bool {
 		switch key.Str {
+		case "id":
+			c.id, err = streams.ParseMessageID(value.Str)
 		case "month":
 			c.month = value.Str
 		case "grant":
@@ -129,8 +135,8 @@ func readCounted(e projection.Event) (counted, bool) {
 		}
 		return true
 	})
-	if released {
-		return c, false
+	if released || err != nil || c.id == 0 {
+		return counted{}, false
 	}
 	if _, err := time.Parse(monthLayout, c.month); err != nil {
 		return counted{}, false

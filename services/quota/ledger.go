@@ -82,14 +82,14 @@ func (l *ledger) startAt(stream string, seq uint64) {
 }
 
 // fold counts what was committed to the projection, as Apply does, and takes
-// it off the grants.
-func (l *ledger) fold(events []projection.Event) {
+// it off the grants. A message that comes again does neither.
+func (l *ledger) fold(events []projection.Event, again func(projection.Event) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range events {
 		l.folded[e.Stream] = e.Seq
 		c, ok := readCounted(e)
-		if !ok {
+		if !ok || again(e) {
 			continue
 		}
 		if c.month > l.month {

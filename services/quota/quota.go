@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -106,10 +107,13 @@ func (q *Quota) run(ctx context.Context) error {
 		return err
 	}
 	q.file, err = projection.Open(q.path, q.bus, count{q.shards}, projection.Options{
-		Committed: q.ledger.fold,
-		Replaced:  q.ledger.load,
-		Render:    render,
-		Log:       q.log,
+		Committed: func(events []projection.Event) {
+			// It fails where the file is closed, and nothing is granted any more.
+			_ = q.file.View(func(tx *bolt.Tx) error { q.ledger.fold(events, repeats(tx)); return nil })
+		},
+		Replaced: q.ledger.load,
+		Render:   render,
+		Log:      q.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open projection %s: %w", Projection, err)

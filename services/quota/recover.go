@@ -203,8 +203,10 @@ func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []requ
 	// No grant is older than GrantTTL; the rest is for clocks that differ.
 	since := q.now().Add(-2 * request.GrantTTL)
 	arrived := make(map[string]int)
+	seen := make(map[streams.MessageID]bool)
 	err := readLog(ctx, q.bus, streams.EnqueueStream(shard), subjects, since, last, func(e projection.Event) {
-		if c, ok := readCounted(e); ok && wanted[c.grant] {
+		if c, ok := readCounted(e); ok && wanted[c.grant] && !seen[c.id] {
+			seen[c.id] = true
 			arrived[c.grant]++
 		}
 	})
