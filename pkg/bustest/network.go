@@ -1,0 +1,213 @@
+package bustest
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync"
+	"testing"
+)
+
+// Network lies between parts and the engine, and can stop: what was sent by then is kept, and arrives when a test says
+// so, as from the buffers of a real one.
+type Network struct {
+	dial func() (net.Conn, error)
+
+	mu    sync.Mutex
+	links map[*link]bool
+}
+
+// NewNetwork makes one that reaches the engine by dial.
+func NewNetwork(dial func() (net.Conn, error)) *Network {
+	return &Network{dial: dial, links: map[*link]bool{}}
+}
+
+// InProcessConn makes it a nats.InProcessConnProvider.
+func (n *Network) InProcessConn() (net.Conn, error) {
+	part, end := net.Pipe()
+	if err := n.link(end); err != nil {
+		return nil, err
+	}
+	return part, nil
+}
+
+// Dial makes it a nats.CustomDialer.
+func (n *Network) Dial(string, string) (net.Conn, error) { return n.InProcessConn() }
+
+// Listen gives an address of 127.0.0.1 by which parts in other processes reach the engine, until the test ends.
+func (n *Network) Listen(t testing.TB) (address string) {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			part, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if n.link(part) != nil {
+				part.Close()
+			}
+		}
+	})
+	t.Cleanup(func() {
+		listener.Close()
+		accepting.Wait()
+		for _, l := range n.Stop() {
+			l.part.Close()
+			l.engine.Close()
+		}
+	})
+	return listener.Addr().String()
+}
+
+// link is a connection of a part.
+type link struct {
+	part, engine net.Conn
+
+	mu      sync.Mutex
+	stopped bool
+	kept    bytes.Buffer  // of what the part has sent since
+	more    chan struct{} // closed when more is kept
+}
+
+func (n *Network) link(part net.Conn) error {
+	engine, err := n.dial()
+	if err != nil {
+		return err
+	}
+	l := &link{part: part, engine: engine, more: make(chan struct{})}
+	n.mu.Lock()
+	n.links[l] = true
+	n.mu.Unlock()
+	go func() {
+		l.carryUp()
+		n.mu.Lock()
+		delete(n.links, l)
+		n.mu.Unlock()
+	}()
+	go l.carryDown()
+	return nil
+}
+
+// carryUp carries what the part sends, until it ends the connection.
+func (l *link) carryUp() {
+	for buffer := make([]byte, 32<<10); ; {
+		n, err := l.part.Read(buffer)
+		if !l.keep(buffer[:n]) {
+			if _, sendErr := l.engine.Write(buffer[:n]); sendErr != nil {
+				l.part.Close()
+			}
+			if err != nil {
+				l.engine.Close()
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// keep takes what a stopped network gets: false, it has not stopped.
+func (l *link) keep(sent []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.stopped {
+		return false
+	}
+	l.kept.Write(sent)
+	close(l.more)
+	l.more = make(chan struct{})
+	return true
+}
+
+func (l *link) carryDown() {
+	for buffer := make([]byte, 32<<10); ; {
+		n, err := l.engine.Read(buffer)
+		l.mu.Lock()
+		stopped := l.stopped
+		l.mu.Unlock()
+		if !stopped {
+			if _, sendErr := l.part.Write(buffer[:n]); sendErr != nil {
+				l.engine.Close()
+			}
+		}
+		if err != nil {
+			l.part.Close()
+			return
+		}
+	}
+}
+
+// Stopped are connections on which nothing arrives.
+type Stopped []*link
+
+// Stop stops the connections that there are. Later ones work.
+func (n *Network) Stop() Stopped {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all Stopped
+	for l := range n.links {
+		l.mu.Lock()
+		l.stopped = true
+		l.mu.Unlock()
+		all = append(all, l)
+	}
+	return all
+}
+
+// Await waits until the parts have sent what contains text.
+func (s Stopped) Await(t testing.TB, text string) {
+	t.Helper()
+	found := make(chan struct{}, len(s))
+	done := make(chan struct{})
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer close(done)
+	for _, l := range s {
+		waiting.Go(func() {
+			for {
+				l.mu.Lock()
+				has, more := bytes.Contains(l.kept.Bytes(), []byte(text)), l.more
+				l.mu.Unlock()
+				if has {
+					found <- struct{}{}
+					return
+				}
+				select {
+				case <-more:
+				case <-done:
+					return
+				}
+			}
+		})
+	}
+	select {
+	case <-found:
+	case <-t.Context().Done():
+		t.Fatalf("%q was not sent", text)
+	}
+}
+
+// Cut ends the connections for the parts, which make others. The engine does not hear of it.
+func (s Stopped) Cut() {
+	for _, l := range s {
+		l.part.Close()
+	}
+}
+
+// Arrive hands the engine what the parts had sent, and ends the connections.
+func (s Stopped) Arrive() {
+	for _, l := range s {
+		l.part.Close()
+		l.mu.Lock()
+		kept := bytes.Clone(l.kept.Bytes())
+		l.kept.Reset()
+		l.mu.Unlock()
+		_, _ = l.engine.Write(kept) // it may have given up on the connection
+		l.engine.Close()
+	}
+}
