@@ -1,7 +1,6 @@
 package clock
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -21,7 +20,7 @@ const (
 	// Away is how long a server may have been stopped without any doubt about
 	// the clock that it finds.
 	Away = time.Hour
-	// lookEvery is how often Follow looks.
+	// lookEvery is how often the machine's clock is looked at, at least.
 	lookEvery = time.Second
 	// remembered is for how long a step forward is, which is longer than any
 	// lease.
@@ -141,30 +140,23 @@ func (c *Clock) Confirm() {
 	c.known = wall
 }
 
-// Ends says when a lease has ended that was given at start until a time, both
-// by this Clock or one that agreed with it: no step shortens it, and one from
-// the future, where a clock was wrong, lasts no longer than it was given for.
-func (c *Clock) Ends(start, until time.Time) time.Time {
+// Ends says when a lease ends that began at start and was last given until a
+// time, for length, by this Clock or one that agreed with it: no step since then
+// makes it shorter, and one from the future, of a clock that was wrong, lasts no
+// longer than length from when this one became what it is.
+func (c *Clock) Ends(start, until time.Time, length time.Duration) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now, _ := c.look()
 	if start.After(now.Add(Bound)) {
-		return c.since.Add(max(until.Sub(start), 0))
+		return c.since.Round(0).Add(length)
 	}
 	for _, j := range c.jumps {
-		if !start.After(j.at) {
+		if !start.After(j.at) && !until.After(j.at.Add(length)) { // else it was renewed since
 			until = until.Add(j.by)
 		}
 	}
 	return until
-}
-
-// Follow looks at the machine's clock every second, so that a step is seen, and
-// said, soon. It returns when ctx is done.
-func (c *Clock) Follow(ctx context.Context) {
-	for Sleep(ctx, lookEvery) == nil {
-		c.Known()
-	}
 }
 
 // SetSkew notes how far this clock is ahead of the engines' clocks: of the one
@@ -208,7 +200,7 @@ func (c *Clock) look() (now, wall time.Time) {
 	case r.Sub(c.doubted) >= Settles && c.settles(now, wall):
 		now = c.step(now, wall, "by time")
 	}
-	if !c.held.IsZero() && c.doubted.IsZero() && r.Sub(c.since) >= Settles {
+	if !c.held.IsZero() && c.doubted.IsZero() && r.Sub(c.since) >= Settles && c.since.Round(0).Sub(c.held) <= Most {
 		c.held = time.Time{}
 		c.log.Info("the clock is confirmed by time")
 	}

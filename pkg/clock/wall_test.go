@@ -182,17 +182,17 @@ func TestClock_Ends(t *testing.T) {
 		c.Now()
 		time.Sleep(clock.Settles)
 		during := c.Now().Add(-time.Second).Round(0)
-		if ends := c.Ends(before, before.Add(length)); ends.Sub(before) != length+2*time.Hour {
+		if ends := c.Ends(before, before.Add(length), length); ends.Sub(before) != length+2*time.Hour {
 			t.Errorf("a lease from before the step ends after %v", ends.Sub(before))
 		}
-		if ends := c.Ends(during, during.Add(length)); ends.Sub(during) != length {
+		if ends := c.Ends(during, during.Add(length), length); ends.Sub(during) != length {
 			t.Errorf("a lease from after the step ends after %v", ends.Sub(during))
 		}
 		machine.Step(-2 * time.Hour)
 		c.Now()
 		time.Sleep(clock.Settles)
 		since := c.Now().Round(0)
-		if ends := c.Ends(during, during.Add(length)).Round(0); !ends.Equal(since.Add(length)) {
+		if ends := c.Ends(during, during.Add(length), length); !ends.Equal(since.Add(length)) {
 			t.Errorf("a lease from the future ends after %v, want %v", ends.Sub(since), length)
 		}
 	})
