@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -69,6 +70,16 @@ func KeySubject(shard Shard, account AccountID, key string) string {
 
 // BarrierSubject is where quota marks a place in a shard's ENQUEUE stream.
 func BarrierSubject(shard Shard) string { return "sms.barrier." + shard.String() }
+
+// ParseBarrierSubject gives the shard of a barrier.
+func ParseBarrierSubject(subject string) (Shard, error) {
+	number, ok := strings.CutPrefix(subject, "sms.barrier.")
+	shard, err := strconv.Atoi(number)
+	if !ok || err != nil || shard < 0 {
+		return 0, fmt.Errorf("parse barrier subject: want sms.barrier.<shard>")
+	}
+	return Shard(shard), nil
+}
 
 // DecisionSubject is an account's fence: one decision after another.
 func DecisionSubject(shard Shard, account AccountID) string {

@@ -50,6 +50,7 @@ type Clock struct {
 	base    time.Time // a reading of the machine's clock that is believed
 	since   time.Time // the reading at which the Clock began, or last stepped
 	known   time.Time // the latest time that has surely come
+	at      time.Time // the reading at which that was known
 	held    time.Time // what was known at the start, of which the machine's clock was far ahead; zero: no doubt
 	doubted time.Time // the reading at which it was seen to have stepped; zero: it has not
 	by      time.Duration
@@ -73,7 +74,7 @@ func New(o Options) *Clock {
 	}
 	c := &Clock{read: o.Now, log: o.Log, known: o.Known.Round(0)}
 	c.base = c.read()
-	c.since = c.base
+	c.since, c.at = c.base, c.base
 	wall := c.base.Round(0)
 	switch ahead := wall.Sub(c.known); {
 	case o.Right || o.Known.IsZero():
@@ -109,13 +110,30 @@ func (c *Clock) Sure() time.Time {
 func (c *Clock) Known() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known = later(c.known, c.sure(c.look()))
+	now, wall := c.look()
+	if sure := c.sure(now, wall); sure.After(c.known) {
+		c.known, c.at = sure, now
+	}
 	return c.known
 }
 
+// Behind says whether the clock is behind a time that has surely come. Without a
+// Clock it never is.
+func (c *Clock) Behind() bool {
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known.Sub(c.sure(c.look())) > Bound
+}
+
 // Doubt is how far the machine's clock is ahead of the time that is sure, or
-// behind Now, while that is not confirmed; 0 if there is no doubt.
+// behind Now, while that is not confirmed; 0 if there is no doubt, or no Clock.
 func (c *Clock) Doubt() time.Duration {
+	if c == nil {
+		return 0
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now, wall := c.look()
@@ -137,7 +155,7 @@ func (c *Clock) Confirm() {
 	if !c.doubted.IsZero() {
 		c.step(now, wall, "by an operator")
 	}
-	c.known = wall
+	c.known, c.at = wall, c.base
 }
 
 // Ends says when a lease ends that began at start and was last given until a
@@ -190,7 +208,7 @@ func (c *Clock) look() (now, wall time.Time) {
 		c.base, now = r, r
 	case c.doubted.IsZero() || (by-c.by).Abs() > Bound:
 		c.doubted, c.by = r, by
-		catchesUp := by > 0 && !wall.After(c.known)
+		catchesUp := by > 0 && !wall.After(c.reached(now))
 		takesBack := by < 0 && !c.held.IsZero() && !wall.Before(c.known)
 		if catchesUp || takesBack {
 			return c.step(now, wall, "by what was known"), wall
@@ -209,8 +227,11 @@ func (c *Clock) look() (now, wall time.Time) {
 
 // settles says whether time alone confirms the step.
 func (c *Clock) settles(now, wall time.Time) bool {
-	return wall.Sub(later(now.Round(0), c.known)) <= Most
+	return wall.Sub(later(now.Round(0), c.reached(now))) <= Most
 }
+
+// reached is what the time that was known has come to since.
+func (c *Clock) reached(now time.Time) time.Time { return c.known.Add(now.Sub(c.at)) }
 
 // step follows the machine's clock.
 func (c *Clock) step(now, wall time.Time, confirmed string) time.Time {

@@ -151,11 +151,28 @@ func TestClock_BehindAtTheStart(t *testing.T) {
 		if got := c.Known(); !got.Equal(known) {
 			t.Errorf("known is %v, want what it was", got)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(20 * day)
+		if !c.Behind() {
+			t.Error("it is behind, and does not say so")
+		}
 		machine.Step(200 * day)
 		expect(t, "catching up", c, reading{now: -200 * day, sure: -200 * day})
 		machine.Right()
-		expect(t, "a second later than what was known", c, reading{now: -200 * day, sure: -200 * day, doubt: 200 * day})
+		expect(t, "caught up with what was known, and has passed since", c, reading{})
+		if c.Behind() {
+			t.Error("it has caught up, and does not say so")
+		}
+	})
+}
+
+// Off for a day, and behind: the day is confirmed by time.
+func TestClock_CatchesUpWithMoreThanIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		machine := &clocktest.Stepped{}
+		machine.Step(-400 * day)
+		c := clock.New(clock.Options{Now: machine.Now, Known: time.Now().Add(-day)})
+		machine.Right()
+		expect(t, "at the step", c, reading{now: -400 * day, sure: -400 * day, doubt: 400 * day})
 		time.Sleep(clock.Settles)
 		expect(t, "confirmed by time", c, reading{})
 	})

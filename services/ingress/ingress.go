@@ -52,7 +52,7 @@ type Ingress struct {
 func New(cfg Config, d Deps) *Ingress {
 	i := &Ingress{cfg: cfg, deps: d}
 	i.claim = newClaim(d, i.serveRequests, func() bool { return i.core.Idle() })
-	o := core.Options{Bus: d.Bus, Shards: d.Shards, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now}
+	o := core.Options{Bus: d.Bus, Shards: d.Shards, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now, Sure: d.Sure}
 	commits := newCommitMetrics(d.Metrics)
 	if d.Disk != nil {
 		o.Room = d.Disk.Room

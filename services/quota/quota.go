@@ -36,6 +36,7 @@ type Quota struct {
 	path   string
 	log    *zap.Logger
 	now    func() time.Time
+	month  func() string // whose counts alone are kept, empty while that is not to be said
 	shards streams.Shards
 
 	ledger  *ledger
@@ -60,6 +61,8 @@ func New(cfg Config, d Deps) *Quota {
 		ledger: newLedger(d.Now, d.Shards, cfg.MaxOpenGrants),
 		opened: make(chan struct{}),
 	}
+	q.ledger.sure = d.Sure
+	q.month = newMonth(d.Deps)
 	q.metrics = newMetrics(d.Metrics, q.ledger)
 	return q
 }
