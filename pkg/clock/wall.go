@@ -11,6 +11,9 @@ const (
 	// Bound is the largest step of the wall clock that is followed at once, and
 	// how far the clocks of parts may differ.
 	Bound = 5 * time.Second
+	// Apart is how far the clock of a part may differ from the engines', with
+	// which it compares itself, and still decide what is over.
+	Apart = 30 * time.Second
 	// Settles is after how long a larger step is believed, if it is not more
 	// than Most.
 	Settles = 10 * time.Minute

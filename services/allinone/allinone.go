@@ -172,10 +172,12 @@ func connect(cfg Config, d Deps, watch *clock.Clock, engine *natsd.Server, dir s
 	if err := errors.Join(err, err2, err3, err4); err != nil {
 		return nil, err
 	}
+	clockWatch := service.ClockWatch{Deps: forQuota} // the engine's clock is the same
 	p.front = ingress.New(cfg.Ingress, ingress.Deps{
 		Deps: forIngress, Shards: shards, Disk: engine.Disk(), Listener: d.Listener, Version: d.Version, Gatherer: metrics,
 	})
 	p.back = []service.Service{
+		clockWatch,
 		quota.New(cfg.Quota, quota.Deps{Deps: forQuota, Shards: shards}),
 		dispatcher.New(cfg.Dispatcher, dispatcher.Deps{Deps: forDispatcher, Shards: shards}),
 		version.New(version.Deps{Deps: forVersion, Room: engine.Disk().RoomFor}),

@@ -169,8 +169,17 @@ func (p *process) disconnect() {
 func (p *process) run(ctx context.Context, shards found) error {
 	var front, back []service.Service
 	checks := newHealth(p.deps.Version)
+	checks.clock(p.clock)
+	depsOf := func(name string) service.Deps {
+		return service.Deps{Bus: p.buses[name], Dir: p.dir, Log: p.deps.Log, Metrics: p.metrics, Now: p.clock.Now, Clock: p.clock}
+	}
+	watch := service.ClockWatch{Deps: depsOf(p.names[0])}
+	for _, shard := range shards.shards.All() {
+		watch.Streams = append(watch.Streams, streams.EnqueueStream(shard), streams.StatusStream(shard))
+	}
+	back = append(back, watch)
 	for _, name := range p.names {
-		deps := service.Deps{Bus: p.buses[name], Dir: p.dir, Log: p.deps.Log, Metrics: p.metrics, Now: p.clock.Now, Clock: p.clock}
+		deps := depsOf(name)
 		switch name {
 		case Ingress:
 			cfg := p.cfg.Ingress

@@ -61,6 +61,9 @@ func (s *shard) react(ctx context.Context, r *reaction) error {
 	failed := false
 	for {
 		next, err := s.now().Add(lookAtLeast), s.file.Err()
+		if err == nil && !s.deps.Agrees() {
+			err = errClock
+		}
 		if err == nil {
 			next, err = r.do(ctx)
 		}
