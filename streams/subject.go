@@ -95,6 +95,16 @@ func ParseFenceSubject(subject string) (int, error) {
 	return instance, nil
 }
 
+// ParseBarrierSubject gives the shard of a barrier.
+func ParseBarrierSubject(subject string) (Shard, error) {
+	number, ok := strings.CutPrefix(subject, "sms.barrier.")
+	shard, err := strconv.Atoi(number)
+	if !ok || err != nil || shard < 0 {
+		return 0, fmt.Errorf("parse barrier subject: want sms.barrier.<shard>")
+	}
+	return Shard(shard), nil
+}
+
 // DecisionSubject is an account's fence: one decision after another.
 func DecisionSubject(shard Shard, account AccountID) string {
 	return "sms.status." + shard.String() + "." + account.String() + ".decision"

@@ -1,4 +1,4 @@
-// Package clock waits for time to pass.
+// Package clock tells the time, and waits for it to pass.
 package clock
 
 import (

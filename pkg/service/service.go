@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 )
 
 // Service is one part of the system. Run blocks until ctx is done or the part fails, and returns only when
@@ -28,6 +29,23 @@ type Deps struct {
 	Log     *zap.Logger
 	Metrics prometheus.Registerer
 	Now     func() time.Time
+	Clock   *clock.Clock // what Now is of; nil: Now is never doubted
+}
+
+// Sure is a time that has surely come, by which that goes which cannot be taken back.
+func (d Deps) Sure() time.Time {
+	if d.Clock == nil {
+		return d.Now()
+	}
+	return d.Clock.Sure()
+}
+
+// Ends is clock.Clock's.
+func (d Deps) Ends(start, until time.Time, length time.Duration) time.Time {
+	if d.Clock == nil {
+		return until
+	}
+	return d.Clock.Ends(start, until, length)
 }
 
 var errReturned = errors.New("returned although nobody stopped it")

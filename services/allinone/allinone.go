@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/pkg/service"
@@ -33,7 +35,10 @@ import (
 type Deps struct {
 	Log     *zap.Logger
 	Version string
-	Now     func() time.Time // nil: the clock
+	Now     func() time.Time // the machine's clock; nil: time.Now
+	// ClockIsRight says that the machine's clock is right, however far ahead of
+	// the data directory it is, or behind.
+	ClockIsRight bool
 	// Listener takes the place of one on Config.HTTP, and Client reaches it.
 	Listener net.Listener
 	Client   *http.Client
@@ -60,9 +65,13 @@ func Run(ctx context.Context, cfg Config, d Deps) (err error) {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
-	if d.Now == nil {
-		d.Now = time.Now
+	// Before the engine: on a wrong clock it would drop what it takes to be old.
+	sure, err := clock.Await(ctx, cfg.Data, clock.Options{Now: d.Now, Right: d.ClockIsRight, Log: d.Log})
+	if err != nil {
+		return stopped(ctx, err)
 	}
+	watch := clock.New(sure)
+	d.Now = watch.Now
 	if d.Client == nil {
 		d.Client = http.DefaultClient
 	}
@@ -87,6 +96,7 @@ func Run(ctx context.Context, cfg Config, d Deps) (err error) {
 		return err
 	}
 	defer engine.Stop()
+	defer keep(watch, cfg.Data)()
 
 	projections := filepath.Join(cfg.Data, "projections")
 	if err := os.MkdirAll(projections, 0o700); err != nil {
@@ -96,7 +106,7 @@ func Run(ctx context.Context, cfg Config, d Deps) (err error) {
 	if err != nil {
 		return err
 	}
-	parts, err := connect(cfg, d, engine, projections)
+	parts, err := connect(cfg, d, watch, engine, projections)
 	if err != nil {
 		return err
 	}
@@ -114,6 +124,25 @@ func Run(ctx context.Context, cfg Config, d Deps) (err error) {
 	})
 }
 
+// stopped is nil for a start that was stopped.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// keep keeps the time for the next start until it is told to stop.
+func keep(c *clock.Clock, dir string) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var keeping sync.WaitGroup
+	keeping.Go(func() { c.Keep(ctx, dir) })
+	return func() {
+		cancel()
+		keeping.Wait()
+	}
+}
+
 // parts are the services, each with a connection of its own.
 type parts struct {
 	buses []*bus.Bus
@@ -121,7 +150,7 @@ type parts struct {
 	back  []service.Service // answers what the front asks
 }
 
-func connect(cfg Config, d Deps, engine *natsd.Server, dir string) (*parts, error) {
+func connect(cfg Config, d Deps, watch *clock.Clock, engine *natsd.Server, dir string) (*parts, error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	shards := streams.Shards(cfg.Engine.Shards)
@@ -133,7 +162,7 @@ func connect(cfg Config, d Deps, engine *natsd.Server, dir string) (*parts, erro
 		}
 		p.buses = append(p.buses, b)
 		return service.Deps{
-			Bus: b, Dir: dir, Log: d.Log, Metrics: metrics, Now: d.Now,
+			Bus: b, Dir: dir, Log: d.Log, Metrics: metrics, Now: d.Now, Clock: watch,
 		}, nil
 	}
 	forIngress, err := deps("ingress")
@@ -143,10 +172,12 @@ func connect(cfg Config, d Deps, engine *natsd.Server, dir string) (*parts, erro
 	if err := errors.Join(err, err2, err3, err4); err != nil {
 		return nil, err
 	}
+	clockWatch := service.ClockWatch{Deps: forQuota} // the engine's clock is the same
 	p.front = ingress.New(cfg.Ingress, ingress.Deps{
 		Deps: forIngress, Shards: shards, Disk: engine.Disk(), Listener: d.Listener, Version: d.Version, Gatherer: metrics,
 	})
 	p.back = []service.Service{
+		clockWatch,
 		quota.New(cfg.Quota, quota.Deps{Deps: forQuota, Shards: shards}),
 		dispatcher.New(cfg.Dispatcher, dispatcher.Deps{Deps: forDispatcher, Shards: shards}),
 		version.New(version.Deps{Deps: forVersion, Room: engine.Disk().RoomFor}),

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/services/allinone"
@@ -44,6 +46,8 @@ func Parts() []string { return []string{Ingress, Quota, Dispatcher, Version} }
 type Deps struct {
 	Log     *zap.Logger
 	Version string
+	// ClockIsRight says that the machine's clock is right.
+	ClockIsRight bool
 	// Listening is called once with the address of the HTTP side, which says in
 	// /health/ready whether the parts work.
 	Listening func(url string)
@@ -73,6 +77,16 @@ func Run(ctx context.Context, cfg allinone.Config, names []string, d Deps) error
 	if p.dir, err = own(cfg.Data); err != nil {
 		return err
 	}
+	known, err := clock.Find(cfg.Data, clock.Options{Right: d.ClockIsRight, Log: d.Log})
+	if err != nil {
+		return err
+	}
+	p.clock = clock.New(known)
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var kept sync.WaitGroup
+	defer kept.Wait()
+	defer stop()
+	kept.Go(func() { p.clock.Keep(keeping, cfg.Data) })
 	if d.Listening != nil {
 		d.Listening("http://" + listener.Addr().String())
 	}
@@ -116,6 +130,7 @@ type process struct {
 	listener net.Listener
 	metrics  *prometheus.Registry
 	dir      string
+	clock    *clock.Clock
 	buses    map[string]*bus.Bus // by part: each has a connection and may have a key of its own
 }
 
@@ -154,8 +169,17 @@ func (p *process) disconnect() {
 func (p *process) run(ctx context.Context, shards found) error {
 	var front, back []service.Service
 	checks := newHealth(p.deps.Version)
+	checks.clock(p.clock)
+	depsOf := func(name string) service.Deps {
+		return service.Deps{Bus: p.buses[name], Dir: p.dir, Log: p.deps.Log, Metrics: p.metrics, Now: p.clock.Now, Clock: p.clock}
+	}
+	watch := service.ClockWatch{Deps: depsOf(p.names[0])}
+	for _, shard := range shards.shards.All() {
+		watch.Streams = append(watch.Streams, streams.EnqueueStream(shard), streams.StatusStream(shard))
+	}
+	back = append(back, watch)
 	for _, name := range p.names {
-		deps := service.Deps{Bus: p.buses[name], Dir: p.dir, Log: p.deps.Log, Metrics: p.metrics, Now: time.Now}
+		deps := depsOf(name)
 		switch name {
 		case Ingress:
 			cfg := p.cfg.Ingress

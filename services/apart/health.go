@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 )
 
@@ -24,6 +25,9 @@ const releaseID = 1
 type health struct{ *httpx.Health }
 
 func newHealth(version string) health { return health{httpx.NewHealth(version, releaseID)} }
+
+// clock adds the check of the clock.
+func (h health) clock(c *clock.Clock) { h.Register("clock:skew", httpx.CheckClock(c)) }
 
 // part adds the checks of a part.
 func (h health) part(name string, b *bus.Bus, ready func(context.Context) error) {

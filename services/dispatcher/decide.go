@@ -17,6 +17,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
+var errClock = fault.New(fault.Unavailable, "clock_differs", "This dispatcher's clock differs from the engines': it decides nothing until the wrong one is set right")
+
 // decide publishes what propose makes of the projection, if no other decision
 // about the account has come in between; else it folds that one and proposes
 // again. It returns once its decision is folded; propose giving nil ends it
@@ -34,6 +36,9 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 		})
 		if err != nil || e == nil {
 			return err
+		}
+		if !s.deps.Agrees() {
+			return errClock
 		}
 		decision, err := event.Message(subject, e)
 		if err != nil {

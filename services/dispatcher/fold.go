@@ -283,6 +283,10 @@ func (w *writer) requeued(e event.Requeued) error {
 const reasonLapsed = "lease_lapsed"
 
 func (w *writer) reported(e event.Reported) error {
+	at := w.at
+	if !e.At.IsZero() { // earlier versions say nothing, and the engine's clock may have stepped
+		at = e.At
+	}
 	for _, report := range e.Messages {
 		err := w.step(report.ID, func(r *record) (bool, error) {
 			holder, err := w.holds(r, e.Device)
@@ -291,8 +295,8 @@ func (w *writer) reported(e event.Reported) error {
 			}
 			if holder {
 				err := w.changeLease(r.lease, func(l *lease) {
-					if w.at.After(l.reported) {
-						l.reported = w.at
+					if at.After(l.reported) {
+						l.reported = at
 					}
 				})
 				if err != nil {

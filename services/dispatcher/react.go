@@ -19,6 +19,9 @@ const (
 	kept = 30 * 24 * time.Hour
 	// horizonEvery is how often the horizon moves.
 	horizonEvery = time.Hour
+	// lookAtLeast is how often a reaction looks that knows of nothing, for the
+	// clock may have stepped.
+	lookAtLeast = time.Minute
 	// retryAfter follows a decision that could not be stored.
 	retryAfter = time.Second
 	// patience bounds one decision.
@@ -47,9 +50,6 @@ func (r *reaction) lookAgain() {
 	}
 }
 
-// lookAtLeast is how often a reaction looks that knows of nothing.
-const lookAtLeast = time.Hour
-
 // react does what is due, one after the other, until ctx is done.
 func (s *shard) react(ctx context.Context, r *reaction) error {
 	if err := s.file.Ready(ctx); err != nil {
@@ -61,6 +61,9 @@ func (s *shard) react(ctx context.Context, r *reaction) error {
 	failed := false
 	for {
 		next, err := s.now().Add(lookAtLeast), s.file.Err()
+		if err == nil && !s.deps.Agrees() {
+			err = errClock
+		}
 		if err == nil {
 			next, err = r.do(ctx)
 		}
@@ -74,7 +77,7 @@ func (s *shard) react(ctx context.Context, r *reaction) error {
 			next = s.deps.Now().Add(retryAfter)
 		}
 		failed = err != nil
-		timer := time.NewTimer(next.Sub(s.deps.Now()))
+		timer := time.NewTimer(min(next.Sub(s.deps.Now()), lookAtLeast))
 		select {
 		case <-timer.C:
 		case <-r.look:
@@ -99,17 +102,10 @@ func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 		var leaseID streams.LeaseID
 		found := false
 		err := s.view(func(v view) error {
-			key, _ := v.bucket(dueBucket).Cursor().First()
-			if key == nil {
-				return nil
-			}
-			at := fromMillis(id(key, 0))
-			if at.After(now) {
-				next = earlier(next, at)
-				return nil
-			}
-			found, account, leaseID = true, streams.AccountID(id(key, 1)), streams.LeaseID(id(key, 2))
-			return nil
+			var err error
+			account, leaseID, next, err = s.ended(v, now, next)
+			found = leaseID != 0
+			return err
 		})
 		if err != nil || !found {
 			return next, err
@@ -118,6 +114,38 @@ func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 			return next, err
 		}
 	}
+}
+
+// ended finds a lease that has ended, and says when the next one does.
+func (s *shard) ended(v view, now, next time.Time) (streams.AccountID, streams.LeaseID, time.Time, error) {
+	c := v.bucket(dueBucket).Cursor()
+	for key, _ := c.First(); key != nil; key, _ = c.Next() {
+		at := fromMillis(id(key, 0))
+		over := !at.After(now)
+		if !over {
+			next = earlier(next, at)
+			key, _ = c.Last() // which a clock may have given that was far ahead
+		}
+		account, leaseID := streams.AccountID(id(key, 1)), streams.LeaseID(id(key, 2))
+		l, _, err := v.lease(account, leaseID)
+		if l = s.live(l); err != nil || !l.until.After(now) {
+			return account, leaseID, next, err
+		}
+		if next = earlier(next, l.until); !over {
+			break
+		}
+	}
+	return 0, 0, next, nil
+}
+
+// live is a lease as it stands after what the clock did since it was given.
+func (s *shard) live(l lease) lease {
+	until := s.deps.Ends(l.start, l.until, l.length)
+	l.start, l.until = l.start.Add(until.Sub(l.until)), until
+	if !l.reported.IsZero() {
+		l.reported = s.deps.Ends(l.reported, l.reportedUntil(), l.length).Add(-l.length)
+	}
+	return l
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -135,7 +163,12 @@ func (s *shard) endLease(ctx context.Context, a streams.AccountID, leaseID strea
 		if err != nil || !ok {
 			return nil, err
 		}
-		return ending(v, a, leaseID, l, s.now())
+		e, err := ending(v, a, leaseID, s.live(l), s.now())
+		if lapse, ok := e.(event.Lapsed); ok && l.reportedUntil().After(lapse.At) {
+			lapse.At = l.reportedUntil() // of a report from the future, which would void it
+			return lapse, err
+		}
+		return e, err
 	})
 	if err != nil {
 		return fmt.Errorf("end lease %s: %w", leaseID, err)
@@ -188,6 +221,7 @@ func (s *shard) contact(ctx context.Context, a streams.AccountID, d streams.Devi
 			if err != nil {
 				return nil, err
 			}
+			l = s.live(l)
 			if until, renew := l.renewal(now); ok && renew && len(e.Leases) < event.MaxItems {
 				e.Leases = append(e.Leases, event.Renewal{Lease: leaseID, Until: until})
 			}
@@ -260,7 +294,7 @@ func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 // when the horizon is due next, and the last event published, if any.
 func (s *shard) publishHorizons(ctx context.Context, before time.Time, last uint64) (due time.Time, seq uint64, err error) {
 	for {
-		now := s.now()
+		now := s.sure()
 		if due = before.Add(kept + horizonEvery); due.After(now) {
 			return due, seq, nil
 		}

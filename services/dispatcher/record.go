@@ -145,7 +145,7 @@ type lease struct {
 	start    time.Time
 	until    time.Time
 	length   time.Duration // what it was given for, and is renewed by
-	reported time.Time     // the last report on one of its messages, by the engine's clock; zero: none
+	reported time.Time     // the last report on one of its messages; zero: none
 	policy   streams.LapsePolicy
 	attempts int
 	held     bool // it lapsed, and its messages stay with the device

@@ -52,9 +52,9 @@ func (v view) upTo(bucket []byte, now, next time.Time, most int) ([]timed, time.
 func (s *shard) expire(ctx context.Context) (time.Time, error) {
 	for {
 		var over []timed
-		next := s.now().Add(lookAtLeast)
+		next := s.sure().Add(lookAtLeast)
 		err := s.view(func(v view) error {
-			over, next = v.upTo(validBucket, s.now(), next, atATime)
+			over, next = v.upTo(validBucket, s.sure(), next, atATime)
 			return nil
 		})
 		if err != nil || len(over) == 0 {
@@ -74,7 +74,7 @@ func (s *shard) expire(ctx context.Context) (time.Time, error) {
 
 func (s *shard) endValidity(ctx context.Context, a streams.AccountID, ids []streams.MessageID) error {
 	err := s.decideInTurn(ctx, a, func(v view) (event.Event, error) {
-		e := event.Expired{At: s.now()}
+		e := event.Expired{At: s.sure()}
 		for _, m := range ids {
 			r, _, err := v.record(a, m)
 			if err != nil {

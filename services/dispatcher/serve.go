@@ -114,6 +114,9 @@ func (s *shard) requeue(ctx context.Context, q request.Decide) (request.Decided,
 
 func (s *shard) now() time.Time { return s.deps.Now().UTC().Truncate(time.Millisecond) }
 
+// sure is a time that has surely come: validities end by it, and the horizon moves.
+func (s *shard) sure() time.Time { return s.deps.Sure().UTC().Truncate(time.Millisecond) }
+
 // decideAll decides about those of the messages that fit.
 func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r record, held bool) bool, decision func([]event.Turn) event.Event) (request.Decided, error) {
 	answer := request.Decided{Changed: []streams.MessageID{}}

@@ -35,6 +35,9 @@ func (i *Ingress) health() *httpx.Health {
 		_, _, err := i.claim.IDs()
 		return judged("An instance number is held", err == nil)
 	})
+	if i.deps.Clock != nil {
+		h.Register("clock:skew", httpx.CheckClock(i.deps.Clock))
+	}
 	if i.deps.Disk != nil {
 		h.Register("disk:full", i.disk)
 	}

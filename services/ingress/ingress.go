@@ -56,7 +56,7 @@ func New(cfg Config, d Deps) *Ingress {
 		i.fences = append(i.fences, bus.NewFence(d.Bus, streams.EnqueueStream(shard)))
 	}
 	i.claim = newClaim(d, i.serveRequests, func() bool { return i.core.Idle() }, i.fences)
-	o := core.Options{Bus: d.Bus, Shards: d.Shards, Fences: i.fences, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now}
+	o := core.Options{Bus: d.Bus, Shards: d.Shards, Fences: i.fences, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now, Sure: d.Sure}
 	commits := newCommitMetrics(d.Metrics)
 	if d.Disk != nil {
 		o.Room = d.Disk.Room

@@ -3,6 +3,7 @@ package quota
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,23 +15,17 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// count folds the accepted messages of the newest month into counts by account.
-// Older months are dropped, so whatever the interleaving of the shards, the
-// content is the counts of the newest month among the events.
+// count folds the accepted messages into counts by month and account. A month's
+// counts end at a barrier that names another month: no message's month ends
+// those of another, for the clock that gave it may have been wrong. An account's
+// messages are all in one shard, and so are the barriers that end its counts, so
+// the content is the same whatever the interleaving of the shards.
 type count struct{ shards streams.Shards }
 
-// The buckets: usedBucket holds account → count, 8 bytes each.
-var (
-	monthBucket = []byte("month")
-	usedBucket  = []byte("used")
-	newestKey   = []byte("newest")
-)
+// usedBucket holds month and account → count, 7 bytes and two times 8.
+var usedBucket = []byte("used")
 
 const monthLayout = "2006-01"
-
-// maxSkew is how far an event's month may lie ahead of the time at which it was
-// stored: clocks agree within seconds.
-const maxSkew = time.Minute
 
 func (count) Schema() int { return 4 }
 
@@ -45,44 +40,86 @@ func (c count) Sources() []projection.Source {
 	return all
 }
 
-func (count) Apply(tx *bolt.Tx, e projection.Event) error {
-	c, ok := readCounted(e)
+func (c count) Apply(tx *bolt.Tx, e projection.Event) error {
+	if shard, month, ok := readOver(e); ok {
+		return c.end(tx, shard, month)
+	}
+	one, ok := readCounted(e)
 	if !ok {
 		return nil
 	}
-	months, err := bucket(tx, monthBucket)
-	if err != nil {
-		return err
-	}
-	switch newest := string(months.Get(newestKey)); {
-	case c.month < newest:
-		return nil
-	case c.month > newest:
-		if err := forgetMessages(tx); err != nil {
-			return err
-		}
-		if err := months.Put(newestKey, []byte(c.month)); err != nil {
-			return fmt.Errorf("begin %s: %w", c.month, err)
-		}
-	}
-	if again, err := noteID(tx, c.account, c.id); err != nil {
+	known := messagesOf(c.shards.Of(one.account), one.month)
+	if again, err := known.note(tx, one.account, one.id); err != nil {
 		return err
 	} else if again {
-		return noteRepeat(tx, e)
+		return known.noteRepeat(tx, e)
 	}
 	used, err := bucket(tx, usedBucket)
 	if err != nil {
 		return err
 	}
-	key := binary.BigEndian.AppendUint64(nil, uint64(c.account))
+	key := one.of().key()
 	before := uint64(0)
 	if value := used.Get(key); value != nil {
 		before = binary.BigEndian.Uint64(value)
 	}
 	if err := used.Put(key, binary.BigEndian.AppendUint64(nil, before+1)); err != nil {
-		return fmt.Errorf("count a message of %s: %w", c.account, err)
+		return fmt.Errorf("count a message of %s: %w", one.account, err)
 	}
 	return nil
+}
+
+// end drops what is counted of a shard in other months.
+func (c count) end(tx *bolt.Tx, shard streams.Shard, month string) error {
+	if err := forgetOthers(tx, shard, month); err != nil {
+		return err
+	}
+	used := tx.Bucket(usedBucket)
+	if used == nil {
+		return nil
+	}
+	var over [][]byte
+	err := used.ForEach(func(key, _ []byte) error {
+		if one, ok := readKey(key); ok && one.month != month && c.shards.Of(one.account) == shard {
+			over = append(over, bytes.Clone(key))
+		}
+		return nil
+	})
+	for _, key := range over {
+		err = errors.Join(err, used.Delete(key))
+	}
+	if err != nil {
+		return fmt.Errorf("drop counts of months before %s: %w", month, err)
+	}
+	return nil
+}
+
+func (m monthOfAccount) key() []byte {
+	return binary.BigEndian.AppendUint64([]byte(m.month), uint64(m.account))
+}
+
+func readKey(key []byte) (monthOfAccount, bool) {
+	at := len(monthLayout)
+	if len(key) != at+8 {
+		return monthOfAccount{}, false
+	}
+	return monthOfAccount{streams.AccountID(binary.BigEndian.Uint64(key[at:])), string(key[:at])}, true
+}
+
+// readOver reads a barrier that names a month: all others are over in a shard.
+func readOver(e projection.Event) (streams.Shard, string, bool) {
+	if event.Kind(e.Kind) != event.KindBarrier {
+		return 0, "", false
+	}
+	month := gjson.GetBytes(e.Data, "month").Str
+	shard, err := streams.ParseBarrierSubject(e.Subject)
+	return shard, month, err == nil && isMonth(month)
+}
+
+// isMonth says whether a text is a month as events name it.
+func isMonth(text string) bool {
+	_, err := time.Parse(monthLayout, text)
+	return err == nil && len(text) == len(monthLayout)
 }
 
 // bucket makes a bucket that is not there.
@@ -138,39 +175,32 @@ func readCounted(e projection.Event) (counted, bool) {
 	if released || err != nil || c.id == 0 {
 		return counted{}, false
 	}
-	if _, err := time.Parse(monthLayout, c.month); err != nil {
-		return counted{}, false
-	}
-	// The month of a grant is quota's own. Another is an ingress's, whose clock
-	// must not end the month for everybody.
-	if c.grant == "" {
-		c.month = min(c.month, e.Time.UTC().Add(maxSkew).Format(monthLayout))
-	}
-	return c, true
+	return c, isMonth(c.month)
 }
 
+func (c counted) of() monthOfAccount { return monthOfAccount{c.account, c.month} }
+
 // loadCounts reads what Apply has written.
-func loadCounts(tx *bolt.Tx) (month string, counts map[streams.AccountID]int64, err error) {
-	counts = make(map[streams.AccountID]int64)
-	if b := tx.Bucket(monthBucket); b != nil {
-		month = string(b.Get(newestKey))
+func loadCounts(tx *bolt.Tx) (map[monthOfAccount]int64, error) {
+	counts := make(map[monthOfAccount]int64)
+	used := tx.Bucket(usedBucket)
+	if used == nil {
+		return counts, nil
 	}
-	if b := tx.Bucket(usedBucket); b != nil {
-		err = b.ForEach(func(key, value []byte) error {
-			if len(key) != 8 || len(value) != 8 {
-				return fmt.Errorf("read counts: entry of %d and %d bytes", len(key), len(value))
-			}
-			counts[streams.AccountID(binary.BigEndian.Uint64(key))] = int64(binary.BigEndian.Uint64(value))
-			return nil
-		})
-	}
-	return month, counts, err
+	return counts, used.ForEach(func(key, value []byte) error {
+		one, ok := readKey(key)
+		if !ok || len(value) != 8 {
+			return fmt.Errorf("read counts: entry of %d and %d bytes", len(key), len(value))
+		}
+		counts[one] = int64(binary.BigEndian.Uint64(value))
+		return nil
+	})
 }
 
 // render makes a dump readable.
 func render(bucket, key, value []byte) (string, string) {
-	if bytes.Equal(bucket, usedBucket) && len(key) == 8 && len(value) == 8 {
-		return streams.AccountID(binary.BigEndian.Uint64(key)).String(), fmt.Sprint(binary.BigEndian.Uint64(value))
+	if one, ok := readKey(key); ok && bytes.Equal(bucket, usedBucket) && len(value) == 8 {
+		return one.month + " " + one.account.String(), fmt.Sprint(binary.BigEndian.Uint64(value))
 	}
 	return string(key), string(value)
 }

@@ -1,7 +1,9 @@
 package quota
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sort"
 
@@ -11,14 +13,24 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// The messages of the newest month that have been counted, so that each counts
-// once however often it is stored, and the events that were not counted for it.
-// Both go with their month. An instance gives ids in a row, so they are kept as
-// runs: under account, instance and second, 6 bytes for each run.
-var (
-	idsBucket     = []byte("ids")
-	repeatsBucket = []byte("repeats") // stream and sequence
+// messages are those of a shard and a month that have been counted, so that each
+// counts once however often it is stored, and the events that were not counted
+// for it. Both go with the month's counts. An instance gives ids in a row, so
+// they are kept as runs: under account, instance and second, 6 bytes for each run.
+type messages struct{ ids, repeats []byte } // the buckets; the second one holds sequences
+
+const (
+	idsBucket     = "ids"
+	repeatsBucket = "repeats"
 )
+
+func messagesOf(shard streams.Shard, month string) messages {
+	return messages{ids: monthBucket(idsBucket, shard, month), repeats: monthBucket(repeatsBucket, shard, month)}
+}
+
+func monthBucket(of string, shard streams.Shard, month string) []byte {
+	return []byte(of + "/" + shard.String() + "/" + month)
+}
 
 const (
 	runBytes  = 6 // 4 of the first tick, 2 of the length
@@ -28,9 +40,9 @@ const (
 	sequenceBits, instanceBits = 12, 10 // of an id
 )
 
-// noteID notes that a message is counted, and says whether it was before.
-func noteID(tx *bolt.Tx, account streams.AccountID, id streams.MessageID) (again bool, err error) {
-	ids, err := bucket(tx, idsBucket)
+// note notes that a message is counted, and says whether it was before.
+func (m messages) note(tx *bolt.Tx, account streams.AccountID, id streams.MessageID) (again bool, err error) {
+	ids, err := bucket(tx, m.ids)
 	if err != nil {
 		return false, err
 	}
@@ -76,36 +88,40 @@ func addToRuns(runs []byte, tick uint32) (with []byte, again bool) {
 }
 
 // noteRepeat notes that an event does not count, since its message has.
-func noteRepeat(tx *bolt.Tx, e projection.Event) error {
-	repeats, err := bucket(tx, repeatsBucket)
+func (m messages) noteRepeat(tx *bolt.Tx, e projection.Event) error {
+	repeats, err := bucket(tx, m.repeats)
 	if err != nil {
 		return err
 	}
-	if err := repeats.Put(repeatKey(e), []byte{}); err != nil {
+	if err := repeats.Put(binary.BigEndian.AppendUint64(nil, e.Seq), []byte{}); err != nil {
 		return fmt.Errorf("note event %d of %s as a repeat: %w", e.Seq, e.Stream, err)
 	}
 	return nil
 }
 
-func repeatKey(e projection.Event) []byte {
-	return binary.BigEndian.AppendUint64([]byte(e.Stream+"/"), e.Seq)
-}
-
-// forgetMessages drops what is known of the messages of a month that is over.
-func forgetMessages(tx *bolt.Tx) error {
-	for _, name := range [][]byte{usedBucket, idsBucket, repeatsBucket} {
-		if tx.Bucket(name) == nil {
-			continue
+// forgetOthers drops what is known of a shard's messages of other months.
+func forgetOthers(tx *bolt.Tx, shard streams.Shard, month string) error {
+	var over [][]byte
+	err := tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
+		for _, of := range []string{idsBucket, repeatsBucket} {
+			if bytes.HasPrefix(name, monthBucket(of, shard, "")) && !bytes.Equal(name, monthBucket(of, shard, month)) {
+				over = append(over, bytes.Clone(name))
+			}
 		}
-		if err := tx.DeleteBucket(name); err != nil {
-			return fmt.Errorf("drop %s: %w", name, err)
-		}
+		return nil
+	})
+	for _, name := range over {
+		err = errors.Join(err, tx.DeleteBucket(name))
+	}
+	if err != nil {
+		return fmt.Errorf("drop messages of months before %s: %w", month, err)
 	}
 	return nil
 }
 
-// repeats says which of the events that were folded did not count.
-func repeats(tx *bolt.Tx) func(projection.Event) bool {
-	noted := tx.Bucket(repeatsBucket)
-	return func(e projection.Event) bool { return noted != nil && noted.Get(repeatKey(e)) != nil }
+// repeated says of a counted event that was folded whether its message had been
+// counted before.
+func (c count) repeated(tx *bolt.Tx, e projection.Event, one counted) bool {
+	noted := tx.Bucket(messagesOf(c.shards.Of(one.account), one.month).repeats)
+	return noted != nil && noted.Get(binary.BigEndian.AppendUint64(nil, e.Seq)) != nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // A message is counted the first time, and every other time is known as a repeat, whatever the order of the ids.
-func TestNoteID_Once(t *testing.T) {
+func TestMessages_Note(t *testing.T) {
 	db, err := bolt.Open(filepath.Join(t.TempDir(), "use.db"), 0o600, &bolt.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +38,7 @@ func TestNoteID_Once(t *testing.T) {
 		})
 		for range rapid.IntRange(1, 200).Draw(t, "messages") {
 			m := message{streams.AccountID(rapid.Uint64Range(1, 2).Draw(t, "account")), ids.Draw(t, "id")}
-			again, err := noteID(tx, m.account, m.id)
+			again, err := messagesOf(0, "2026-11").note(tx, m.account, m.id)
 			if err != nil || again != noted[m] {
 				t.Fatalf("message %v: got again %v, %v, want %v", m, again, err, noted[m])
 			}

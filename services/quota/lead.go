@@ -41,6 +41,7 @@ func (q *Quota) reign(ctx context.Context, c *claim) error {
 	g.Go(func() error { return q.renew(running, c) })
 	g.Go(func() error { return q.serve(running, ctx) })
 	g.Go(func() error { return q.sweep(running) })
+	g.Go(func() error { return q.endMonths(running, c.leader) })
 	g.Go(func() error {
 		select {
 		case <-running.Done():

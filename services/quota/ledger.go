@@ -18,12 +18,12 @@ import (
 // neither.
 type ledger struct {
 	now     func() time.Time
+	sure    func() time.Time // whose month it is
 	shards  streams.Shards
 	maxOpen int
 
 	mu     sync.Mutex
-	month  string // the newest that an event named
-	counts map[streams.AccountID]int64
+	counts map[monthOfAccount]int64
 	folded map[string]uint64 // stream → last event in counts
 	term   *term             // nil while not leading
 }
@@ -43,7 +43,7 @@ type term struct {
 }
 
 func newLedger(now func() time.Time, shards streams.Shards, maxOpen int) *ledger {
-	return &ledger{now: now, shards: shards, maxOpen: maxOpen, counts: map[streams.AccountID]int64{}, folded: map[string]uint64{}}
+	return &ledger{now: now, sure: now, shards: shards, maxOpen: maxOpen, counts: map[monthOfAccount]int64{}, folded: map[string]uint64{}}
 }
 
 var (
@@ -57,14 +57,14 @@ var (
 // to where the live one was, or an empty one, into which the streams are folded
 // anew because they are not what they were. That ends the term.
 func (l *ledger) load(tx *bolt.Tx) error {
-	month, counts, err := loadCounts(tx)
+	counts, err := loadCounts(tx)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.month, l.counts = month, counts
-	if month != "" {
+	l.counts = counts
+	if len(counts) > 0 {
 		return nil
 	}
 	clear(l.folded)
@@ -83,26 +83,45 @@ func (l *ledger) startAt(stream string, seq uint64) {
 
 // fold counts what was committed to the projection, as Apply does, and takes
 // it off the grants. A message that comes again does neither.
-func (l *ledger) fold(events []projection.Event, again func(projection.Event) bool) {
+func (l *ledger) fold(events []projection.Event, again func(projection.Event, counted) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range events {
 		l.folded[e.Stream] = e.Seq
+		if shard, month, ok := readOver(e); ok {
+			l.endOthers(shard, month)
+		}
 		c, ok := readCounted(e)
-		if !ok || again(e) {
+		if !ok || again(e, c) {
 			continue
 		}
-		if c.month > l.month {
-			l.month = c.month
-			clear(l.counts)
-		}
-		if c.month == l.month {
-			l.counts[c.account]++
-		}
+		l.counts[c.of()]++
 		if one := l.granted(c.grant, c.account); one != nil {
 			l.term.grants.take(one, 1)
 		}
 	}
+}
+
+// endOthers drops the counts of a shard's other months, as Apply does.
+func (l *ledger) endOthers(shard streams.Shard, month string) {
+	for one := range l.counts {
+		if one.month != month && l.shards.Of(one.account) == shard {
+			delete(l.counts, one)
+		}
+	}
+}
+
+// others lists the shards that have counts of other months.
+func (l *ledger) others(month string) map[streams.Shard]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := map[streams.Shard]bool{}
+	for one := range l.counts {
+		if one.month != month {
+			found[l.shards.Of(one.account)] = true
+		}
+	}
+	return found
 }
 
 // granted finds an open grant of an account.
@@ -184,18 +203,13 @@ func (l *ledger) ready(now time.Time, account streams.AccountID) error {
 	return nil
 }
 
-// current is the month that counts: the clock's, unless an event was ahead.
-func (l *ledger) current(now time.Time) string {
-	return max(l.month, now.UTC().Format(monthLayout))
-}
+// current is the month that counts: that of the time that has surely come.
+func (l *ledger) current() string { return l.sure().UTC().Format(monthLayout) }
 
 // used is what an account has used in a month, open grants included.
 func (l *ledger) used(account streams.AccountID, month string) int64 {
-	used := l.term.grants.reserved[monthOfAccount{account, month}]
-	if month == l.month {
-		used += l.counts[account]
-	}
-	return used
+	one := monthOfAccount{account, month}
+	return l.term.grants.reserved[one] + l.counts[one]
 }
 
 // reserve grants all of a request or refuses it.
@@ -206,7 +220,7 @@ func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
 	if err := l.ready(now, r.Account); err != nil {
 		return request.Grant{}, err
 	}
-	month := l.current(now)
+	month := l.current()
 	used := l.used(r.Account, month)
 	// Not used+count > limit, which could overflow.
 	if used > r.Limit-int64(r.Count) {
@@ -256,7 +270,7 @@ func (l *ledger) usage(account streams.AccountID) (request.Usage, error) {
 	if err := l.ready(now, account); err != nil {
 		return request.Usage{}, err
 	}
-	month := l.current(now)
+	month := l.current()
 	return request.Usage{Month: month, Used: l.used(account, month)}, nil
 }
 

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/clock/clocktest"
+	"github.com/trunkline-sms/trunkline/pkg/service"
 )
 
 func TestMonthChanges(t *testing.T) {
@@ -44,17 +47,60 @@ func TestMonthChanges(t *testing.T) {
 		mustUse("2026-12", 3)
 		i.mustHaveOpen(0)
 
-		// An ingress's clock that runs ahead ends no month.
+		// Whoever's clock ran ahead, and whatever it gave: the month is the clock's, and it counts on.
 		w.publish(alice, 1, "2027-01", "")
-		mustUse("2026-12", 4)
-
-		// Granted events are ahead of the clock: their month counts.
-		w.publish(alice, 1, "2027-01", "another leader's")
-		mustUse("2027-01", 1)
+		w.publish(alice, 1, "2028-01", "another leader's")
+		mustUse("2026-12", 3)
 		w.publish(alice, 4, "2026-12", "")
-		mustUse("2027-01", 1)
-		if got, want := w.mustReserve(alice, 1, 10).Month, "2027-01"; got != want {
+		mustUse("2026-12", 7)
+		if got, want := w.mustReserve(alice, 1, 10).Month, "2026-12"; got != want {
 			t.Errorf("month of the grant: got %s, want %s", got, want)
 		}
+		i.stop()
+
+		// Some days into a month the counts of all others end, also where that is folded anew.
+		for _, again := range []string{"a", "another file"} {
+			time.Sleep(time.Until(end.Add(monthKept + time.Hour)))
+			i = w.start(again)
+			w.await("a leader", w.granting)
+			time.Sleep(monthLooked + time.Second)
+			mustUse("2026-12", 7)
+			if others := i.quota.ledger.others("2026-12"); len(others) > 0 {
+				t.Errorf("file %q: counts of other months are kept in shards %v", again, others)
+			}
+			i.stop()
+		}
+	})
+}
+
+// The month goes by what has surely come, and ends nothing while the clock is doubted.
+func TestMonthOfADoubtedClock(t *testing.T) {
+	bustest.SimulateFrom(t, time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC), func(t *testing.T) {
+		var machine clocktest.Stepped
+		d := service.Deps{Clock: clock.New(clock.Options{Now: machine.Now})}
+		d.Now = d.Clock.Now
+		l := newLedger(d.Now, 1, 10)
+		l.sure = d.Sure
+		kept := newMonth(d)
+		expect := func(when, current, only string) {
+			t.Helper()
+			if l.current() != current || kept() != only {
+				t.Errorf("%s: got %s, and only %q is kept, want %s and %q", when, l.current(), kept(), current, only)
+			}
+		}
+		expect("before", "2026-11", "2026-11")
+		machine.Step(400 * 24 * time.Hour)
+		expect("400 days ahead", "2026-11", "")
+		time.Sleep(time.Hour)
+		expect("an hour later", "2026-11", "")
+		machine.Right()
+		expect("put right", "2026-11", "2026-11")
+		machine.Step(-60 * 24 * time.Hour)
+		expect("60 days behind", "2026-09", "")
+		time.Sleep(clock.Settles)
+		expect("confirmed, but behind what was known", "2026-09", "")
+		time.Sleep(time.Until(time.Date(2026, 12, 2, 0, 0, 0, 0, time.UTC)))
+		machine.Right()
+		expect("a month has begun", "2026-12", "")
 	})
 }

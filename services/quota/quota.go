@@ -39,6 +39,7 @@ type Quota struct {
 	name   string // its own, in the fences that it moves
 	log    *zap.Logger
 	now    func() time.Time
+	month  func() string // whose counts alone are kept, empty while that is not to be said
 	shards streams.Shards
 
 	ledger  *ledger
@@ -64,6 +65,8 @@ func New(cfg Config, d Deps) *Quota {
 		ledger: newLedger(d.Now, d.Shards, cfg.MaxOpenGrants),
 		opened: make(chan struct{}),
 	}
+	q.ledger.sure = d.Sure
+	q.month = newMonth(d.Deps)
 	q.metrics = newMetrics(d.Metrics, q.ledger)
 	return q
 }
@@ -106,10 +109,14 @@ func (q *Quota) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	q.file, err = projection.Open(q.path, q.bus, count{q.shards}, projection.Options{
+	fold := count{q.shards}
+	q.file, err = projection.Open(q.path, q.bus, fold, projection.Options{
 		Committed: func(events []projection.Event) {
 			// It fails where the file is closed, and nothing is granted any more.
-			_ = q.file.View(func(tx *bolt.Tx) error { q.ledger.fold(events, repeats(tx)); return nil })
+			_ = q.file.View(func(tx *bolt.Tx) error {
+				q.ledger.fold(events, func(e projection.Event, one counted) bool { return fold.repeated(tx, e, one) })
+				return nil
+			})
 		},
 		Replaced: q.ledger.load,
 		Render:   render,

@@ -135,7 +135,12 @@ func (q *Quota) ask(ctx context.Context, leader uint64, instances []int) map[int
 // foldToBarrier publishes a barrier and folds up to it, and so past everything
 // that was stored before.
 func (q *Quota) foldToBarrier(ctx context.Context, shard streams.Shard, leader uint64) error {
-	msg, err := event.Message(streams.BarrierSubject(shard), event.Barrier{Claim: leader})
+	return q.mark(ctx, shard, event.Barrier{Claim: leader})
+}
+
+// mark publishes a barrier and folds up to it.
+func (q *Quota) mark(ctx context.Context, shard streams.Shard, barrier event.Barrier) error {
+	msg, err := event.Message(streams.BarrierSubject(shard), barrier)
 	if err != nil {
 		return err
 	}

@@ -89,9 +89,11 @@ type Keyed struct {
 // Kind is request.keyed.v1.
 func (Keyed) Kind() Kind { return KindKeyed }
 
-// Barrier marks the place up to which a new leader of quota must fold.
+// Barrier marks a place in a shard for quota: up to it a new leader must fold,
+// and at one that names a month the counts of all others end.
 type Barrier struct {
 	Claim uint64 `json:"claim"` // the revision of the leader's claim
+	Month string `json:"month,omitempty"`
 }
 
 // Kind is barrier.v1.

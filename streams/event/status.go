@@ -97,6 +97,7 @@ func (Requeued) Kind() Kind { return KindRequeued }
 
 // Reported is what a phone says happened.
 type Reported struct {
+	At       time.Time        `json:"at,omitzero"` // when it came, by the clock that leases go by
 	Device   streams.DeviceID `json:"device,omitzero"`
 	Name     string           `json:"name,omitempty"`
 	Messages []Report         `json:"messages"`

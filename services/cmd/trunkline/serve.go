@@ -23,6 +23,7 @@ type serveCommand struct {
 	HTTP     string   `name:"http" placeholder:"ADDRESS" help:"Address for senders and phones (default 127.0.0.1:8080)."`
 	NATS     string   `name:"nats" placeholder:"URLS" help:"Nodes of a NATS cluster to join instead of embedding the engine, with commas between."`
 	Config   string   `placeholder:"FILE" env:"TRUNKLINE_CONFIG" help:"Settings; configs/trunkline.yaml has them all."`
+	Right    bool     `name:"clock-is-right" help:"The machine's clock is right, however far it is from when the data directory was used last."`
 	LogLevel string   `placeholder:"LEVEL" help:"debug, info, warn or error (default info)."`
 }
 
@@ -54,6 +55,8 @@ func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
 		return apart.Run(ctx, cfg, c.Parts, apart.Deps{
 			Log:     log,
 			Version: semantic(),
+
+			ClockIsRight: c.Right,
 			Listening: func(url string) {
 				_, _ = fmt.Fprintf(t.Out, "Trunkline listens at %s\n", url)
 			},
@@ -65,6 +68,8 @@ func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	return allinone.Run(ctx, cfg, allinone.Deps{
 		Log:     log,
 		Version: semantic(),
+
+		ClockIsRight: c.Right,
 		Ready: func(s allinone.Started) {
 			if err := allinone.Banner(t.Out, s); err != nil {
 				log.Warn("not printed how to go on", zap.Error(err))

@@ -46,6 +46,7 @@ type Options struct {
 	Log      *zap.Logger
 	Metrics  prometheus.Registerer
 	Now      func() time.Time
+	Sure     func() time.Time // a time that has surely come; nil: Now
 }
 
 // Core does what the dialects ask for.
@@ -59,12 +60,14 @@ type Core struct {
 	room     func() error
 	log      *zap.Logger
 	now      func() time.Time
+	sure     func() time.Time
 
 	accounts *accounts
 	rates    *rates
 	devices  *devices
 	presence *presence
 	grants   *grants
+	ids      *span
 
 	passwords *passwords
 	sessions  *sessions
@@ -75,6 +78,9 @@ type Core struct {
 // New makes a core that admits nobody before Run has read the accounts.
 func New(o Options) *Core {
 	present := newPresence(o.Now)
+	if o.Sure == nil {
+		o.Sure = o.Now
+	}
 	if o.Room == nil {
 		o.Room = func() error { return nil }
 	}
@@ -88,11 +94,13 @@ func New(o Options) *Core {
 		room:     o.Room,
 		log:      o.Log,
 		now:      o.Now,
+		sure:     o.Sure,
 		accounts: newAccounts(o.Log),
 		rates:    newRates(),
 		devices:  newDevices(o.Bus, o.Log, o.Now, present),
 		presence: present,
 		grants:   newGrants(),
+		ids:      newSpan(),
 		metrics:  newMetrics(o.Metrics),
 
 		passwords: newPasswords(o.Now),

@@ -259,6 +259,7 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 		switch {
 		case err == nil:
 			s.grants.end(s.grant)
+			s.ids.saw(made.IDs[len(made.IDs)-1])
 			if stored.First != 0 {
 				made.First = stored.First + uint64(len(msgs)-len(made.IDs)) // the marker goes before
 			}

@@ -81,7 +81,7 @@ var errNoQuota = &fault.Error{
 func (c *Core) reserve(ctx context.Context, account *streams.Account, count int) (request.Grant, error) {
 	now := c.now()
 	if account.Plan.Limit <= 0 {
-		return request.Grant{Month: now.UTC().Format("2006-01")}, nil
+		return request.Grant{Month: c.sure().UTC().Format("2006-01")}, nil
 	}
 	_, instance, err := c.identity.IDs()
 	if err != nil {

@@ -82,6 +82,7 @@ func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 			return nil, err
 		}
 		messages[i] = Outgoing{ID: m.ID, Content: contentOf(e)}
+		c.ids.saw(m.ID)
 	}
 	return messages, nil
 }

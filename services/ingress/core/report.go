@@ -18,14 +18,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-const (
-	// horizon is how long a message is known.
-	horizon = 30 * 24 * time.Hour
-	// maxSkew is how far clocks may differ.
-	maxSkew = 5 * time.Second
-	// changedWithin is how long a dispatcher may take to say what a report changed.
-	changedWithin = 2 * time.Second
-)
+// changedWithin is how long a dispatcher may take to say what a report changed.
+const changedWithin = 2 * time.Second
 
 // Report is what a phone says happened to messages.
 type Report struct {
@@ -77,11 +71,11 @@ func (c *Core) report(ctx context.Context, cmd Report) (Reported, error) {
 	if err != nil {
 		return Reported{}, err
 	}
-	said, reported := c.read(cmd.Items)
+	said, reported := c.read(cmd.Items, c.absent(ctx, account, cmd.Items))
 	if len(said) == 0 {
 		return reported, nil
 	}
-	e := event.Reported{Device: device, Name: cmd.Device, Messages: make([]event.Report, len(said))}
+	e := event.Reported{At: c.now().UTC().Truncate(time.Millisecond), Device: device, Name: cmd.Device, Messages: make([]event.Report, len(said))}
 	for i, one := range said {
 		e.Messages[i] = one.Report
 	}
@@ -116,18 +110,18 @@ type said struct {
 
 // read makes of the items one word for each message. Where the request speaks
 // of one more than once, the furthest state counts, and a failure after a
-// success is the same problem as in a later request.
-func (c *Core) read(items []Item) ([]said, Reported) {
+// success is the same problem as in a later request. Those that are absent are no
+// messages of the account's.
+func (c *Core) read(items []Item, absent map[streams.MessageID]bool) ([]said, Reported) {
 	var reported Reported
 	problem := func(index int, why Why) {
 		reported.Problems = append(reported.Problems, Problem{index, why})
 	}
-	oldest, newest := c.now().Add(-horizon), c.now().Add(maxSkew)
 	all := make([]said, 0, len(items))
 	places := make(map[streams.MessageID]int, len(items))
 	for i, item := range items {
 		id, err := streams.ParseMessageID(item.ID)
-		if made := id.Time(); err != nil || made.Before(oldest) || made.After(newest) {
+		if err != nil || absent[id] {
 			problem(i, Unknown)
 			continue
 		}

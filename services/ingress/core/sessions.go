@@ -16,6 +16,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -210,7 +211,7 @@ func (c *Core) readToken(ctx context.Context, token secret.String) (claims, logi
 	var said claims
 	_, err = jwt.ParseWithClaims(token.Reveal(), &said, func(*jwt.Token) (any, error) { return key, nil },
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(issuer), jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(), jwt.WithTimeFunc(c.now), jwt.WithLeeway(maxSkew))
+		jwt.WithIssuedAt(), jwt.WithTimeFunc(c.now), jwt.WithLeeway(clock.Bound))
 	if err != nil {
 		return said, login{}, errSession
 	}

@@ -1,0 +1,274 @@
+package clock
+
+import (
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// Bound is the largest step of the wall clock that is followed at once, and
+	// how far the clocks of parts may differ.
+	Bound = 5 * time.Second
+	// Apart is how far the clock of a part may differ from the engines', with
+	// which it compares itself, and still decide what is over.
+	Apart = 30 * time.Second
+	// Settles is after how long a larger step is believed, if it is not more
+	// than Most.
+	Settles = 10 * time.Minute
+	// Most is how far ahead time alone can move a clock. Beyond it an operator
+	// has to say that the clock is right.
+	Most = 4 * 24 * time.Hour
+	// Away is how long a server may have been stopped without any doubt about
+	// the clock that it finds.
+	Away = time.Hour
+	// lookEvery is how often the machine's clock is looked at, at least.
+	lookEvery = time.Second
+	// remembered is for how long a step forward is, which is longer than any
+	// lease.
+	remembered = 48 * time.Hour
+)
+
+// Options are what a Clock is made of.
+type Options struct {
+	Now   func() time.Time // the machine's clock, with a monotonic reading; nil: time.Now
+	Known time.Time        // a time that has surely passed; zero: none is known
+	Right bool             // somebody says that the machine's clock is right
+	Log   *zap.Logger
+}
+
+// Clock is a wall clock that steps only with a line in the log. It compares
+// what the machine says with the time that has passed since: a step of more
+// than Bound is doubted, and the Clock goes on as if there had been none, until
+// it is confirmed by time or by an operator.
+//
+// The times it gives have monotonic readings, so that what lies between two of
+// them is the time that has passed, whatever the machine's clock did.
+type Clock struct {
+	read func() time.Time
+	log  *zap.Logger
+
+	mu      sync.Mutex
+	base    time.Time // a reading of the machine's clock that is believed
+	since   time.Time // the reading at which the Clock began, or last stepped
+	known   time.Time // the latest time that has surely come
+	at      time.Time // the reading at which that was known
+	held    time.Time // what was known at the start, of which the machine's clock was far ahead; zero: no doubt
+	doubted time.Time // the reading at which it was seen to have stepped; zero: it has not
+	by      time.Duration
+	jumps   []jump
+	skew    [2]time.Duration
+}
+
+// jump is a step forward that was believed.
+type jump struct {
+	at time.Time // what the Clock said before
+	by time.Duration
+}
+
+// New makes a Clock that begins with what the machine says.
+func New(o Options) *Clock {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	c := &Clock{read: o.Now, log: o.Log, known: o.Known.Round(0)}
+	c.base = c.read()
+	c.since, c.at = c.base, c.base
+	wall := c.base.Round(0)
+	switch ahead := wall.Sub(c.known); {
+	case o.Right || o.Known.IsZero():
+		c.known = wall
+	case ahead > Away:
+		c.held = c.known
+		c.log.Warn("the clock is far ahead of when it was read last: the horizon, the month and validities wait until it is confirmed",
+			zap.Duration("ahead", ahead), zap.Duration("confirmed_after", Settles))
+	case ahead < -Bound:
+		c.log.Warn("the clock is behind the latest time that is known: the horizon and the month wait until it has caught up",
+			zap.Duration("behind", -ahead))
+	}
+	return c
+}
+
+// Now is the time. It is safe for concurrent use, as all methods are.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, _ := c.look()
+	return now
+}
+
+// Sure is a time that has surely come, at most Now: what cannot be taken back
+// goes by it. It stands behind Now while the clock is doubted.
+func (c *Clock) Sure() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sure(c.look())
+}
+
+// Known is the latest time that was sure, to be kept for the next start.
+func (c *Clock) Known() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, wall := c.look()
+	if sure := c.sure(now, wall); sure.After(c.known) {
+		c.known, c.at = sure, now
+	}
+	return c.known
+}
+
+// Behind says whether the clock is behind a time that has surely come. Without a
+// Clock it never is.
+func (c *Clock) Behind() bool {
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known.Sub(c.sure(c.look())) > Bound
+}
+
+// Doubt is how far the machine's clock is ahead of the time that is sure, or
+// behind Now, while that is not confirmed; 0 if there is no doubt, or no Clock.
+func (c *Clock) Doubt() time.Duration {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, wall := c.look()
+	switch {
+	case !c.doubted.IsZero():
+		return c.by
+	case !c.held.IsZero():
+		return wall.Sub(c.sure(now, wall))
+	}
+	return 0
+}
+
+// Confirm is an operator's word that the machine's clock is right.
+func (c *Clock) Confirm() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, wall := c.look()
+	c.held = time.Time{}
+	if !c.doubted.IsZero() {
+		c.step(now, wall, "by an operator")
+	}
+	c.known, c.at = wall, c.base
+}
+
+// Ends says when a lease ends that began at start and was last given until a
+// time, for length, by this Clock or one that agreed with it: no step since then
+// makes it shorter, and one from the future, of a clock that was wrong, lasts no
+// longer than length from when this one became what it is.
+func (c *Clock) Ends(start, until time.Time, length time.Duration) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, _ := c.look()
+	if start.After(now.Add(Bound)) {
+		return c.since.Round(0).Add(length)
+	}
+	for _, j := range c.jumps {
+		if !start.After(j.at) && !until.After(j.at.Add(length)) { // else it was renewed since
+			until = until.Add(j.by)
+		}
+	}
+	return until
+}
+
+// SetSkew notes how far this clock is ahead of the engines' clocks: of the one
+// that it agrees with best, and of the one that it agrees with least.
+func (c *Clock) SetSkew(least, most time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.skew = [2]time.Duration{least, most}
+}
+
+// Skew is what SetSkew was told last.
+func (c *Clock) Skew() (least, most time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.skew[0], c.skew[1]
+}
+
+// look reads the machine's clock and judges it. It gives the time, and what the
+// machine says it is.
+func (c *Clock) look() (now, wall time.Time) {
+	r := c.read()
+	wall = r.Round(0)
+	now = c.base.Add(r.Sub(c.base)) // by the monotonic reading
+	by := wall.Sub(now.Round(0))
+	switch {
+	case by.Abs() <= Bound:
+		if !c.doubted.IsZero() {
+			c.log.Warn("the clock is back where it was", zap.Duration("stepped", c.by), zap.Duration("after", r.Sub(c.doubted)))
+			c.doubted, c.by = time.Time{}, 0
+		}
+		c.base, now = r, r
+	case c.doubted.IsZero() || (by-c.by).Abs() > Bound:
+		c.doubted, c.by = r, by
+		catchesUp := by > 0 && !wall.After(c.reached(now))
+		takesBack := by < 0 && !c.held.IsZero() && !wall.Before(c.known)
+		if catchesUp || takesBack {
+			return c.step(now, wall, "by what was known"), wall
+		}
+		c.log.Warn("the clock has stepped: it is not followed, and the horizon, the month and validities wait, until the step is confirmed",
+			zap.Duration("by", by), zap.Bool("by_time", c.settles(now, wall)), zap.Duration("confirmed_after", Settles))
+	case r.Sub(c.doubted) >= Settles && c.settles(now, wall):
+		now = c.step(now, wall, "by time")
+	}
+	if !c.held.IsZero() && c.doubted.IsZero() && r.Sub(c.since) >= Settles && c.since.Round(0).Sub(c.held) <= Most {
+		c.held = time.Time{}
+		c.log.Info("the clock is confirmed by time")
+	}
+	return now, wall
+}
+
+// settles says whether time alone confirms the step.
+func (c *Clock) settles(now, wall time.Time) bool {
+	return wall.Sub(later(now.Round(0), c.reached(now))) <= Most
+}
+
+// reached is what the time that was known has come to since.
+func (c *Clock) reached(now time.Time) time.Time { return c.known.Add(now.Sub(c.at)) }
+
+// step follows the machine's clock.
+func (c *Clock) step(now, wall time.Time, confirmed string) time.Time {
+	c.log.Warn("the clock steps", zap.Duration("by", c.by), zap.String("confirmed", confirmed))
+	if c.by > 0 {
+		c.jumps = append(c.jumps, jump{now.Round(0), c.by})
+		for wall.Sub(c.jumps[0].at) > remembered+c.jumps[0].by {
+			c.jumps = c.jumps[1:]
+		}
+	}
+	c.base = c.read()
+	c.since = c.base
+	c.held, c.doubted, c.by = time.Time{}, time.Time{}, 0
+	return c.base
+}
+
+func (c *Clock) sure(now, wall time.Time) time.Time {
+	sure := earlier(now.Round(0), wall)
+	if !c.held.IsZero() {
+		sure = earlier(sure, c.held.Add(now.Sub(c.since)))
+	}
+	return sure
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
