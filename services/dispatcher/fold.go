@@ -299,19 +299,13 @@ func (w *writer) reported(e event.Reported) error {
 					return false, err
 				}
 			}
-			switch {
-			case report.State.Success():
-				// The SMS went out, whatever was thought before.
-				if report.State <= r.state {
-					return false, nil
-				}
-				r.reason = ""
-			case report.State == streams.Failed && holder:
-				r.reason = report.Error
-			default:
+			if !r.moves(report.State, holder) {
 				return false, nil
 			}
-			r.state = report.State
+			r.state, r.reason = report.State, ""
+			if report.State == streams.Failed {
+				r.reason = report.Error
+			}
 			return true, nil
 		})
 		if err != nil {
@@ -319,6 +313,15 @@ func (w *writer) reported(e event.Reported) error {
 		}
 	}
 	return nil
+}
+
+// moves says whether a report of a state, from the holder or another, changes
+// the message.
+func (r *record) moves(to streams.State, holder bool) bool {
+	if to.Success() {
+		return to > r.state // the SMS went out, whatever was thought before
+	}
+	return to == streams.Failed && holder
 }
 
 // holds says whether a message is under a lease of that device. They are

@@ -20,6 +20,9 @@ func DispatcherHangup(shard streams.Shard) string { return dispatcher(shard, "ha
 // DispatcherChanged is the subject of ChangedBy → Changed.
 func DispatcherChanged(shard streams.Shard) string { return dispatcher(shard, "changed") }
 
+// DispatcherPreview is the subject of Preview → Changed.
+func DispatcherPreview(shard streams.Shard) string { return dispatcher(shard, "preview") }
+
 // DispatcherShow is the subject of Show → Shown.
 func DispatcherShow(shard streams.Shard) string { return dispatcher(shard, "show") }
 
@@ -78,6 +81,19 @@ type ChangedBy struct {
 	Messages []streams.MessageID `json:"messages"`
 }
 
+// Preview asks what a report would change if it were stored now.
+type Preview struct {
+	Account  streams.AccountID `json:"account"`
+	Device   streams.DeviceID  `json:"device,omitzero"`
+	Messages []Said            `json:"messages"`
+}
+
+// Said is what a report says of a message.
+type Said struct {
+	ID    streams.MessageID `json:"id"`
+	State streams.State     `json:"state"`
+}
+
 // Changed says for each message asked for what the report did to it.
 type Changed struct {
 	Messages []Change `json:"messages"`
@@ -86,7 +102,7 @@ type Changed struct {
 // Change is what a report did to one message.
 type Change struct {
 	Known   bool          `json:"known"`   // the account has this message
-	Changed bool          `json:"changed"` // by this report
+	Changed bool          `json:"changed"` // by this report; in a preview, it would be
 	State   streams.State `json:"state"`
 }
 

@@ -63,6 +63,7 @@ type Core struct {
 	devices  *devices
 	presence *presence
 	grants   *grants
+	repeats  *repeats
 
 	passwords *passwords
 	sessions  *sessions
@@ -90,6 +91,7 @@ func New(o Options) *Core {
 		devices:  newDevices(o.Bus, o.Log, o.Now, present),
 		presence: present,
 		grants:   newGrants(),
+		repeats:  newRepeats(),
 		metrics:  newMetrics(o.Metrics),
 
 		passwords: newPasswords(o.Now),
