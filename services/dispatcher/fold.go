@@ -19,7 +19,7 @@ type fold struct {
 }
 
 // Schema is raised whenever the same events would give another file.
-func (f fold) Schema() int { return 3 }
+func (f fold) Schema() int { return 4 }
 
 func (f fold) Sources() []projection.Source {
 	return []projection.Source{
@@ -52,6 +52,9 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 		return nil //nolint:nilerr // a subject of a later version
 	}
 	w.account = account
+	if err := w.count(heldStatus, e); err != nil {
+		return err
+	}
 	if strings.HasSuffix(e.Subject, ".decision") {
 		// The fence: what the account's next decision must expect.
 		if err := w.bucket(decisionsBucket).Put(key8(uint64(account)), key8(w.seq, millis(w.at))); err != nil {
@@ -136,6 +139,11 @@ func (w *writer) accept(e projection.Event) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
+	}
+	if err := w.count(heldEnqueue, e); err != nil {
+		return err
+	}
+	switch {
 	case event.Kind(e.Kind) == event.KindScheduled:
 		return w.scheduled(h)
 	default:

@@ -64,6 +64,7 @@ type Core struct {
 	presence *presence
 	grants   *grants
 	repeats  *repeats
+	holdings holdings
 
 	passwords *passwords
 	sessions  *sessions
