@@ -161,7 +161,8 @@ type Listed struct {
 // Find asks for a group.
 type Find struct {
 	Account streams.AccountID `json:"account"`
-	Ref     string            `json:"ref"` // the sender's id of it, or else the id of any of its messages
+	Ref     string            `json:"ref"`            // the sender's id of it, or else the id of any of its messages
+	After   streams.MessageID `json:"after,omitzero"` // only its messages after this one, by which it is found without Ref
 }
 
 // Found is the group; nil where it is unknown.
@@ -195,7 +196,26 @@ type Group struct {
 	Name     string            `json:"name,omitempty"`
 	State    streams.State     `json:"state"`
 	Device   streams.DeviceID  `json:"device,omitzero"` // the target's, or the last lease's
-	Messages []Member          `json:"messages"`
+	Messages []Member          `json:"messages"`        // as many as an answer has room for
+	More     bool              `json:"more,omitempty"`  // there are messages after them
+}
+
+// Rest asks for the messages of a group that were not in an answer, until it
+// has them all.
+func (g *Group) Rest(account streams.AccountID, ask func(Find) (Found, error)) error {
+	for g.More {
+		found, err := ask(Find{Account: account, After: g.Messages[len(g.Messages)-1].ID})
+		if err != nil {
+			return err
+		}
+		next := found.Group
+		if next == nil || len(next.Messages) == 0 { // forgotten meanwhile
+			next = &Group{State: g.State, Device: g.Device}
+		}
+		g.State, g.Device, g.More = next.State, next.Device, next.More
+		g.Messages = append(g.Messages, next.Messages...)
+	}
+	return nil
 }
 
 // Member is a message of a group. Body is its enqueued or scheduled event,
