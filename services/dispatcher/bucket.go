@@ -13,7 +13,7 @@ import (
 )
 
 // The buckets of a dispatcher's projection. All but the first two and the last
-// two are indexes: what stands in them follows from the records and leases.
+// three are indexes: what stands in them follows from the records and leases.
 // The keys that begin with a time are what react and release look at.
 var (
 	messagesBucket  = []byte("messages")  // account, message → record
@@ -27,12 +27,13 @@ var (
 	groupsBucket    = []byte("groups")    // account, group, message: groups of several
 	namesBucket     = []byte("names")     // account, hash of the sender's id, its group
 	decisionsBucket = []byte("decisions") // account → sequence and time of its last decision
+	heldBucket      = []byte("held")      // account, stream → bytes by day
 	metaBucket      = []byte("meta")      // the horizon, the number of waiting messages
 )
 
 var buckets = [][]byte{
 	messagesBucket, leasesBucket, membersBucket, waitingBucket,
-	devicesBucket, dueBucket, scheduledBucket, validBucket, groupsBucket, namesBucket, decisionsBucket, metaBucket,
+	devicesBucket, dueBucket, scheduledBucket, validBucket, groupsBucket, namesBucket, decisionsBucket, heldBucket, metaBucket,
 }
 
 var (

@@ -15,11 +15,15 @@ import (
 type Config struct {
 	MaxLeases    int           `yaml:"max_leases" doc:"Pages of messages that an account's phones may hold at once; a pull beyond it is refused."`
 	ConsumerIdle time.Duration `yaml:"consumer_idle" doc:"How long the engine keeps an account's consumer that nobody pulls from; the next pull makes it again."`
+	AccountShare int           `yaml:"account_share" doc:"Percent that one account may hold of what the others leave of a stream, ENQUEUE or STATUS; 100: all of it."`
 	Shards       []string      `yaml:"shards" doc:"Shards that this dispatcher serves, as in 0-3, 7; empty: all. Each shard needs a dispatcher somewhere."`
 }
 
 // Check says what is wrong with the settings.
 func (c Config) Check() error {
+	if c.AccountShare < 1 || c.AccountShare > 100 {
+		return fmt.Errorf("account_share: want 1 to 100, not %d", c.AccountShare)
+	}
 	_, err := c.serves(streams.MaxShards)
 	return err
 }
@@ -51,7 +55,7 @@ func (c Config) serves(there streams.Shards) ([]streams.Shard, error) {
 
 // DefaultConfig is right for most.
 func DefaultConfig() Config {
-	return Config{MaxLeases: 1000, ConsumerIdle: 5 * time.Minute, Shards: []string{}}
+	return Config{MaxLeases: 1000, ConsumerIdle: 5 * time.Minute, AccountShare: 90, Shards: []string{}}
 }
 
 // Deps is what a dispatcher stands on.

@@ -81,6 +81,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	for _, s := range shards {
 		group.Go(func() error { return s.file.Run(ctx) })
 		group.Go(func() error { return s.releases.Run(ctx) })
+		group.Go(func() error { return s.share(ctx) })
 		for _, r := range []*reaction{s.leases, s.validity, s.schedule} {
 			group.Go(func() error { return s.react(ctx, r) })
 		}

@@ -19,7 +19,7 @@ type fold struct {
 }
 
 // Schema is raised whenever the same events would give another file.
-func (f fold) Schema() int { return 3 }
+func (f fold) Schema() int { return 4 }
 
 func (f fold) Sources() []projection.Source {
 	return []projection.Source{
@@ -52,6 +52,9 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 		return nil //nolint:nilerr // a subject of a later version
 	}
 	w.account = account
+	if err := w.count(heldStatus, e); err != nil {
+		return err
+	}
 	if strings.HasSuffix(e.Subject, ".decision") {
 		// The fence: what the account's next decision must expect.
 		if err := w.bucket(decisionsBucket).Put(key8(uint64(account)), key8(w.seq, millis(w.at))); err != nil {
@@ -136,6 +139,11 @@ func (w *writer) accept(e projection.Event) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
+	}
+	if err := w.count(heldEnqueue, e); err != nil {
+		return err
+	}
+	switch {
 	case event.Kind(e.Kind) == event.KindScheduled:
 		return w.scheduled(h)
 	default:
@@ -303,19 +311,13 @@ func (w *writer) reported(e event.Reported) error {
 					return false, err
 				}
 			}
-			switch {
-			case report.State.Success():
-				// The SMS went out, whatever was thought before.
-				if report.State <= r.state {
-					return false, nil
-				}
-				r.reason = ""
-			case report.State == streams.Failed && holder:
-				r.reason = report.Error
-			default:
+			if !r.moves(report.State, holder) {
 				return false, nil
 			}
-			r.state = report.State
+			r.state, r.reason = report.State, ""
+			if report.State == streams.Failed {
+				r.reason = report.Error
+			}
 			return true, nil
 		})
 		if err != nil {
@@ -323,6 +325,15 @@ func (w *writer) reported(e event.Reported) error {
 		}
 	}
 	return nil
+}
+
+// moves says whether a report of a state, from the holder or another, changes
+// the message.
+func (r *record) moves(to streams.State, holder bool) bool {
+	if to.Success() {
+		return to > r.state // the SMS went out, whatever was thought before
+	}
+	return to == streams.Failed && holder
 }
 
 // holds says whether a message is under a lease of that device. They are

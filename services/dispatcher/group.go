@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"encoding/base64"
 	"slices"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
@@ -15,8 +16,13 @@ const (
 	maxBrowse = 100
 	// maxCounted bounds what is looked through for a page and its total.
 	maxCounted = 100_000
-	// maxAnswer is the most bytes of messages in an answer.
-	maxAnswer = 4 << 20
+	// maxAnswer is the most bytes of messages in an answer, as it is sent: what is
+	// larger comes in several.
+	maxAnswer = 6 << 20
+	// maxRead is the most bytes of messages that are read for a list.
+	maxRead = 48 << 20
+	// bodiesAtATime is how many messages are read at a time for an answer.
+	bodiesAtATime = 32
 )
 
 // found is a group on its way into an answer: where the messages' events stand
@@ -37,7 +43,10 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 	}
 	var got []found // one, or none
 	err := s.view(func(v view) error {
-		m := v.named(q.Account, q.Ref)
+		m := q.After
+		if q.Ref != "" {
+			m = v.named(q.Account, q.Ref)
+		}
 		if m == 0 {
 			m, _ = streams.ParseMessageID(q.Ref)
 		}
@@ -46,13 +55,14 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 			return err
 		}
 		one, err := v.gather(q.Account, m, r)
+		one.after(q.After)
 		got = append(got, one)
 		return err
 	})
 	if err != nil || len(got) == 0 {
 		return request.Found{}, err
 	}
-	if err := s.addBodies(ctx, got, true); err != nil {
+	if _, err := s.addBodies(ctx, got, true); err != nil {
 		return request.Found{}, err
 	}
 	return request.Found{Group: &got[0].group}, nil
@@ -97,8 +107,10 @@ func (s *shard) browse(ctx context.Context, q request.Browse) (request.Browsed, 
 	if err != nil {
 		return answer, err
 	}
-	if err := s.addBodies(ctx, page, q.Content); err != nil {
+	if whole, err := s.addBodies(ctx, page, q.Content); err != nil {
 		return answer, err
+	} else if !whole && len(page) > 1 {
+		return answer, errTooMuch
 	}
 	for _, one := range page {
 		answer.Groups = append(answer.Groups, one.group)
@@ -180,34 +192,51 @@ func (v view) gather(a streams.AccountID, m streams.MessageID, r record) (found,
 	return one, nil
 }
 
-// addBodies reads the events of groups.
-func (s *shard) addBodies(ctx context.Context, page []found, content bool) error {
-	var all []candidate
-	for _, one := range page {
-		all = append(all, one.seqs...)
+// after leaves out the messages up to one.
+func (f *found) after(m streams.MessageID) {
+	for len(f.seqs) > 0 && f.seqs[0].id <= m {
+		f.seqs, f.group.Messages = f.seqs[1:], f.group.Messages[1:]
 	}
-	if err := s.read(ctx, all); err != nil {
-		return err
-	}
-	size := 0
+}
+
+var errTooMuch = fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
+
+// addBodies reads the events of groups. It ends where the answer would become
+// too large, and leaves out the rest of the group that it came to, and the
+// groups after it.
+func (s *shard) addBodies(ctx context.Context, page []found, content bool) (whole bool, err error) {
+	size, read := 0, 0
 	for i := range page {
-		for j := range page[i].group.Messages {
-			body := all[0].body
-			all = all[1:]
-			if body != nil && !content {
-				var err error
-				if body, err = withoutContent(body); err != nil {
-					return err
+		g := &page[i].group
+		for first := 0; first < len(g.Messages); first += bodiesAtATime {
+			some := page[i].seqs[first:min(first+bodiesAtATime, len(g.Messages))]
+			if err := s.read(ctx, some); err != nil {
+				return false, err
+			}
+			for j, c := range some {
+				m := &g.Messages[first+j]
+				if read += len(c.body); read > maxRead && i > 0 {
+					return false, nil
+				}
+				if m.Body = c.body; m.Body != nil && !content {
+					if m.Body, err = withoutContent(m.Body); err != nil {
+						return false, err
+					}
+				}
+				some[j].body = nil
+				if size += answerBytes(m); size > maxAnswer && first+j > 0 {
+					g.Messages, g.More = g.Messages[:first+j], true
+					return false, nil
 				}
 			}
-			size += len(body)
-			page[i].group.Messages[j].Body = body
 		}
 	}
-	if size > maxAnswer {
-		return fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
-	}
-	return nil
+	return size <= maxAnswer, nil
+}
+
+// answerBytes is about what a message takes in an answer.
+func answerBytes(m *request.Member) int {
+	return 150 + base64.StdEncoding.EncodedLen(len(m.Body)) + 6*len(m.Reason) + 70*len(m.Steps)
 }
 
 func withoutContent(body []byte) ([]byte, error) {

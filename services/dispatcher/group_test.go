@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -193,7 +194,67 @@ func TestPagesAreBounded(t *testing.T) {
 	if _, err := bus.Call[request.Browsed](t.Context(), h.bus, request.DispatcherBrowse(0), request.Browse{Account: shop, Limit: 100, Content: true}); err == nil {
 		t.Error("got a list that is larger than an answer may be")
 	}
+	if got, _ := h.browse(request.Browse{Account: shop, Limit: 50, Content: true}); len(got) != 50 {
+		t.Errorf("got a list of %d, want 50", len(got))
+	}
 }
+
+// A group that is larger than an answer may be comes in several, also behind
+// the first of a list.
+func TestLargeGroupsComeInParts(t *testing.T) {
+	h := newHarness(t, 1)
+	var ids []streams.MessageID
+	for i := range 1000 {
+		m := h.ids.Message()
+		ids = append(ids, m)
+		e := event.Enqueued{ID: m, Group: ids[0], Phone: "+40700000000", Text: event.Private(strings.Repeat("x", 20_000)), Month: "2026-11"}
+		if i == 0 {
+			e.Name = "large"
+		}
+		h.publishLater(streams.EnqueueSubject(0, shop, normal), e)
+	}
+	h.await()
+	asked := 0
+	ask := func(q request.Find) (request.Found, error) {
+		asked++
+		found := call[request.Found](h, request.DispatcherFind(0), q)
+		if data, err := json.Marshal(found); err != nil || len(data) > maxAnswer {
+			t.Fatalf("got an answer of %d bytes, %v", len(data), err)
+		}
+		return found, nil
+	}
+	check := func(g *request.Group) {
+		t.Helper()
+		if g == nil || g.ID != ids[0] || !g.More {
+			t.Fatalf("got %v as the first part", g)
+		}
+		if err := g.Rest(shop, ask); err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range g.Messages {
+			e, err := event.Decode[event.Enqueued](m.Body)
+			if i < len(ids) && (m.ID != ids[i] || err != nil || e.ID != m.ID || len(e.Text) != 20_000) {
+				t.Fatalf("message %d is %s, %v", i, m.ID, err)
+			}
+		}
+		if len(g.Messages) != len(ids) || g.More {
+			t.Errorf("got %d messages", len(g.Messages))
+		}
+	}
+	found, _ := ask(request.Find{Account: shop, Ref: "large"})
+	check(found.Group)
+	if asked < 5 || asked > 6 {
+		t.Errorf("it came in %d parts", asked)
+	}
+	listed := call[request.Browsed](h, request.DispatcherBrowse(0), request.Browse{Account: shop, Limit: 1, Content: true})
+	check(&listed.Groups[0])
+	if listed := call[request.Browsed](h, request.DispatcherBrowse(0), request.Browse{Account: shop, Limit: 100}); listed.Groups[0].More {
+		t.Error("without their content the messages did not fit")
+	}
+}
+
+// maxAnswer is the most that an answer may be.
+const maxAnswer = 6 << 20
 
 // A list looks through so many messages and no more.
 func TestListsLookOnlySoFar(t *testing.T) {

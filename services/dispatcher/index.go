@@ -197,6 +197,9 @@ func (w *writer) moveHorizon(e event.Horizon) error {
 	if err := w.bucket(metaBucket).Put(horizonKey, key8(millis(e.Before), w.seq)); err != nil {
 		return fmt.Errorf("write horizon: %w", err)
 	}
+	if err := w.dropDays(e.Before); err != nil {
+		return err
+	}
 	oldest := streams.FirstIDAt(e.Before)
 	var accounts []streams.AccountID
 	eachAccount(w.bucket(messagesBucket), func(a streams.AccountID) bool {

@@ -17,6 +17,8 @@ type metrics struct {
 	handedOut prometheus.Counter
 	lapsed    *prometheus.CounterVec
 	conflicts prometheus.Counter
+	nearShare *prometheus.GaugeVec
+	overShare *prometheus.GaugeVec
 
 	mu     sync.Mutex
 	shards []*shard
@@ -39,9 +41,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		conflicts: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "trunkline_dispatcher_decision_conflicts_total", Help: "Decisions that were made again because another came first.",
 		}),
+		nearShare: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trunkline_dispatcher_accounts_near_share", Help: "Accounts that hold three quarters of their share of a stream, or more.",
+		}, []string{"shard"}),
+		overShare: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trunkline_dispatcher_accounts_over_share", Help: "Accounts that hold their share of a stream and are refused.",
+		}, []string{"shard"}),
 	}
 	if r != nil {
-		r.MustRegister(m.handedOut, m.lapsed, m.conflicts, m)
+		r.MustRegister(m.handedOut, m.lapsed, m.conflicts, m.nearShare, m.overShare, m)
 	}
 	return m
 }

@@ -17,6 +17,7 @@ func (s *shard) endpoints() []bus.Endpoint {
 		{Subject: request.DispatcherPull(s.number), Handler: bus.Handle(s.pull)},
 		{Subject: request.DispatcherHangup(s.number), Handler: bus.Handle(s.hangUp), Broadcast: true},
 		{Subject: request.DispatcherChanged(s.number), Handler: bus.Handle(s.changed)},
+		{Subject: request.DispatcherPreview(s.number), Handler: bus.Handle(s.preview)},
 		{Subject: request.DispatcherShow(s.number), Handler: bus.Handle(s.show)},
 		{Subject: request.DispatcherList(s.number), Handler: bus.Handle(s.list)},
 		{Subject: request.DispatcherFind(s.number), Handler: bus.Handle(s.find)},
@@ -92,6 +93,43 @@ func (s *shard) changes(q request.ChangedBy) (answer request.Changed, allKnown b
 		return nil
 	})
 	return answer, allKnown, err
+}
+
+// preview says what a report would change, by all that is stored about the
+// account when it is asked. The report may come to nothing, so the device's
+// contact counts here.
+func (s *shard) preview(ctx context.Context, q request.Preview) (request.Changed, error) {
+	answer := request.Changed{Messages: make([]request.Change, len(q.Messages))}
+	if err := s.ready(ctx); err != nil {
+		return answer, err
+	}
+	if err := s.foldKnown(ctx, q.Account); err != nil {
+		return answer, err
+	}
+	err := s.view(func(v view) error {
+		w := writer{view: v, account: q.Account}
+		for i, said := range q.Messages {
+			r, _, err := v.record(q.Account, said.ID)
+			if err != nil {
+				return err
+			}
+			holder, err := w.holds(&r, q.Device)
+			if err != nil {
+				return err
+			}
+			answer.Messages[i] = request.Change{Known: r.known(), Changed: r.known() && r.moves(said.State, holder), State: r.stands()}
+		}
+		return nil
+	})
+	if err != nil {
+		return answer, err
+	}
+	giveBack, err := s.turns.Take(ctx, q.Account)
+	if err != nil {
+		return answer, err
+	}
+	defer giveBack()
+	return answer, s.contact(ctx, q.Account, q.Device)
 }
 
 // cancel takes messages back that have not ended. A phone that holds one may

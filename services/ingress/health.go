@@ -41,6 +41,7 @@ func (i *Ingress) health() *httpx.Health {
 	if i.deps.Disk != nil {
 		h.Register("disk:full", i.disk)
 	}
+	h.Register("accounts:share", i.holding)
 	h.Register("quota:answer", i.asks("Quota answers", func(ctx context.Context) error {
 		_, err := bus.Call[request.Usage](ctx, i.deps.Bus, request.QuotaUsage, request.UsageOf{})
 		return err
@@ -110,6 +111,19 @@ func (i *Ingress) fullness(ctx context.Context, stream string) httpx.Check {
 	}
 	if check.ObservedValue >= fullAt {
 		check.Status = httpx.Warn
+	}
+	return check
+}
+
+// holding warns when an account holds nearly its share of a stream, or is refused for holding all of it.
+func (i *Ingress) holding(context.Context) httpx.Check {
+	check := httpx.Check{Description: "Of the room that the others leave, held by one account", ObservedUnit: "percent", Status: httpx.Pass}
+	near, over, most := i.core.Holding()
+	if check.ObservedValue = most; near > 0 {
+		check.Status = httpx.Warn
+	}
+	if over > 0 {
+		check.Description = "An account holds its share of a stream and is refused: the dispatcher's log names it"
 	}
 	return check
 }

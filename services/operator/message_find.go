@@ -127,8 +127,14 @@ func (f finder) byName(ctx context.Context, ref string) (request.Shown, error) {
 }
 
 func (f finder) group(ctx context.Context, account streams.AccountID, ref string) (*request.Group, error) {
-	found, err := call[request.Found](ctx, f.bus, request.DispatcherFind(f.shards.Of(account)), request.Find{Account: account, Ref: ref})
-	return found.Group, err
+	ask := func(q request.Find) (request.Found, error) {
+		return call[request.Found](ctx, f.bus, request.DispatcherFind(f.shards.Of(account)), q)
+	}
+	found, err := ask(request.Find{Account: account, Ref: ref})
+	if err != nil || found.Group == nil {
+		return nil, err
+	}
+	return found.Group, found.Group.Rest(account, ask)
 }
 
 func (f finder) show(ctx context.Context, shard streams.Shard, id streams.MessageID) (request.Shown, error) {

@@ -20,6 +20,9 @@ func DispatcherHangup(shard streams.Shard) string { return dispatcher(shard, "ha
 // DispatcherChanged is the subject of ChangedBy → Changed.
 func DispatcherChanged(shard streams.Shard) string { return dispatcher(shard, "changed") }
 
+// DispatcherPreview is the subject of Preview → Changed.
+func DispatcherPreview(shard streams.Shard) string { return dispatcher(shard, "preview") }
+
 // DispatcherShow is the subject of Show → Shown.
 func DispatcherShow(shard streams.Shard) string { return dispatcher(shard, "show") }
 
@@ -78,6 +81,19 @@ type ChangedBy struct {
 	Messages []streams.MessageID `json:"messages"`
 }
 
+// Preview asks what a report would change if it were stored now.
+type Preview struct {
+	Account  streams.AccountID `json:"account"`
+	Device   streams.DeviceID  `json:"device,omitzero"`
+	Messages []Said            `json:"messages"`
+}
+
+// Said is what a report says of a message.
+type Said struct {
+	ID    streams.MessageID `json:"id"`
+	State streams.State     `json:"state"`
+}
+
 // Changed says for each message asked for what the report did to it.
 type Changed struct {
 	Messages []Change `json:"messages"`
@@ -86,7 +102,7 @@ type Changed struct {
 // Change is what a report did to one message.
 type Change struct {
 	Known   bool          `json:"known"`   // the account has this message
-	Changed bool          `json:"changed"` // by this report
+	Changed bool          `json:"changed"` // by this report; in a preview, it would be
 	State   streams.State `json:"state"`
 }
 
@@ -145,7 +161,8 @@ type Listed struct {
 // Find asks for a group.
 type Find struct {
 	Account streams.AccountID `json:"account"`
-	Ref     string            `json:"ref"` // the sender's id of it, or else the id of any of its messages
+	Ref     string            `json:"ref"`            // the sender's id of it, or else the id of any of its messages
+	After   streams.MessageID `json:"after,omitzero"` // only its messages after this one, by which it is found without Ref
 }
 
 // Found is the group; nil where it is unknown.
@@ -179,7 +196,26 @@ type Group struct {
 	Name     string            `json:"name,omitempty"`
 	State    streams.State     `json:"state"`
 	Device   streams.DeviceID  `json:"device,omitzero"` // the target's, or the last lease's
-	Messages []Member          `json:"messages"`
+	Messages []Member          `json:"messages"`        // as many as an answer has room for
+	More     bool              `json:"more,omitempty"`  // there are messages after them
+}
+
+// Rest asks for the messages of a group that were not in an answer, until it
+// has them all.
+func (g *Group) Rest(account streams.AccountID, ask func(Find) (Found, error)) error {
+	for g.More {
+		found, err := ask(Find{Account: account, After: g.Messages[len(g.Messages)-1].ID})
+		if err != nil {
+			return err
+		}
+		next := found.Group
+		if next == nil || len(next.Messages) == 0 { // forgotten meanwhile
+			next = &Group{State: g.State, Device: g.Device}
+		}
+		g.State, g.Device, g.More = next.State, next.Device, next.More
+		g.Messages = append(g.Messages, next.Messages...)
+	}
+	return nil
 }
 
 // Member is a message of a group. Body is its enqueued or scheduled event,

@@ -62,3 +62,28 @@ type Use struct {
 	Rate  int               `json:"rate"` // of its plan, requests a minute
 	Count int               `json:"count"`
 }
+
+// IngressShares is the subject of Shares, which every ingress hears and none
+// answers. A dispatcher publishes it once a second for each shard.
+const IngressShares = "trunkline.ingress.shares"
+
+// Shares says which accounts hold nearly their share of a shard's streams, or
+// more. It says so of all: of one that is not in it there is nothing to say.
+type Shares struct {
+	Shard    streams.Shard `json:"shard"`
+	Accounts []Share       `json:"accounts"`
+}
+
+// Share is how much of the streams an account holds, in percent of what the
+// other accounts leave; 0 where it is little. Over says that this is all that
+// it may.
+type Share struct {
+	Account     streams.AccountID `json:"account"`
+	Enqueue     int               `json:"enqueue,omitempty"`
+	EnqueueOver bool              `json:"enqueue_over,omitempty"`
+	Status      int               `json:"status,omitempty"`
+	StatusOver  bool              `json:"status_over,omitempty"`
+}
+
+// Over says whether it may store no more in one of them.
+func (s Share) Over() bool { return s.EnqueueOver || s.StatusOver }

@@ -68,6 +68,8 @@ type Core struct {
 	presence *presence
 	grants   *grants
 	ids      *span
+	repeats  *repeats
+	holdings holdings
 
 	passwords *passwords
 	sessions  *sessions
@@ -101,6 +103,7 @@ func New(o Options) *Core {
 		presence: present,
 		grants:   newGrants(),
 		ids:      newSpan(),
+		repeats:  newRepeats(),
 		metrics:  newMetrics(o.Metrics),
 
 		passwords: newPasswords(o.Now),

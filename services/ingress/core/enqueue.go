@@ -151,6 +151,9 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	if err := c.room(); err != nil {
 		return Accepted{}, storeFault(err)
 	}
+	if err := c.holdings.mayEnqueue(s.shard, s.account); err != nil {
+		return Accepted{}, err
+	}
 	// From here on a caller that hangs up changes nothing: what quota granted
 	// must be stored or given back.
 	ctx = context.WithoutCancel(ctx)

@@ -55,10 +55,21 @@ func (c *Core) Group(ctx context.Context, caller Caller, ref string) (Group, err
 	if err == nil && found.Group == nil {
 		err = errNoGroup
 	}
+	if err == nil {
+		err = c.rest(ctx, caller, found.Group)
+	}
 	if err != nil {
 		return Group{}, c.refuse(err)
 	}
 	return readGroup(*found.Group), nil
+}
+
+// rest asks for what had no room in the answer with a group.
+func (c *Core) rest(ctx context.Context, caller Caller, g *request.Group) error {
+	account := caller.Account.ID
+	return g.Rest(account, func(q request.Find) (request.Found, error) {
+		return lookUp[request.Found](ctx, c, request.DispatcherFind(c.shards.Of(account)), q)
+	})
 }
 
 func (c *Core) find(ctx context.Context, caller Caller, ref string) (request.Found, error) {
@@ -80,7 +91,10 @@ func lookUp[A any](ctx context.Context, c *Core, subject string, question any) (
 // Sequence is where a message of the caller's account stands in the stream of its shard. It is a fault NotFound if the
 // account has none.
 func (c *Core) Sequence(ctx context.Context, caller Caller, id streams.MessageID) (uint64, error) {
-	found, err := c.find(ctx, caller, id.String())
+	account := caller.Account.ID
+	// It is the first that comes after the one before it.
+	q := request.Find{Account: account, Ref: id.String(), After: max(id, 1) - 1}
+	found, err := lookUp[request.Found](ctx, c, request.DispatcherFind(c.shards.Of(account)), q)
 	if err != nil {
 		return 0, c.refuse(err)
 	}
@@ -118,6 +132,9 @@ func (c *Core) Groups(ctx context.Context, q Browse) ([]Group, int, error) {
 	}
 	groups := make([]Group, len(got.Groups))
 	for i, g := range got.Groups {
+		if err := c.rest(ctx, q.Caller, &g); err != nil {
+			return nil, 0, c.refuse(err)
+		}
 		groups[i] = readGroup(g)
 	}
 	return groups, got.Total, nil
@@ -131,22 +148,26 @@ func (c *Core) Cancel(ctx context.Context, caller Caller, ref string) (Group, er
 		return group, err
 	}
 	account := caller.Account.ID
-	q := request.Decide{Account: account, Waiting: true}
-	for _, m := range group.Messages {
-		q.Messages = append(q.Messages, m.ID)
+	var changed []streams.MessageID
+	for some := range slices.Chunk(group.Messages, event.MaxItems) {
+		q := request.Decide{Account: account, Waiting: true}
+		for _, m := range some {
+			q.Messages = append(q.Messages, m.ID)
+		}
+		decided, err := lookUp[request.Decided](ctx, c, request.DispatcherCancel(c.shards.Of(account)), q)
+		if err != nil {
+			return group, c.refuse(err)
+		}
+		changed = append(changed, decided.Changed...)
 	}
-	decided, err := lookUp[request.Decided](ctx, c, request.DispatcherCancel(c.shards.Of(account)), q)
-	if err == nil && len(decided.Changed) == 0 {
-		err = errNotWaiting
-	}
-	if err != nil {
-		return group, c.refuse(err)
+	if len(changed) == 0 {
+		return group, c.refuse(errNotWaiting)
 	}
 	now := c.now().UTC()
 	var states []streams.State
 	for i := range group.Messages {
 		m := &group.Messages[i]
-		if slices.Contains(decided.Changed, m.ID) {
+		if slices.Contains(changed, m.ID) {
 			m.State = streams.Cancelled
 			m.Steps = append(m.Steps, Step{At: now, State: m.State})
 		}

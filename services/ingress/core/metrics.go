@@ -7,6 +7,7 @@ import (
 
 type metrics struct {
 	accepted, replayed, pulled, reported prometheus.Counter
+	repeated, unnamed                    prometheus.Counter
 	refused                              *prometheus.CounterVec
 }
 
@@ -20,6 +21,8 @@ func newMetrics(to prometheus.Registerer) *metrics {
 		replayed: counter("replayed_requests_total", "Requests answered by the marker of an earlier one with the same key."),
 		pulled:   counter("pulled_messages_total", "Messages handed to phones."),
 		reported: counter("reported_messages_total", "Reports of phones that were stored."),
+		repeated: counter("repeated_messages_total", "Reports that changed nothing and were not stored."),
+		unnamed:  counter("unnamed_reports_total", "Reports stored without the phone's name: the account has too many, or they cannot be looked up."),
 		refused: with.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "trunkline", Subsystem: "ingress", Name: "refused_requests_total", Help: "Requests refused, by the reason's code.",
 		}, []string{"reason"}),

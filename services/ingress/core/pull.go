@@ -57,6 +57,9 @@ func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 		return nil, err
 	}
 	shard := c.shards.Of(account.ID)
+	if err := c.holdings.mayPull(shard, account.ID); err != nil {
+		return nil, err
+	}
 	q := request.Pull{
 		Account:  account.ID,
 		Device:   device,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -66,27 +67,23 @@ func (c *Core) Report(ctx context.Context, cmd Report) (Reported, error) {
 }
 
 func (c *Core) report(ctx context.Context, cmd Report) (Reported, error) {
-	account := cmd.Caller.Account.ID
-	device, err := c.devices.contact(ctx, account, cmd.Device)
+	account, name := cmd.Caller.Account.ID, cmd.Device
+	device, err := c.devices.contact(ctx, account, name)
 	if err != nil {
-		return Reported{}, err
+		// What happened is stored whoever says so. The id still tells whether it is the phone that holds the lease.
+		c.metrics.unnamed.Inc()
+		device, name = streams.DeviceIDOf(account, name), ""
 	}
 	said, reported := c.read(cmd.Items, c.absent(ctx, account, cmd.Items))
 	if len(said) == 0 {
 		return reported, nil
 	}
-	e := event.Reported{At: c.now().UTC().Truncate(time.Millisecond), Device: device, Name: cmd.Device, Messages: make([]event.Report, len(said))}
-	for i, one := range said {
-		e.Messages[i] = one.Report
-	}
-	seq, err := c.storeReport(ctx, account, e)
+	now := c.now().UTC().Truncate(time.Millisecond)
+	changes, err := c.tell(ctx, account, event.Reported{At: now, Device: device, Name: name}, said)
 	if err != nil {
-		return Reported{}, storeFault(err)
+		return Reported{}, err
 	}
-	c.metrics.reported.Add(float64(len(said)))
-
-	changes, ok := c.changed(ctx, account, device, seq, e.Messages)
-	if !ok {
+	if changes == nil {
 		reported.Updated = len(said)
 		return reported, nil
 	}
@@ -102,11 +99,102 @@ func (c *Core) report(ctx context.Context, cmd Report) (Reported, error) {
 	return reported, nil
 }
 
+// tell stores what a phone says and gives what it changed, nil if no dispatcher says so. It is stored unasked where it
+// most likely changes something: the account's other reports follow each other, and of them is stored what changes
+// something, and of the rest little.
+func (c *Core) tell(ctx context.Context, account streams.AccountID, e event.Reported, all []said) ([]request.Change, error) {
+	if c.repeats.take(account, all, c.now()) {
+		changes, err := c.storeSaid(ctx, account, e, all)
+		idle := 0
+		for _, change := range changes {
+			if !change.Known || !change.Changed {
+				idle++
+			}
+		}
+		c.repeats.settle(account, len(all)-idle, c.now())
+		return changes, err
+	}
+	giveBack, err := c.repeats.turns.Take(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	giveBack = sync.OnceFunc(giveBack)
+	defer giveBack()
+	var changes []request.Change
+	answered := false
+	if !c.repeats.silent(c.now()) {
+		if changes, answered = c.preview(ctx, account, e.Device, all); !answered {
+			c.repeats.unanswered(c.now())
+		}
+	}
+	if !answered {
+		giveBack() // what is stored unseen need not follow anything
+	}
+	var worth []said
+	var places []int
+	for i, one := range all {
+		if c.worthStoring(account, one, changes, i, answered) {
+			worth, places = append(worth, one), append(places, i)
+		}
+	}
+	c.metrics.repeated.Add(float64(len(all) - len(worth)))
+	if len(worth) == 0 {
+		if !answered { // all of it stands in the stream, and nobody says what it changed
+			return nil, nil
+		}
+		return changes, nil
+	}
+	changed, err := c.storeSaid(ctx, account, e, worth)
+	if err != nil || !answered {
+		return nil, err
+	}
+	for i, change := range changed {
+		changes[places[i]] = change
+	}
+	return changes, nil
+}
+
+// worthStoring says whether an item is to be stored, by what a dispatcher says of it, if one does. One that is
+// delivered stays so, and of an unknown message there is nothing to keep.
+func (c *Core) worthStoring(account streams.AccountID, one said, changes []request.Change, i int, answered bool) bool {
+	switch {
+	case !answered:
+		return !one.State.Success() || !c.repeats.stored(account, one, c.now())
+	case changes[i].Changed:
+		return true
+	case !changes[i].Known, changes[i].State == streams.Delivered:
+		return false
+	default:
+		return c.repeats.again(account, one, c.now())
+	}
+}
+
+// storeSaid stores a report and gives what it changed, nil if no dispatcher says so.
+func (c *Core) storeSaid(ctx context.Context, account streams.AccountID, e event.Reported, all []said) ([]request.Change, error) {
+	e.Messages = make([]event.Report, len(all))
+	for i, one := range all {
+		e.Messages[i] = one.Report
+	}
+	seq, err := c.storeReport(ctx, account, e)
+	if err != nil {
+		return nil, storeFault(err)
+	}
+	c.repeats.remember(account, all, c.now())
+	c.metrics.reported.Add(float64(len(all)))
+	changes, ok := c.changed(ctx, account, e.Device, seq, e.Messages)
+	if !ok {
+		return nil, nil
+	}
+	return changes, nil
+}
+
 // said is an item with its place in the request.
 type said struct {
 	event.Report
 	index int
 }
+
+func (s said) word() request.Said { return request.Said{ID: s.ID, State: s.State} }
 
 // read makes of the items one word for each message. Where the request speaks
 // of one more than once, the furthest state counts, and a failure after a
@@ -185,6 +273,18 @@ func (c *Core) changed(ctx context.Context, account streams.AccountID, device st
 	defer cancel()
 	changed, err := bus.Call[request.Changed](ctx, c.bus, request.DispatcherChanged(c.shards.Of(account)), q)
 	return changed.Messages, err == nil && len(changed.Messages) == len(said)
+}
+
+// preview asks a dispatcher what a report would change.
+func (c *Core) preview(ctx context.Context, account streams.AccountID, device streams.DeviceID, all []said) ([]request.Change, bool) {
+	q := request.Preview{Account: account, Device: device, Messages: make([]request.Said, len(all))}
+	for i, one := range all {
+		q.Messages[i] = one.word()
+	}
+	ctx, cancel := context.WithTimeout(ctx, changedWithin)
+	defer cancel()
+	would, err := bus.Call[request.Changed](ctx, c.bus, request.DispatcherPreview(c.shards.Of(account)), q)
+	return would.Messages, err == nil && len(would.Messages) == len(all)
 }
 
 // judge says why a report of a state did not change its message, if that is a

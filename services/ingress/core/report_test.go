@@ -156,3 +156,198 @@ func serve[A, Q any](t *testing.T, b *bus.Bus, subject string, f func(context.Co
 		}
 	}
 }
+
+// standIn is a dispatcher that knows some messages and folds what it is asked about at once.
+type standIn struct {
+	t      *testing.T
+	c      *Core
+	known  map[streams.MessageID]streams.State
+	folded uint64
+	asked  int // previews
+}
+
+func newStandIn(t *testing.T, c *Core, ids ...streams.MessageID) *standIn {
+	s := &standIn{t: t, c: c, known: map[streams.MessageID]streams.State{}}
+	for _, id := range ids {
+		s.known[id] = streams.Leased
+	}
+	serve(t, c.bus, request.DispatcherPreview(0), s.preview)
+	serve(t, c.bus, request.DispatcherChanged(0), s.changed)
+	return s
+}
+
+func (s *standIn) preview(_ context.Context, q request.Preview) (answer request.Changed, _ error) {
+	s.asked++
+	for _, said := range q.Messages {
+		state, ok := s.known[said.ID]
+		answer.Messages = append(answer.Messages, request.Change{Known: ok, Changed: ok && moves(state, said.State), State: state})
+	}
+	return answer, nil
+}
+
+func moves(from, to streams.State) bool {
+	return to.Success() && to > from || to == streams.Failed && from == streams.Leased
+}
+
+func (s *standIn) changed(ctx context.Context, q request.ChangedBy) (answer request.Changed, _ error) {
+	m, err := s.c.bus.Get(ctx, streams.StatusStream(0), q.Seq)
+	if err != nil {
+		return answer, err
+	}
+	e, err := event.Decode[event.Reported](m.Data)
+	if err != nil {
+		return answer, err
+	}
+	for _, said := range e.Messages {
+		state, ok := s.known[said.ID]
+		change := request.Change{Known: ok, Changed: ok && moves(state, said.State), State: state}
+		if change.Changed {
+			change.State = said.State
+			s.known[said.ID] = said.State
+		}
+		answer.Messages = append(answer.Messages, change)
+	}
+	return answer, nil
+}
+
+// saidInStream counts the items of all stored reports.
+func saidInStream(t *testing.T, c *Core) (n int) {
+	t.Helper()
+	stream, err := c.bus.JS.Stream(t.Context(), streams.StatusStream(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(1); seq <= stream.CachedInfo().State.LastSeq; seq++ {
+		m, err := stream.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := event.Decode[event.Reported](m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += len(e.Messages)
+	}
+	return n
+}
+
+// A repeat is answered as it always was, and leaves nothing in the stream.
+func TestCore_Report_Repeats(t *testing.T) {
+	c := newCore(t)
+	cmd := reports(streams.Delivered, streams.Delivered, streams.Failed)
+	var ids []streams.MessageID
+	for _, item := range cmd.Items {
+		id, _ := streams.ParseMessageID(item.ID)
+		ids = append(ids, id)
+	}
+	d := newStandIn(t, c, ids...)
+	got, err := c.Report(t.Context(), cmd)
+	if err != nil || got.Updated != 3 || d.asked != 0 {
+		t.Fatalf("the first: got %+v, %v, after %d questions", got, err, d.asked)
+	}
+	for range 50 {
+		got, err := c.Report(t.Context(), cmd)
+		if err != nil || got.Updated != 0 || got.Problems != nil {
+			t.Fatalf("a repeat: got %+v, %v", got, err)
+		}
+	}
+	if n := saidInStream(t, c); n != 3 {
+		t.Errorf("%d items are stored, want 3", n)
+	}
+	// What changes something is stored, however soon after the same.
+	d.known[ids[2]] = streams.Leased
+	if got, err := c.Report(t.Context(), cmd); err != nil || got.Updated != 1 {
+		t.Errorf("failed in the next round: got %+v, %v", got, err)
+	}
+	if n := saidInStream(t, c); n != 4 {
+		t.Errorf("%d items are stored, want 4", n)
+	}
+	// A failure of what is delivered has its problem.
+	cmd.Items[0].State = streams.Failed
+	for range 3 {
+		got, err := c.Report(t.Context(), cmd)
+		if want := (Reported{Problems: []Problem{{0, Succeeded}}}); err != nil || !cmp.Equal(want, got) {
+			t.Errorf("failed after delivered: got %+v, %v", got, err)
+		}
+	}
+	if n := saidInStream(t, c); n != 4 {
+		t.Errorf("%d items are stored, want 4", n)
+	}
+}
+
+// What changes nothing, and yet may once matter, is stored once a minute.
+func TestCore_Report_RepeatsOnceAMinute(t *testing.T) {
+	c := newCore(t)
+	now := time.Now()
+	c.now = func() time.Time { return now }
+	cmd := reports(streams.Sent)
+	id, _ := streams.ParseMessageID(cmd.Items[0].ID)
+	newStandIn(t, c, id)
+	for _, after := range []time.Duration{0, 30 * time.Second, 29 * time.Second, time.Second, 59 * time.Second, time.Second, 10 * time.Minute} {
+		now = now.Add(after)
+		if _, err := c.Report(t.Context(), cmd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := saidInStream(t, c); n != 4 {
+		t.Errorf("%d items are stored, want one at 0:00, 1:00, 2:00 and 12:00", n)
+	}
+}
+
+// What an account invents is stored up to a bound, and answered as ever.
+func TestCore_Report_Invented(t *testing.T) {
+	c := newCore(t)
+	now := time.Now()
+	c.now = func() time.Time { return now }
+	d := newStandIn(t, c)
+	invent := func(times int) {
+		for range times {
+			cmd := Report{Caller: Caller{Account: account}}
+			for range 100 {
+				d.folded++
+				cmd.Items = append(cmd.Items, Item{ID: (streams.FirstIDAt(now.Add(-time.Hour)) + streams.MessageID(d.folded)).String(), State: streams.Delivered})
+			}
+			got, err := c.Report(t.Context(), cmd)
+			if err != nil || got.Updated != 0 || len(got.Problems) != 100 || got.Problems[99] != (Problem{99, Unknown}) {
+				t.Fatalf("got %d updated, %d problems, %v", got.Updated, len(got.Problems), err)
+			}
+		}
+	}
+	c.repeats.take(account.ID, make([]said, maxIdle-3*100), now) // what was invented before
+	invent(6)
+	if n := saidInStream(t, c); n != 3*100 {
+		t.Errorf("%d items are stored, want 300", n)
+	}
+	// The true report of such an account is stored, and other accounts are asked nothing.
+	cmd := reports(streams.Delivered)
+	id, _ := streams.ParseMessageID(cmd.Items[0].ID)
+	d.known[id] = streams.Leased
+	asked := d.asked
+	if got, err := c.Report(t.Context(), cmd); err != nil || got.Updated != 1 || d.asked != asked+1 {
+		t.Errorf("a true one: got %+v, %v, after %d questions", got, err, d.asked-asked)
+	}
+	cmd.Caller.Account = &streams.Account{ID: streams.AccountIDOf("other")}
+	if _, err := c.Report(t.Context(), cmd); err != nil || d.asked != asked+1 {
+		t.Errorf("another account: %v, after %d questions", err, d.asked-asked-1)
+	}
+	before := saidInStream(t, c)
+	now = now.Add(24 * time.Hour / 100) // in which a hundredth of a day's comes back
+	invent(3)
+	if n := saidInStream(t, c) - before; n != maxIdle/100 {
+		t.Errorf("%d items are stored later, want %d", n, maxIdle/100)
+	}
+}
+
+// While no dispatcher answers, what may be new is stored.
+func TestCore_Report_RepeatsUnanswered(t *testing.T) {
+	c := newCore(t)
+	cmd := reports(streams.Delivered, streams.Failed)
+	for range 3 {
+		if got, err := c.Report(t.Context(), cmd); err != nil || got.Updated != 2 {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	}
+	if n := saidInStream(t, c); n != 4 {
+		t.Errorf("%d items are stored, want the success once and the failure three times", n)
+	}
+}

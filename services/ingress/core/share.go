@@ -43,6 +43,12 @@ func (c *Core) share(ctx context.Context) {
 		return
 	}
 	defer func() { _ = heard.Unsubscribe() }() // fails only when the connection is closed
+	held, err := c.bus.Conn.Subscribe(request.IngressShares, c.holdings.heard)
+	if err != nil {
+		c.log.Warn("accounts that hold too much are not known here", zap.Error(err))
+		return
+	}
+	defer func() { _ = held.Unsubscribe() }()
 	tick := time.NewTicker(shareEvery)
 	defer tick.Stop()
 	for {

@@ -1,0 +1,149 @@
+package dispatcher
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// The streams whose bytes are counted.
+const (
+	heldEnqueue = byte(0)
+	heldStatus  = byte(1)
+)
+
+func heldKey(a streams.AccountID, stream byte) []byte { return append(key8(uint64(a)), stream) }
+
+// days are the bytes of an account's events in a stream by the UTC day on which
+// they were stored, the earliest first. An event behind the horizon is in none:
+// the stream keeps what stands here for some days longer, so that a rebuild
+// counts the same.
+type days []day
+
+type day struct{ number, bytes uint64 }
+
+const dayBytes = 16
+
+func dayOf(t time.Time) uint64 { return millis(t) / uint64((24*time.Hour)/time.Millisecond) }
+
+// firstDay is the first one that is all after the horizon.
+func firstDay(horizon time.Time) uint64 {
+	if horizon.IsZero() {
+		return 0
+	}
+	return dayOf(horizon.Add(24*time.Hour - time.Millisecond))
+}
+
+// heldBytes is what an event takes in its stream's file.
+func heldBytes(e projection.Event) uint64 {
+	n := 22 + 8 + len(e.Subject) + len(e.Data) // of each record
+	if len(e.Header) > 0 {
+		n += 4 + len("NATS/1.0\r\n\r\n")
+		for name, values := range e.Header {
+			for _, value := range values {
+				n += len(name) + len(value) + len(": \r\n")
+			}
+		}
+	}
+	return uint64(n)
+}
+
+// count adds an event to what its account holds.
+func (w *writer) count(stream byte, e projection.Event) error {
+	horizon, _ := w.horizon()
+	number := dayOf(e.Time)
+	if number < firstDay(horizon) {
+		return nil
+	}
+	key := heldKey(w.account, stream)
+	all, err := decodeDays(w.bucket(heldBucket).Get(key))
+	if err != nil {
+		return err
+	}
+	if err := w.bucket(heldBucket).Put(key, all.add(number, heldBytes(e)).encode()); err != nil {
+		return fmt.Errorf("count bytes: %w", err)
+	}
+	return nil
+}
+
+// dropDays forgets the days that are not all after the horizon.
+func (w *writer) dropDays(horizon time.Time) error {
+	b, first := w.bucket(heldBucket), firstDay(horizon)
+	changed := map[string]days{}
+	var failed error
+	eachKey(b, nil, func(key, value []byte) bool {
+		all, err := decodeDays(value)
+		failed = err
+		if err == nil && all[0].number < first {
+			for len(all) > 0 && all[0].number < first {
+				all = all[1:]
+			}
+			changed[string(key)] = all
+		}
+		return err == nil
+	})
+	for key, all := range changed {
+		if failed != nil {
+			break
+		}
+		if len(all) == 0 {
+			failed = b.Delete([]byte(key))
+		} else {
+			failed = b.Put([]byte(key), all.encode())
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("drop days: %w", failed)
+	}
+	return nil
+}
+
+// held is how many bytes an account holds of a stream.
+func (v view) held(a streams.AccountID, stream byte) (uint64, error) {
+	all, err := decodeDays(v.bucket(heldBucket).Get(heldKey(a, stream)))
+	return all.sum(), err
+}
+
+func (d days) sum() (n uint64) {
+	for _, day := range d {
+		n += day.bytes
+	}
+	return n
+}
+
+func (d days) add(number, bytes uint64) days {
+	i := len(d)
+	for i > 0 && d[i-1].number >= number {
+		i--
+	}
+	if i == len(d) || d[i].number != number { // clocks can step back
+		d = append(d, day{})
+		copy(d[i+1:], d[i:])
+		d[i] = day{number: number}
+	}
+	d[i].bytes += bytes
+	return d
+}
+
+func (d days) encode() []byte {
+	b := make([]byte, 0, dayBytes*len(d))
+	for _, day := range d {
+		b = binary.BigEndian.AppendUint64(b, day.number)
+		b = binary.BigEndian.AppendUint64(b, day.bytes)
+	}
+	return b
+}
+
+func decodeDays(b []byte) (days, error) {
+	if len(b)%dayBytes != 0 || b != nil && len(b) == 0 {
+		return nil, fmt.Errorf("decode days: damaged")
+	}
+	all := make(days, 0, len(b)/dayBytes+1)
+	for ; len(b) > 0; b = b[dayBytes:] {
+		all = append(all, day{id(b, 0), id(b, 1)})
+	}
+	return all, nil
+}

@@ -1,0 +1,58 @@
+package dispatcher
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+// What an account holds falls as the horizon moves on, by whole days: such as
+// the streams still have.
+func TestHeldBytesAgeOut(t *testing.T) {
+	db := openFile(t, filepath.Join(t.TempDir(), "held.db"))
+	defer db.Close()
+	a := streams.AccountIDOf("a")
+	start := time.Date(2026, 5, 1, 10, 0, 0, 0, time.UTC)
+	var size uint64
+	held := func() (n uint64) {
+		t.Helper()
+		if err := db.View(func(tx *bolt.Tx) (err error) { n, err = (view{tx}).held(a, heldStatus); return err }); err != nil {
+			t.Fatal(err)
+		}
+		return n / size
+	}
+	apply := func(at time.Time, subject string, e event.Event) {
+		t.Helper()
+		one := stored(t, 1, at, subject, e)
+		size = max(size, heldBytes(one))
+		if err := db.Update(func(tx *bolt.Tx) error { return (fold{}).Apply(tx, one) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report := event.Reported{Messages: []event.Report{{ID: streams.FirstIDAt(start), State: streams.Delivered, Error: "long enough to be the longest event of this test, whatever the horizon takes"}}}
+	for _, after := range []int{0, 2, 1, 2, 3} { // days, and a clock that stepped back
+		apply(start.Add(time.Duration(after)*24*time.Hour), streams.ReportSubject(0, a), report)
+	}
+	for _, test := range []struct {
+		before time.Duration // from the start
+		want   uint64
+	}{{-24 * time.Hour, 5}, {-11 * time.Hour, 5}, {-10 * time.Hour, 5}, {-9 * time.Hour, 4}, {14 * time.Hour, 4}, {15 * time.Hour, 3}, {38 * time.Hour, 3}, {39 * time.Hour, 1}, {63 * time.Hour, 0}} {
+		apply(start.Add(40*24*time.Hour), streams.HorizonSubject(0), event.Horizon{Before: start.Add(test.before)})
+		if got := held(); got != test.want {
+			t.Errorf("horizon %v after the start: %d events are held, want %d", test.before, got, test.want)
+		}
+	}
+	apply(start, streams.ReportSubject(0, a), report)
+	if got := held(); got != 0 {
+		t.Errorf("%d events of behind the horizon are held", got)
+	}
+	apply(start.Add(40*24*time.Hour), streams.ReportSubject(0, a), report)
+	if got := held(); got != 1 {
+		t.Errorf("%d events are held, want 1", got)
+	}
+}

@@ -1,0 +1,119 @@
+package dispatcher_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// shares waits for a word of shares that fits.
+func (h *harness) shares(fits func(map[streams.AccountID]request.Share) bool) map[streams.AccountID]request.Share {
+	h.t.Helper()
+	heard, err := h.bus.Conn.SubscribeSync(request.IngressShares)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer func() { _ = heard.Unsubscribe() }()
+	for end := time.Now().Add(time.Minute); ; {
+		m, err := heard.NextMsg(time.Until(end))
+		if err != nil {
+			h.t.Fatalf("no such shares were told: %v", err)
+		}
+		all := sharesOf(h.t, m)
+		if fits(all) {
+			return all
+		}
+	}
+}
+
+func sharesOf(t testing.TB, m *nats.Msg) map[streams.AccountID]request.Share {
+	t.Helper()
+	var told request.Shares
+	if err := json.Unmarshal(m.Data, &told); err != nil {
+		t.Fatal(err)
+	}
+	all := map[streams.AccountID]request.Share{}
+	for _, one := range told.Accounts {
+		all[one.Account] = one
+	}
+	return all
+}
+
+// limit sets how large a stream may be, so that so much of it is used.
+func (h *harness) limit(stream string, percent uint64) {
+	h.t.Helper()
+	s, err := h.bus.JS.Stream(h.t.Context(), stream)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.MaxBytes = int64(s.CachedInfo().State.Bytes * 100 / percent)
+	if _, err := h.bus.JS.UpdateStream(h.t.Context(), cfg); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// An account may hold most of what the others leave. What it holds is counted
+// to the byte, in each stream, and the same after a rebuild.
+func TestSharesOfStreams(t *testing.T) {
+	h := newHarness(t, 1)
+	big, small := streams.AccountIDOf("big"), streams.AccountIDOf("small")
+	var ids []streams.MessageID
+	for range 60 {
+		ids = append(ids, h.ids.Message())
+		h.publish(streams.EnqueueSubject(0, big, normal), event.Enqueued{ID: ids[len(ids)-1], Phone: "+40700000000", Text: event.Private(strings.Repeat("x", 500)), Month: "2026-11"})
+	}
+	h.enqueue(small, normal, 10)
+	h.folded(big)
+	none := func(all map[streams.AccountID]request.Share) bool { return len(all) == 0 }
+	h.shares(none)
+
+	h.limit(streams.EnqueueStream(0), 80)
+	near := h.shares(func(all map[streams.AccountID]request.Share) bool { return len(all) > 0 })
+	s, err := h.bus.JS.Stream(t.Context(), streams.EnqueueStream(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What big holds is the stream without its last ten messages, all of one length.
+	state, limit := s.CachedInfo().State, uint64(s.CachedInfo().Config.MaxBytes)
+	var ofSmall uint64
+	for seq := state.LastSeq - 9; seq <= state.LastSeq; seq++ {
+		m, err := s.GetMsg(t.Context(), seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := "NATS/1.0\r\nTrunkline-Kind: message.enqueued.v1\r\n\r\n"
+		ofSmall += uint64(22 + 4 + 8 + len(m.Subject) + len(header) + len(m.Data))
+	}
+	held, free := state.Bytes-ofSmall, limit-state.Bytes
+	if want := (request.Share{Account: big, Enqueue: int(held * 100 / (held + free))}); len(near) != 1 || near[big] != want {
+		t.Errorf("at 80 percent: got %+v, want %+v", near, want)
+	}
+
+	h.limit(streams.EnqueueStream(0), 95)
+	over := h.shares(func(all map[streams.AccountID]request.Share) bool { return all[big].Over() })
+	if one := over[big]; !one.EnqueueOver || one.StatusOver || one.Status != 0 || len(over) != 1 {
+		t.Errorf("at 95 percent: got %+v", over)
+	}
+	h.report(big, "phone", streams.Delivered, ids...)
+	h.limit(streams.StatusStream(0), 96)
+	before := h.shares(func(all map[streams.AccountID]request.Share) bool { return all[big].StatusOver })
+
+	h.stop()
+	h.dir = t.TempDir() // without the file, all is folded anew
+	h.start()
+	after := h.shares(func(all map[streams.AccountID]request.Share) bool { return len(all) > 0 })
+	if before[big] != after[big] || len(before) != len(after) {
+		t.Errorf("before a rebuild %+v, after it %+v", before, after)
+	}
+	h.limit(streams.EnqueueStream(0), 50)
+	h.limit(streams.StatusStream(0), 50)
+	h.shares(none)
+}
