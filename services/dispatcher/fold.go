@@ -19,7 +19,7 @@ type fold struct {
 }
 
 // Schema is raised whenever the same events would give another file.
-func (f fold) Schema() int { return 3 }
+func (f fold) Schema() int { return 4 }
 
 func (f fold) Sources() []projection.Source {
 	return []projection.Source{
@@ -119,7 +119,7 @@ func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error 
 	return w.change(m, func(r *record) (bool, error) {
 		changed, err := f(r)
 		if changed {
-			r.steps = append(r.steps, step{seq: w.seq, at: w.at, state: r.state})
+			r.remember(step{seq: w.seq, at: w.at, state: r.state})
 		}
 		return changed, err
 	})

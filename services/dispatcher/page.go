@@ -37,8 +37,8 @@ type candidate struct {
 type page struct {
 	lease      streams.LeaseID
 	candidates []candidate
-	withheld   bool // a lane's consumer did not give what the projection knows
-	cut        bool // there was more than fits into an answer
+	withheld   []streams.Lane // whose consumers did not give what the projection knows
+	cut        bool           // there was more than fits into an answer
 }
 
 // maxPageBytes is the most that the messages of a page may be; one alone may be
@@ -101,25 +101,30 @@ func (s *shard) collect(ctx context.Context, q request.Pull) (*page, error) {
 	return p, nil
 }
 
-// heldBy lists what a device keeps after its leases lapsed.
-func (v view) heldBy(a streams.AccountID, d streams.DeviceID, most int) ([]candidate, error) {
-	var all []candidate
-	for _, l := range v.deviceLeases(a, d, held) {
-		for _, m := range v.members(a, l) {
-			r, ok, err := v.record(a, m)
-			if err != nil {
-				return nil, err
-			}
-			if ok && r.known() && len(all) < most {
+// heldBy lists what a device keeps after its leases lapsed, up to so much of it.
+// Phones without a name cannot be told apart, so nothing is listed again to one.
+func (v view) heldBy(a streams.AccountID, d streams.DeviceID, most int) (all []candidate, err error) {
+	if d == 0 {
+		return nil, nil
+	}
+	prefix := devicePrefix(a, d, held)
+	eachKey(v.bucket(devicesBucket), prefix, func(key, _ []byte) bool {
+		l := id(key[len(prefix):], 0)
+		eachKey(v.bucket(membersBucket), leaseKey(a, streams.LeaseID(l)), func(key, _ []byte) bool {
+			m := streams.MessageID(id(key, 2))
+			r, ok, failed := v.record(a, m)
+			if err = failed; ok && r.known() {
 				all = append(all, candidate{id: m, seq: r.seq})
 			}
-		}
-	}
-	return all, nil
+			return err == nil && len(all) < most
+		})
+		return err == nil && len(all) < most
+	})
+	return all, err
 }
 
-// work lists the lanes with work that a phone can carry, the most urgent first.
-func (v view) work(q request.Pull, most int) []laneWork {
+// lanes are those that a phone can carry, the most urgent first.
+func lanes(q request.Pull) (all []streams.Lane) {
 	targets := []streams.DeviceID{0}
 	if q.Device != 0 {
 		targets = []streams.DeviceID{q.Device, 0}
@@ -128,27 +133,35 @@ func (v view) work(q request.Pull, most int) []laneWork {
 	if q.Other {
 		classes = append(classes, streams.Other)
 	}
-	var all []laneWork
 	for _, priority := range []streams.Priority{streams.High, streams.Normal, streams.Low} {
 		for _, target := range targets {
 			for _, class := range classes {
-				work := laneWork{lane: streams.Lane{Target: target, Priority: priority, Class: class}}
-				prefix := lanePrefix(q.Account, handedOut, work.lane)
-				eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
-					work.returned = append(work.returned, candidate{
-						id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0),
-					})
-					return len(work.returned) < most
-				})
-				prefix = lanePrefix(q.Account, neverOut, work.lane)
-				eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
-					work.first = candidate{id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0)}
-					return false
-				})
-				if len(work.returned) > 0 || work.first.seq != 0 {
-					all = append(all, work)
-				}
+				all = append(all, streams.Lane{Target: target, Priority: priority, Class: class})
 			}
+		}
+	}
+	return all
+}
+
+// work lists the lanes with work that a phone can carry, the most urgent first.
+func (v view) work(q request.Pull, most int) []laneWork {
+	var all []laneWork
+	for _, lane := range lanes(q) {
+		work := laneWork{lane: lane}
+		prefix := lanePrefix(q.Account, handedOut, work.lane)
+		eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
+			work.returned = append(work.returned, candidate{
+				id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0),
+			})
+			return len(work.returned) < most
+		})
+		prefix = lanePrefix(q.Account, neverOut, work.lane)
+		eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
+			work.first = candidate{id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0)}
+			return false
+		})
+		if len(work.returned) > 0 || work.first.seq != 0 {
+			all = append(all, work)
 		}
 	}
 	return all
@@ -206,7 +219,7 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 		if err != nil || len(p.candidates) > before {
 			return err
 		}
-		p.withheld = true
+		p.withheld = append(p.withheld, work.lane)
 		if came > 0 || !s.readable(ctx, work.first) || s.mend(ctx, q.Account, work.lane) == withheld {
 			return nil
 		}
@@ -307,7 +320,7 @@ func (p *page) turns(v view, q request.Pull, now time.Time) ([]event.Turn, error
 			if err != nil {
 				return nil, err
 			}
-			if ok && l.held && l.device == q.Device {
+			if ok && l.held && l.device != 0 && l.device == q.Device {
 				all = append(all, event.Turn{ID: c.id, Round: r.round})
 			}
 		}
