@@ -93,7 +93,7 @@ func (s *shard) passOn(q request.Pull) {
 	}
 	woken := map[work]bool{}
 	_ = s.view(func(v view) error {
-		for _, left := range v.work(q, 1) {
+		for _, left := range v.work(q, 1, s.unreadable.passed(s.deps.Now())) {
 			woken[workIn(left.lane)] = true
 		}
 		return nil
