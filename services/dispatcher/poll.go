@@ -13,10 +13,10 @@ const (
 	lookAgainAfter = time.Second
 	// maxWaiting is how many phones of an account wait to be woken. Those beyond
 	// it look again every few seconds instead, and so are only that account's.
-	maxWaiting = streams.MaxDevices
+	maxWaiting = 1000
 	// maxAllWaiting is how many of all accounts do. Beyond it the account that
 	// has most of them gives way, one at a time.
-	maxAllWaiting = 16_384
+	maxAllWaiting = 8192
 )
 
 // polls are the phones that wait for work. Work wakes one of an account's that

@@ -1,8 +1,12 @@
 package dispatcher
 
 import (
+	"context"
+	"runtime"
+	"sync"
 	"testing"
 
+	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -63,5 +67,44 @@ func TestPolls_Wake(t *testing.T) {
 	<-second.woken
 	if !ps.leave(first) || ps.leave(second) || ps.any() || ps.waits(1) {
 		t.Errorf("%d wait", ps.number)
+	}
+}
+
+// Pulls of an account follow each other. So many wait for that, and who comes then is told at once, or waits elsewhere.
+func TestPullsInTurnAreBounded(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	s := &shard{}
+	giveBack, err := s.inTurn(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range maxInTurn - 1 {
+		all.Go(func() {
+			if next, err := s.inTurn(ctx, 1); err == nil {
+				next()
+			}
+		})
+	}
+	for s.turns.Users(1) < maxInTurn {
+		runtime.Gosched()
+	}
+	_, err = s.inTurn(ctx, 1)
+	if f := fault.As(err); f.Kind != fault.RateLimited || f.Code != "too_many_pulls" || f.RetryAfter == 0 {
+		t.Errorf("got %v", err)
+	}
+	if page, err := crowded(request.Pulled{}, err); err != nil || !page.Crowded {
+		t.Errorf("who would wait: got %v, %v", page, err)
+	}
+	if next, err := s.inTurn(ctx, 2); err != nil {
+		t.Errorf("another account: %v", err)
+	} else {
+		next()
+	}
+	leave()
+	all.Wait()
+	giveBack()
+	if got := s.turns.Users(1); got != 0 {
+		t.Errorf("%d are left", got)
 	}
 }
