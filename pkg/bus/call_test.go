@@ -209,6 +209,59 @@ func TestServe_InFlightBound(t *testing.T) {
 	}
 }
 
+// A handler that rests is not among those at work; when it works on it waits for a place.
+func TestServe_Rest(t *testing.T) {
+	b := bustest.New(t)
+	const bound, resting = 2, 20
+	rest, release, resumed, work := make(chan struct{}, resting), make(chan struct{}), make(chan struct{}, resting), make(chan struct{})
+	o := endpoint("slow", func(ctx context.Context, q question) (answer, error) {
+		if q.Name == "works" {
+			rest <- struct{}{}
+			<-work
+			return answer{}, nil
+		}
+		resume := bus.Rest(ctx)
+		rest <- struct{}{}
+		<-release
+		if err := resume(ctx); err != nil {
+			return answer{}, err
+		}
+		resumed <- struct{}{}
+		return answer{}, bus.Rest(ctx)(ctx)
+	})
+	o.MaxInFlight = bound
+	serve(t, b, o)
+	var calls sync.WaitGroup
+	call := func(text string) {
+		calls.Go(func() {
+			if _, err := bus.Call[answer](t.Context(), b, "slow", question{Name: text}); err != nil {
+				t.Errorf("%s: %v", text, err)
+			}
+		})
+		<-rest
+	}
+	for range resting {
+		call("rests")
+	}
+	for range bound {
+		call("works")
+	}
+	if _, err := bus.Call[answer](t.Context(), b, "slow", question{}); fault.As(err).Code != "busy" {
+		t.Errorf("over the bound: got %v, want busy", err)
+	}
+	close(release)
+	select {
+	case <-resumed:
+		t.Error("a handler works on beyond the bound")
+	default:
+	}
+	close(work)
+	calls.Wait()
+	if got := len(resumed); got != resting {
+		t.Errorf("%d worked on, want %d", got, resting)
+	}
+}
+
 func TestServe_QueueGroupAndBroadcast(t *testing.T) {
 	b := bustest.New(t)
 	const instances = 3

@@ -57,6 +57,7 @@ type ServeOptions struct {
 	Endpoints   []Endpoint
 	// MaxInFlight bounds the requests each endpoint works on at a time,
 	// 4,096 if 0. What comes over it is answered Unavailable, code "busy".
+	// A handler that waits for something may do so outside it: see Rest.
 	MaxInFlight int
 	// Life, if set, goes on after the end of Serve's context: where the engine
 	// is away then, Serve returns when it is back, or when Life ends. The engine
@@ -164,13 +165,51 @@ func (s *serving) handOff(h Handler, slots chan struct{}) micro.Handler {
 			return
 		}
 		s.handlers.Go(func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(s.ctx, parseTimeout(timeout))
+			own := place{slots: slots, taken: true}
+			defer own.leave()
+			ctx, cancel := context.WithTimeout(context.WithValue(s.ctx, placeKey{}, &own), parseTimeout(timeout))
 			defer cancel()
 			answer, err := guarded(ctx, h, request)
 			s.answer(reply, answer, err)
 		})
 	})
+}
+
+// place is a handler's among the requests that are worked on.
+type place struct {
+	slots chan struct{}
+	taken bool // used by the handler's goroutine only
+}
+
+type placeKey struct{}
+
+func (p *place) leave() {
+	if p.taken {
+		<-p.slots
+		p.taken = false
+	}
+}
+
+// Rest gives up the place that the handler of ctx has among the requests that
+// its endpoint works on, while it waits for something. The handler calls resume
+// before it works on, which waits for a place and fails only with its context,
+// or it returns. Who calls it bounds how many of its handlers rest. Outside of a
+// handler it does nothing.
+func Rest(ctx context.Context) (resume func(context.Context) error) {
+	own, ok := ctx.Value(placeKey{}).(*place)
+	if !ok || !own.taken {
+		return func(context.Context) error { return nil }
+	}
+	own.leave()
+	return func(ctx context.Context) error {
+		select {
+		case own.slots <- struct{}{}:
+			own.taken = true
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // guarded calls a handler. One that panics fails its request, and nothing else.

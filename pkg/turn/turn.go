@@ -17,6 +17,16 @@ type turn struct {
 	users int           // who has it or waits for it
 }
 
+// Users counts who has the key's turn or waits for it.
+func (t *Turns[K]) Users(key K) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if own := t.open[key]; own != nil {
+		return own.users
+	}
+	return 0
+}
+
 // Take waits for the key's turn, which the caller gives back. It fails only
 // with ctx.
 func (t *Turns[K]) Take(ctx context.Context, key K) (giveBack func(), err error) {

@@ -164,19 +164,26 @@ func (s *shard) view(f func(view) error) error {
 func (s *shard) committed(events []projection.Event) {
 	polled := s.polls.any()
 	var accepted, scheduled bool
-	woken := map[streams.AccountID]bool{}
+	woken := map[streams.AccountID]map[work]bool{}
+	wake := func(a streams.AccountID, w work) {
+		if woken[a] == nil {
+			woken[a] = map[work]bool{}
+		}
+		woken[a][w] = true
+	}
 	for _, e := range events {
 		switch event.Kind(e.Kind) {
 		case event.KindScheduled:
 			scheduled = true
 		case event.KindEnqueued:
 			accepted = true
-			if a, _, err := streams.ParseEnqueueSubject(e.Subject); polled && err == nil {
-				woken[a] = true
+			if a, lane, err := streams.ParseEnqueueSubject(e.Subject); polled && err == nil {
+				wake(a, workIn(lane))
 			}
 		case event.KindLapsed, event.KindRequeued:
-			if a, err := streams.ParseStatusSubject(e.Subject); polled && err == nil {
-				woken[a] = true
+			scheduled = scheduled || event.Kind(e.Kind) == event.KindRequeued // perhaps before it was due
+			if polled {
+				_ = s.view(func(v view) error { return v.returned(e, wake) })
 			}
 			s.metrics.lapses(e)
 		case event.KindLeased:
@@ -189,7 +196,52 @@ func (s *shard) committed(events []projection.Event) {
 	if scheduled || accepted {
 		s.validity.lookAgain()
 	}
-	for a := range woken {
-		s.polls.wake(a)
+	for a, all := range woken {
+		for w := range all {
+			s.polls.wake(a, w)
+		}
 	}
+}
+
+// returned tells whom a lapse or a requeue gives something to do.
+func (v view) returned(e projection.Event, tell func(streams.AccountID, work)) error {
+	a, err := streams.ParseStatusSubject(e.Subject)
+	if err != nil {
+		return err
+	}
+	var messages []streams.MessageID
+	switch event.Kind(e.Kind) {
+	case event.KindLapsed:
+		lapsed, err := event.Decode[event.Lapsed](e.Data)
+		if err != nil {
+			return err
+		}
+		for _, lapse := range lapsed.Messages {
+			messages = append(messages, lapse.ID)
+		}
+	case event.KindRequeued:
+		requeued, err := event.Decode[event.Requeued](e.Data)
+		if err != nil {
+			return err
+		}
+		for _, turn := range requeued.Messages {
+			messages = append(messages, turn.ID)
+		}
+	}
+	for _, m := range messages {
+		r, _, err := v.record(a, m)
+		if err != nil {
+			return err
+		}
+		held, err := v.heldRecord(a, &r)
+		switch {
+		case err != nil:
+			return err
+		case r.waiting():
+			tell(a, workIn(r.lane))
+		case held && r.state == streams.Leased && r.device != 0:
+			tell(a, work{target: r.device, class: streams.Text}) // it is listed to its phone again
+		}
+	}
+	return nil
 }

@@ -122,7 +122,7 @@ func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error 
 	return w.change(m, func(r *record) (bool, error) {
 		changed, err := f(r)
 		if changed {
-			r.steps = append(r.steps, step{seq: w.seq, at: w.at, state: r.state})
+			r.remember(step{seq: w.seq, at: w.at, state: r.state})
 		}
 		return changed, err
 	})

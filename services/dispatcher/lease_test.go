@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,26 +113,47 @@ func TestSlowPhoneKeepsItsPage(t *testing.T) {
 	})
 }
 
-func TestContactsAloneReachThreeLeaseTimes(t *testing.T) {
+// A named phone whose answer was lost goes on pulling. That is no sign that it works on what it never got.
+func TestLostAnswerCostsOneLeaseTime(t *testing.T) {
 	inTime(t, func(h *harness) {
 		ids := h.enqueue(shop, normal, 1)
 		q := phone(shop, "Deaf", 1)
 		if diff := cmp.Diff(ids, h.pull(q)); diff != "" {
 			t.Fatal(diff)
 		}
-		// Its answer was lost; it goes on pulling.
-		var came time.Duration
-		for minutes := range 60 {
-			pass(time.Minute)
-			if len(h.pull(q)) == 1 {
-				came = time.Duration(minutes+1) * time.Minute
-				break
-			}
-		}
-		if came < 3*streams.DefaultLease || came > 3*streams.DefaultLease+time.Minute {
-			t.Errorf("the message came again after %v, want just after %v", came, 3*streams.DefaultLease)
+		if came := h.pullUntil(q, 1, time.Hour); came < streams.DefaultLease || came > streams.DefaultLease+time.Minute {
+			t.Errorf("the message came again after %v, want just after %v", came, streams.DefaultLease)
 		}
 	})
+}
+
+// One that has reported on a page works on it, and its contacts keep the rest for a while.
+func TestContactsReachThreeLeaseTimesAfterAReport(t *testing.T) {
+	inTime(t, func(h *harness) {
+		ids := h.enqueue(shop, normal, 2)
+		q := phone(shop, "Slow", 2)
+		if diff := cmp.Diff(ids, h.pull(q)); diff != "" {
+			t.Fatal(diff)
+		}
+		pass(5 * time.Minute)
+		h.report(shop, "Slow", streams.Delivered, ids[0])
+		if came := h.pullUntil(q, 1, time.Hour); came < 3*streams.DefaultLease || came > 3*streams.DefaultLease+time.Minute {
+			t.Errorf("the other message came again %v after the report, want just after %v", came, 3*streams.DefaultLease)
+		}
+	})
+}
+
+// pullUntil pulls every minute until that many messages come, and says after how long.
+func (h *harness) pullUntil(q request.Pull, messages int, most time.Duration) time.Duration {
+	h.t.Helper()
+	began := h.now()
+	for h.now().Sub(began) < most {
+		pass(time.Minute)
+		if len(h.pull(q)) == messages {
+			break
+		}
+	}
+	return h.now().Sub(began)
 }
 
 func TestPullsWithoutNameRenewNothing(t *testing.T) {
@@ -179,6 +201,66 @@ func TestHeldMessagesStayWithTheirPhone(t *testing.T) {
 		}
 		if diff := cmp.Diff(ids[:1], h.pull(other)); diff != "" {
 			t.Errorf("after a requeue: %s", diff)
+		}
+	})
+}
+
+// Phones without a name cannot be told apart: what one of them holds is listed to none.
+func TestHeldMessagesOfANamelessPhoneAreNotDoubled(t *testing.T) {
+	inTime(t, func(h *harness) {
+		ids := h.enqueue(shop, normal, 3)
+		q := phone(shop, "", 3)
+		q.Policy = streams.Hold
+		if diff := cmp.Diff(ids, h.pull(q)); diff != "" {
+			t.Fatal(diff)
+		}
+		pass(streams.DefaultLease + time.Second)
+		for _, name := range []string{"", "Named"} {
+			other := phone(shop, name, 3)
+			other.Policy = streams.Hold
+			if got := h.pull(other); len(got) != 0 {
+				t.Errorf("phone %q got %v, which another phone may have sent", name, got)
+			}
+		}
+		if got := h.state(shop, ids[0]); got != streams.Leased {
+			t.Errorf("got %s, want leased", got)
+		}
+		// They end by a report, a cancel, or a requeue.
+		if got := h.report(shop, "", streams.Delivered, ids[0]); !got[0].Changed {
+			t.Errorf("a report changed nothing: %+v", got)
+		}
+		if diff := cmp.Diff(ids[1:2], h.cancel(shop, false, ids[1])); diff != "" {
+			t.Error(diff)
+		}
+		h.requeue(shop, ids[2])
+		if diff := cmp.Diff(ids[2:], h.pull(q)); diff != "" {
+			t.Errorf("after a requeue: %s", diff)
+		}
+	})
+}
+
+// A phone that keeps what it was given is handed it again and again. Its record does not grow by that.
+func TestHeldMessagesKeepTheirSize(t *testing.T) {
+	inTime(t, func(h *harness) {
+		ids := h.enqueue(shop, normal, 1)
+		q := phone(shop, "Keeper", 1)
+		q.Policy = streams.Hold
+		var sizes []int
+		for range 20 {
+			if diff := cmp.Diff(ids, h.pull(q)); diff != "" {
+				t.Fatal(diff)
+			}
+			sizes = append(sizes, len(h.show(shop, ids[0]).Timeline))
+			pass(streams.DefaultLease + time.Second)
+		}
+		if first, last := sizes[2], sizes[19]; last > first {
+			t.Errorf("got %d events after 3 pulls and %d after 20", first, last)
+		}
+		// Where it began and where it stands are there still.
+		timeline := h.show(shop, ids[0]).Timeline
+		if first, last := timeline[1], timeline[len(timeline)-1]; !strings.HasPrefix(first.What, "handed to") || first.At.After(last.At.Add(-19*streams.DefaultLease)) ||
+			!strings.HasPrefix(last.What, "lease ") || h.now().Sub(last.At) > time.Minute {
+			t.Errorf("got %+v", timeline)
 		}
 	})
 }

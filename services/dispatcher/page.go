@@ -37,8 +37,8 @@ type candidate struct {
 type page struct {
 	lease      streams.LeaseID
 	candidates []candidate
-	withheld   bool // a lane's consumer did not give what the projection knows
-	cut        bool // there was more than fits into an answer
+	withheld   []streams.Lane // whose consumers did not give what the projection knows
+	cut        bool           // there was more than fits into an answer
 }
 
 // maxPageBytes is the most that the messages of a page may be; one alone may be
@@ -68,24 +68,28 @@ type laneWork struct {
 // lane what was handed out before first.
 func (s *shard) collect(ctx context.Context, q request.Pull) (*page, error) {
 	p := &page{}
-	var kept []candidate
 	var lanes []laneWork
+	passed := s.unreadable.passed(s.deps.Now())
+	kept := func(v view, most int) ([]candidate, error) { return v.heldBy(q.Account, q.Device, most, passed) }
+	var held []candidate
 	err := s.view(func(v view) (err error) {
-		if kept, err = v.heldBy(q.Account, q.Device, q.Limit); err != nil {
+		if held, err = kept(v, q.Limit); err != nil {
 			return err
 		}
-		lanes = v.work(q, q.Limit)
+		lanes = v.work(q, q.Limit, passed)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.addRead(ctx, p, kept); err != nil {
+	if err := s.addListed(ctx, p, q.Limit, held, kept); err != nil {
 		return nil, err
 	}
 	for _, work := range lanes {
-		room := q.Limit - len(p.candidates)
-		if err := s.addRead(ctx, p, work.returned[:min(room, len(work.returned))]); err != nil {
+		returned := func(v view, most int) ([]candidate, error) {
+			return v.handedOut(q.Account, work.lane, most, passed), nil
+		}
+		if err := s.addListed(ctx, p, q.Limit, work.returned, returned); err != nil {
 			p.putBack()
 			return nil, err
 		}
@@ -101,25 +105,30 @@ func (s *shard) collect(ctx context.Context, q request.Pull) (*page, error) {
 	return p, nil
 }
 
-// heldBy lists what a device keeps after its leases lapsed.
-func (v view) heldBy(a streams.AccountID, d streams.DeviceID, most int) ([]candidate, error) {
-	var all []candidate
-	for _, l := range v.deviceLeases(a, d, held) {
-		for _, m := range v.members(a, l) {
-			r, ok, err := v.record(a, m)
-			if err != nil {
-				return nil, err
-			}
-			if ok && r.known() && len(all) < most {
+// heldBy lists what a device keeps after its leases lapsed, up to so much of it.
+// Phones without a name cannot be told apart, so nothing is listed again to one.
+func (v view) heldBy(a streams.AccountID, d streams.DeviceID, most int, passed func(uint64) bool) (all []candidate, err error) {
+	if d == 0 {
+		return nil, nil
+	}
+	prefix := devicePrefix(a, d, held)
+	eachKey(v.bucket(devicesBucket), prefix, func(key, _ []byte) bool {
+		l := id(key[len(prefix):], 0)
+		eachKey(v.bucket(membersBucket), leaseKey(a, streams.LeaseID(l)), func(key, _ []byte) bool {
+			m := streams.MessageID(id(key, 2))
+			r, ok, failed := v.record(a, m)
+			if err = failed; ok && r.known() && !passed(r.seq) {
 				all = append(all, candidate{id: m, seq: r.seq})
 			}
-		}
-	}
-	return all, nil
+			return err == nil && len(all) < most
+		})
+		return err == nil && len(all) < most
+	})
+	return all, err
 }
 
-// work lists the lanes with work that a phone can carry, the most urgent first.
-func (v view) work(q request.Pull, most int) []laneWork {
+// lanes are those that a phone can carry, the most urgent first.
+func lanes(q request.Pull) (all []streams.Lane) {
 	targets := []streams.DeviceID{0}
 	if q.Device != 0 {
 		targets = []streams.DeviceID{q.Device, 0}
@@ -128,41 +137,81 @@ func (v view) work(q request.Pull, most int) []laneWork {
 	if q.Other {
 		classes = append(classes, streams.Other)
 	}
-	var all []laneWork
 	for _, priority := range []streams.Priority{streams.High, streams.Normal, streams.Low} {
 		for _, target := range targets {
 			for _, class := range classes {
-				work := laneWork{lane: streams.Lane{Target: target, Priority: priority, Class: class}}
-				prefix := lanePrefix(q.Account, handedOut, work.lane)
-				eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
-					work.returned = append(work.returned, candidate{
-						id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0),
-					})
-					return len(work.returned) < most
-				})
-				prefix = lanePrefix(q.Account, neverOut, work.lane)
-				eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
-					work.first = candidate{id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0)}
-					return false
-				})
-				if len(work.returned) > 0 || work.first.seq != 0 {
-					all = append(all, work)
-				}
+				all = append(all, streams.Lane{Target: target, Priority: priority, Class: class})
 			}
 		}
 	}
 	return all
 }
 
-// addRead adds messages whose bodies are read from ENQUEUE by sequence.
-func (s *shard) addRead(ctx context.Context, p *page, wanted []candidate) error {
-	if err := s.read(ctx, wanted); err != nil {
-		return err
-	}
-	for _, c := range wanted {
-		if c.body != nil {
-			p.candidates = append(p.candidates, c)
+// work lists the lanes with work that a phone can carry, the most urgent first.
+func (v view) work(q request.Pull, most int, passed func(uint64) bool) []laneWork {
+	var all []laneWork
+	for _, lane := range lanes(q) {
+		work := laneWork{lane: lane, returned: v.handedOut(q.Account, lane, most, passed)}
+		if fresh := v.waitingIn(q.Account, neverOut, lane, 1, passed); len(fresh) > 0 {
+			work.first = fresh[0]
 		}
+		if len(work.returned) > 0 || work.first.seq != 0 {
+			all = append(all, work)
+		}
+	}
+	return all
+}
+
+// handedOut lists what waits in a lane that was handed out before.
+func (v view) handedOut(a streams.AccountID, l streams.Lane, most int, passed func(uint64) bool) []candidate {
+	return v.waitingIn(a, handedOut, l, most, passed)
+}
+
+func (v view) waitingIn(a streams.AccountID, half byte, l streams.Lane, most int, passed func(uint64) bool) (all []candidate) {
+	prefix := lanePrefix(a, half, l)
+	eachKey(v.bucket(waitingBucket), prefix, func(key, value []byte) bool {
+		if c := (candidate{id: streams.MessageID(id(value, 0)), seq: id(key[len(prefix):], 0)}); !passed(c.seq) {
+			all = append(all, c)
+		}
+		return len(all) < most
+	})
+	return all
+}
+
+// unreadablePerLane bounds how many messages that cannot be read a pull reads in
+// a lane, to get past them. The next one passes over those.
+const unreadablePerLane = 1000
+
+// addListed adds what the projection lists, whose bodies are read from ENQUEUE by
+// sequence, and lists more for what cannot be read.
+func (s *shard) addListed(ctx context.Context, p *page, limit int, listed []candidate, list func(v view, most int) ([]candidate, error)) error {
+	before := len(p.candidates)
+	listed = listed[:min(limit-before, len(listed))]
+	for unread := 0; len(listed) > 0; {
+		if err := s.read(ctx, listed); err != nil {
+			return err
+		}
+		missed := 0
+		for _, c := range listed {
+			if c.body == nil {
+				missed++
+			} else if len(p.candidates) < limit {
+				p.candidates = append(p.candidates, c)
+			}
+		}
+		if unread += missed; missed == 0 || unread >= unreadablePerLane || len(p.candidates) == limit {
+			return nil
+		}
+		err := s.view(func(v view) (err error) {
+			listed, err = list(v, len(p.candidates)-before+min(max(2*unread, limit), unreadablePerLane-unread))
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		listed = slices.DeleteFunc(listed, func(c candidate) bool {
+			return slices.ContainsFunc(p.candidates, func(has candidate) bool { return has.id == c.id })
+		})
 	}
 	return nil
 }
@@ -186,6 +235,7 @@ func (s *shard) read(ctx context.Context, wanted []candidate) error {
 					s.say(c.seq, c.id, err)
 					return nil
 				}
+				s.unreadable.forget(c.seq)
 				c.body = m.Data
 			}
 			return nil
@@ -206,7 +256,7 @@ func (s *shard) addFetched(ctx context.Context, p *page, q request.Pull, work la
 		if err != nil || len(p.candidates) > before {
 			return err
 		}
-		p.withheld = true
+		p.withheld = append(p.withheld, work.lane)
 		if came > 0 || !s.readable(ctx, work.first) || s.mend(ctx, q.Account, work.lane) == withheld {
 			return nil
 		}
@@ -307,7 +357,7 @@ func (p *page) turns(v view, q request.Pull, now time.Time) ([]event.Turn, error
 			if err != nil {
 				return nil, err
 			}
-			if ok && l.held && l.device == q.Device {
+			if ok && l.held && l.device != 0 && l.device == q.Device {
 				all = append(all, event.Turn{ID: c.id, Round: r.round})
 			}
 		}

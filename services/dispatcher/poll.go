@@ -5,44 +5,83 @@ import (
 	"time"
 
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// lookAgainAfter is when a phone that waits looks for what others hold.
-const lookAgainAfter = time.Second
+const (
+	// lookAgainAfter is when a phone that waits looks for what others hold.
+	lookAgainAfter = time.Second
+	// maxWaiting is how many phones of an account wait to be woken. Those beyond
+	// it look again every few seconds instead, and so are only that account's.
+	maxWaiting = 1000
+	// maxAllWaiting is how many of all accounts do. Beyond it the account that
+	// has most of them gives way, one at a time.
+	maxAllWaiting = 8192
+)
 
-// polls are the phones that wait for work. Work wakes one of an account's, and
-// who leaves work behind wakes the next: a crowd of phones costs no more than
-// the messages there are.
+// polls are the phones that wait for work. Work wakes one of an account's that
+// can take it, and who leaves work behind wakes the next: a crowd of phones
+// costs no more than the messages there are.
 type polls struct {
 	mu      sync.Mutex
 	account map[streams.AccountID][]*poll // first come, first served
 	name    map[string]*poll
-	later   map[streams.AccountID]*time.Timer
+	later   map[streams.AccountID]*lookAgain
+	number  int
 	stopped bool
 }
 
+// lookAgain is work that somebody else holds and may give back.
+type lookAgain struct {
+	timer *time.Timer
+	of    map[work]bool
+}
+
+// work is for whom there is something to do.
+type work struct {
+	target streams.DeviceID // zero: any phone
+	class  streams.Class
+}
+
+func workIn(l streams.Lane) work { return work{l.Target, l.Class} }
+
 type poll struct {
 	account streams.AccountID
+	device  streams.DeviceID
+	other   bool
 	name    string
 	woken   chan struct{} // has a token when there may be work
-	ended   chan struct{} // closed when the phone hung up or the dispatcher stops
+	ended   chan struct{} // closed when it is over: the phone hung up, the dispatcher stops, or it gives way
+	crowded bool          // it gave way; written before ended is closed
 	once    sync.Once
 }
 
 func (p *poll) end() { p.once.Do(func() { close(p.ended) }) }
 
-// join starts a wait; the caller leaves.
-func (ps *polls) join(a streams.AccountID, name string) *poll {
-	p := &poll{account: a, name: name, woken: make(chan struct{}, 1), ended: make(chan struct{})}
+// takes says whether the phone can take it.
+func (p *poll) takes(w work) bool {
+	return (w.target == 0 || w.target == p.device) && (w.class == streams.Text || p.other)
+}
+
+// join starts a wait, which the caller leaves. It is nil if there are too many.
+func (ps *polls) join(q request.Pull) *poll {
+	p := &poll{
+		account: q.Account, device: q.Device, other: q.Other, name: q.Poll,
+		woken: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.account == nil {
 		ps.account, ps.name = map[streams.AccountID][]*poll{}, map[string]*poll{}
-		ps.later = map[streams.AccountID]*time.Timer{}
+		ps.later = map[streams.AccountID]*lookAgain{}
 	}
-	ps.account[a] = append(ps.account[a], p)
-	if name != "" {
-		ps.name[name] = p
+	if own := len(ps.account[q.Account]); own >= maxWaiting || ps.number >= maxAllWaiting && !ps.giveWay(own) {
+		return nil
+	}
+	ps.number++
+	ps.account[q.Account] = append(ps.account[q.Account], p)
+	if p.name != "" {
+		ps.name[p.name] = p
 	}
 	if ps.stopped {
 		p.end()
@@ -50,35 +89,61 @@ func (ps *polls) join(a streams.AccountID, name string) *poll {
 	return p
 }
 
-// leave ends a wait, and passes on a wake-up that it did not use.
-func (ps *polls) leave(p *poll) {
-	ps.mu.Lock()
-	waiting := ps.account[p.account]
-	for i, other := range waiting {
-		if other == p {
-			waiting = append(waiting[:i:i], waiting[i+1:]...)
-			break
+// giveWay ends a wait of the account that has most, if it has more than one that
+// has so many would have. The caller holds the lock.
+func (ps *polls) giveWay(own int) bool {
+	var most []*poll
+	for _, waiting := range ps.account {
+		if len(waiting) > len(most) {
+			most = waiting
 		}
 	}
-	if len(waiting) == 0 {
-		delete(ps.account, p.account)
-	} else {
-		ps.account[p.account] = waiting
+	if len(most) <= own+1 {
+		return false
 	}
-	delete(ps.name, p.name)
-	ps.mu.Unlock()
-	select {
-	case <-p.woken:
-		ps.wake(p.account)
-	default:
+	last := most[len(most)-1]
+	last.crowded = true
+	last.end()
+	ps.remove(last)
+	return true
+}
+
+// remove takes a wait out. The caller holds the lock.
+func (ps *polls) remove(p *poll) {
+	waiting := ps.account[p.account]
+	for i, other := range waiting {
+		if other != p {
+			continue
+		}
+		ps.number--
+		if waiting = append(waiting[:i:i], waiting[i+1:]...); len(waiting) > 0 {
+			ps.account[p.account] = waiting
+		} else {
+			delete(ps.account, p.account)
+		}
+		break
+	}
+	if ps.name[p.name] == p {
+		delete(ps.name, p.name)
 	}
 }
 
-// wake lets the account's first phone that sleeps look for work.
-func (ps *polls) wake(a streams.AccountID) {
+// leave ends a wait, and says whether a wake-up was not used.
+func (ps *polls) leave(p *poll) (woken bool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.remove(p)
+	return len(p.woken) > 0
+}
+
+// wake lets the account's first phone that sleeps and can take it look for work.
+func (ps *polls) wake(a streams.AccountID, w work) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for _, p := range ps.account[a] {
+		if !p.takes(w) {
+			continue
+		}
 		select {
 		case p.woken <- struct{}{}:
 			return
@@ -87,27 +152,44 @@ func (ps *polls) wake(a streams.AccountID) {
 	}
 }
 
-// wakeLater lets one of the account's phones look again in a while, for work
-// that somebody else holds and may give back.
-func (ps *polls) wakeLater(a streams.AccountID) {
+// wakeLater lets the account's phones look again in a while, one for each of
+// these: somebody else holds what is to be done, and may give it back.
+func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if ps.stopped || ps.later[a] != nil || len(ps.account[a]) == 0 {
+	if ps.stopped || len(ps.account[a]) == 0 || len(lanes) == 0 {
 		return
 	}
-	ps.later[a] = time.AfterFunc(lookAgainAfter, func() {
-		ps.mu.Lock()
-		delete(ps.later, a)
-		ps.mu.Unlock()
-		ps.wake(a)
-	})
+	later := ps.later[a]
+	if later == nil {
+		later = &lookAgain{of: map[work]bool{}}
+		later.timer = time.AfterFunc(lookAgainAfter, func() {
+			ps.mu.Lock()
+			delete(ps.later, a)
+			ps.mu.Unlock()
+			for w := range later.of {
+				ps.wake(a, w)
+			}
+		})
+		ps.later[a] = later
+	}
+	for _, l := range lanes {
+		later.of[workIn(l)] = true
+	}
 }
 
 // any says whether a phone waits at all.
 func (ps *polls) any() bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	return len(ps.account) > 0
+	return ps.number > 0
+}
+
+// waits says whether a phone of the account does.
+func (ps *polls) waits(a streams.AccountID) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return len(ps.account[a]) > 0
 }
 
 // hangUp ends the wait of that name.
@@ -124,8 +206,8 @@ func (ps *polls) stop() {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	ps.stopped = true
-	for _, t := range ps.later {
-		t.Stop()
+	for _, later := range ps.later {
+		later.timer.Stop()
 	}
 	for _, waiting := range ps.account {
 		for _, p := range waiting {

@@ -2,8 +2,10 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -25,30 +27,96 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 	if q.Wait <= 0 {
 		return s.offer(ctx, q)
 	}
-	own := s.polls.join(q.Account, q.Poll)
-	defer s.polls.leave(own)
+	own := s.polls.join(q)
+	if own == nil {
+		return crowded(s.offer(ctx, q))
+	}
+	owes := false // it was woken, and has not looked
+	defer func() {
+		if s.polls.leave(own) || owes {
+			s.passOn(q)
+		}
+	}()
 	over := time.NewTimer(q.Wait)
 	defer over.Stop()
 	for {
 		page, err := s.offer(ctx, q)
+		owes = owes && ctx.Err() != nil
 		if err != nil || len(page.Messages) > 0 {
-			return page, err
+			return crowded(page, err)
 		}
+		resume := bus.Rest(ctx)
 		select {
 		case <-own.woken:
 		case <-own.ended:
+			page.Crowded = own.crowded
 			return page, nil
 		case <-over.C:
 			return page, nil
 		case <-ctx.Done():
 			return page, ctx.Err()
 		}
+		owes = true
 		select {
 		case <-own.ended: // a phone that has gone takes nothing
 			return page, nil
 		default:
 		}
+		if err := resume(ctx); err != nil {
+			return page, err
+		}
 	}
+}
+
+// maxInTurn is how many pulls of an account wait for the one before them.
+const maxInTurn = 1024
+
+var errCrowd = func() error {
+	refusal := fault.New(fault.RateLimited, "too_many_pulls", "This account's phones ask more often than they can be answered")
+	refusal.RetryAfter = time.Second
+	return refusal
+}()
+
+// crowded answers a phone that wants to wait, where too many do.
+func crowded(page request.Pulled, err error) (request.Pulled, error) {
+	if errors.Is(err, errCrowd) {
+		err = nil
+	}
+	page.Crowded = err == nil && len(page.Messages) == 0
+	return page, err
+}
+
+// passOn wakes others for what a phone leaves behind that it might have taken.
+func (s *shard) passOn(q request.Pull) {
+	if !s.polls.waits(q.Account) {
+		return
+	}
+	woken := map[work]bool{}
+	_ = s.view(func(v view) error {
+		for _, left := range v.work(q, 1, s.unreadable.passed(s.deps.Now())) {
+			woken[workIn(left.lane)] = true
+		}
+		return nil
+	})
+	for w := range woken {
+		s.polls.wake(q.Account, w)
+	}
+}
+
+// inTurn waits until the account's pulls before it are done, outside of the
+// bound on the requests that are worked on: it is the account's own.
+func (s *shard) inTurn(ctx context.Context, a streams.AccountID) (giveBack func(), err error) {
+	if s.turns.Users(a) >= maxInTurn {
+		return nil, errCrowd
+	}
+	resume := bus.Rest(ctx)
+	if giveBack, err = s.turns.Take(ctx, a); err != nil {
+		return nil, err
+	}
+	if err = resume(ctx); err != nil {
+		giveBack()
+	}
+	return giveBack, err
 }
 
 // rivals bounds how often other dispatchers may be quicker in one offer.
@@ -57,7 +125,7 @@ const rivals = 10
 // offer gives a phone what there is now.
 func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, error) {
 	none := request.Pulled{Messages: []request.Outgoing{}}
-	giveBack, err := s.turns.Take(ctx, q.Account)
+	giveBack, err := s.inTurn(ctx, q.Account)
 	if err != nil {
 		return none, err
 	}
@@ -72,9 +140,7 @@ func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, erro
 		}
 		found := len(p.candidates)
 		if found == 0 {
-			if p.withheld {
-				s.polls.wakeLater(q.Account)
-			}
+			s.polls.wakeLater(q.Account, p.withheld)
 			return none, nil
 		}
 		if err := s.lend(ctx, q, p); err != nil {
@@ -85,12 +151,12 @@ func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, erro
 			continue // another dispatcher took them all, and there may be more
 		}
 		if found == q.Limit || p.cut {
-			s.polls.wake(q.Account) // there may be more
+			s.passOn(q) // there may be more
 		}
 		s.metrics.handedOut.Add(float64(len(p.candidates)))
 		return p.answer(), nil
 	}
-	s.polls.wakeLater(q.Account)
+	s.polls.wakeLater(q.Account, lanes(q))
 	return none, nil
 }
 

@@ -26,8 +26,8 @@ const (
 	retryAfter = time.Second
 	// patience bounds one decision.
 	patience = 30 * time.Second
-	// contactReach is how many lease times a device's contacts alone can keep
-	// a lease: its answer may have been lost.
+	// contactReach is how many lease times after a report the contacts of a
+	// device can keep the rest of a lease.
 	contactReach = 3
 )
 
@@ -207,8 +207,9 @@ func fate(l lease, r record) streams.State {
 	}
 }
 
-// contact renews the leases of a device that has shown itself, where less than
-// half of one is left. The caller has the account's turn.
+// contact renews the leases of a device that has shown itself, where it has
+// reported on one and less than half of it is left. The caller has the account's
+// turn.
 func (s *shard) contact(ctx context.Context, a streams.AccountID, d streams.DeviceID) error {
 	if d == 0 {
 		return nil
@@ -233,16 +234,13 @@ func (s *shard) contact(ctx context.Context, a streams.AccountID, d streams.Devi
 	})
 }
 
-// renewal is until when a contact now makes the lease last, if it does.
+// renewal is until when a contact now makes the lease last, if it does. One of
+// which nothing was reported is not renewed: the phone may never have got it.
 func (l *lease) renewal(now time.Time) (time.Time, bool) {
-	if l.until.Sub(now) >= l.length/2 {
+	if l.reported.IsZero() || l.until.Sub(now) >= l.length/2 {
 		return l.until, false
 	}
-	reach := l.start
-	if l.reported.After(reach) {
-		reach = l.reported
-	}
-	until := earlier(now.Add(l.length), reach.Add(contactReach*l.length))
+	until := earlier(now.Add(l.length), l.reported.Add(contactReach*l.length))
 	return until, until.After(l.until) && until.After(now)
 }
 

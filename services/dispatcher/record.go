@@ -26,8 +26,24 @@ type record struct {
 	lease  streams.LeaseID // the last one
 	device streams.DeviceID
 	reason string
-	longer time.Time // a validity given later, instead of until
+	longer time.Time // a validity given later, if it ends after until
 	steps  []step    // what changed it, in order
+}
+
+// maxSteps is the most that a record remembers: the first one, and those that came last.
+const maxSteps = 256
+
+// remember appends a step. A phone that is handed what it holds again and again leaves two steps each time, and of
+// those in a row that say the same the first and the last are kept.
+func (r *record) remember(s step) {
+	switch n := len(r.steps); {
+	case n >= 2 && r.steps[n-1].state == s.state && r.steps[n-2].state == s.state:
+		r.steps[n-1] = s
+		return
+	case n >= maxSteps:
+		r.steps = append(r.steps[:1], r.steps[2:]...)
+	}
+	r.steps = append(r.steps, s)
 }
 
 // step is a STATUS event that changed a message.
@@ -55,7 +71,7 @@ func (r *record) waiting() bool { return r.known() && r.stands() == streams.Pend
 
 // valid is until when the message may be sent; zero: whenever.
 func (r *record) valid() time.Time {
-	if !r.longer.IsZero() {
+	if !r.until.IsZero() && r.longer.After(r.until) {
 		return r.longer
 	}
 	return r.until

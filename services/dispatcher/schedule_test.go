@@ -152,6 +152,51 @@ func TestScheduledMessagesCanBeCancelled(t *testing.T) {
 	})
 }
 
+// What is offered again before it is due goes out when it is due, and what is offered again after that goes out at once.
+func TestScheduledMessagesOfferedAgainGoOutInTime(t *testing.T) {
+	inTime(t, func(h *harness) {
+		due := h.now().Add(5 * time.Minute).Truncate(time.Millisecond)
+		ids := h.schedule(shop, normal, 2, due, due.Add(time.Hour))
+		h.cancel(shop, true, ids...)
+		pass(due.Sub(h.now()) - time.Minute) // nothing is due that the dispatcher knows of
+		h.requeue(shop, ids[0])
+		q := phone(shop, "Pixel", 10)
+		q.Wait = 2 * time.Minute
+		if diff := cmp.Diff(ids[:1], h.pull(q)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if late := h.now().Sub(due); late < 0 || late > time.Second {
+			t.Errorf("got it %v after it was due, want within a second", late)
+		}
+		pass(time.Minute)
+		h.requeue(shop, ids[1])
+		began := h.now()
+		if diff := cmp.Diff(ids[1:], h.pull(q)); diff != "" {
+			t.Errorf("offered again after it was due (-want +got):\n%s", diff)
+		}
+		if late := h.now().Sub(began); late > time.Second {
+			t.Errorf("got it %v after it was offered again", late)
+		}
+	})
+}
+
+// A requeue gives more time, never less: what is due in ten days is valid then.
+func TestRequeueNeverShortensValidity(t *testing.T) {
+	inTime(t, func(h *harness) {
+		due := h.now().Add(10 * 24 * time.Hour).Truncate(time.Millisecond)
+		ids := h.schedule(shop, normal, 1, due, due.Add(time.Hour))
+		endless := h.enqueue(shop, normal, 1)
+		h.cancel(shop, true, ids[0], endless[0])
+		h.requeue(shop, ids[0], endless[0])
+		if got := h.show(shop, endless[0]).Message.Valid; !got.IsZero() {
+			t.Errorf("a message without an end is valid until %v", got)
+		}
+		if got := h.show(shop, ids[0]).Message.Valid; !got.Equal(due.Add(time.Hour)) {
+			t.Errorf("a message that is due at %v is valid until %v", due, got)
+		}
+	})
+}
+
 // A message expires whether it is scheduled, waits, or is with a phone; not if it has gone out, or a report says so later.
 func TestMessagesExpire(t *testing.T) {
 	inTime(t, func(h *harness) {

@@ -207,8 +207,8 @@ func (m *model) handedOut(p *pageOf, account string, texts, hashes []string, now
 		if s.page != nil && !s.reopened && s.ended == "" && s.holder == p.phone && p.policy != "hold" && now.Before(s.page.until()) {
 			m.breach("%s is with %s until %s at least, and was handed out to it again at %s", text, s.holder, stamp(s.page.until()), stamp(now))
 		}
-		if s.page != nil && !s.reopened && s.page.policy == "hold" && s.page.named && p.named && s.holder != p.phone {
-			m.breach("%s is held for %s, and was handed out to %s", text, s.holder, p.phone)
+		if s.page != nil && !s.reopened && s.page.policy == "hold" && (!s.page.named || !p.named || s.holder != p.phone) {
+			m.breach("%s is held for %s (named: %v), and was handed out to %s (named: %v)", text, s.holder, s.page.named, p.phone, p.named)
 		}
 		s.offers++
 		if p.policy == "retry" && s.offers > attempts && !s.reopened {

@@ -130,7 +130,7 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 }
 
 // drainTime is what the longest lease can take, attempt after attempt, with a
-// phone that shows itself and never reports, and some more.
+// phone that reports once and then only shows itself, and some more.
 const drainTime = attempts*3*longestLease + 10*time.Minute
 
 // drain lets healthy phones carry all that is left.
@@ -208,9 +208,9 @@ func (w *world) reckon() {
 		}
 	}
 	for text, s := range w.model.sms {
+		own := w.tenants[slices.IndexFunc(w.tenants, func(own *tenant) bool { return own.name == s.account })]
 		if s.told && s.hash == "" {
-			i := slices.IndexFunc(w.tenants, func(own *tenant) bool { return own.name == s.account })
-			s.hash = w.hashOf(w.tenants[i], s.name)
+			s.hash = w.hashOf(own, s.name)
 		}
 		state, known := states[s.hash]
 		switch {
@@ -221,8 +221,8 @@ func (w *world) reckon() {
 			w.model.breach("%s was reported as delivered, and is %s", text, state)
 		case state == streams.Expired && s.until.IsZero():
 			w.model.breach("%s has expired, and was valid for days", text)
-		case !state.Terminal() && (state != streams.Leased || s.page == nil || s.page.policy != "hold"):
-			// What a phone holds for ever is its own.
+		case !state.Terminal() && (state != streams.Leased || own.policy != streams.Hold):
+			// What a phone holds for ever is its own, also if it has no name and never got the answer.
 			w.model.breach("%s is still %s in the end", text, state)
 		case s.handed == 0 && state == streams.Delivered:
 			w.model.breach("%s was delivered, and no phone ever had it", text)

@@ -64,6 +64,9 @@ type Hangup struct {
 type Pulled struct {
 	Lease    streams.LeaseID `json:"lease,omitzero"` // zero: there is no work
 	Messages []Outgoing      `json:"messages"`
+	// Crowded says that there is no work, and that the dispatcher did not wait for
+	// any: too many of the account's phones do.
+	Crowded bool `json:"crowded,omitempty"`
 }
 
 // Outgoing is a message on its way to a phone. Body is the message's enqueued

@@ -118,6 +118,24 @@ func (c *Core) poll(ctx context.Context, shard streams.Shard, q request.Pull, st
 		if err != nil || len(pulled.Messages) > 0 || ctx.Err() != nil || isClosed(stop) {
 			return pulled, err
 		}
+		if pulled.Crowded && !rest(ctx, min(until.Sub(c.now()), pollSlice), stop) {
+			return pulled, nil
+		}
+	}
+}
+
+// rest waits instead of a dispatcher for which too many of the account's phones
+// wait, unless the phone hangs up or we stop.
+func rest(ctx context.Context, d time.Duration, stop <-chan struct{}) bool {
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-over.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-stop:
+		return false
 	}
 }
 

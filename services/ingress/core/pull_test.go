@@ -3,12 +3,14 @@ package core
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -111,4 +113,42 @@ func TestCore_Pull_HangUp(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// Where too many phones of the account wait already, the dispatcher does not wait for one more: the phone looks again every
+// few seconds, until its wait is over.
+func TestCore_Pull_Crowded(t *testing.T) {
+	bustest.SimulateFrom(t, streams.Epoch.Add(24*time.Hour), func(t *testing.T) {
+		c := newCore(t)
+		asked := make(chan time.Time, 100)
+		serve(t, c.bus, request.DispatcherPull(0), func(context.Context, request.Pull) (request.Pulled, error) {
+			asked <- time.Now()
+			return request.Pulled{Crowded: true}, nil
+		})
+		began, stop := time.Now(), make(chan struct{})
+		cmd := Pull{Caller: Caller{Account: account}, Limit: 5, Wait: 20 * time.Second, Stop: stop}
+		if got, err := c.Pull(t.Context(), cmd); err != nil || len(got) != 0 {
+			t.Errorf("got %v, %v", got, err)
+		}
+		if took := time.Since(began); took < cmd.Wait || took > cmd.Wait+time.Second {
+			t.Errorf("it waited %v, want %v", took, cmd.Wait)
+		}
+		if got := len(asked); got != 3 {
+			t.Errorf("the dispatcher was asked %d times, want 3", got)
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = c.Pull(t.Context(), cmd)
+		}()
+		synctest.Wait()
+		close(stop)
+		synctest.Wait()
+		select {
+		case <-ended:
+		default:
+			t.Error("it waits on although the server stops")
+		}
+		<-ended
+	})
 }

@@ -33,6 +33,8 @@ const (
 	renewScope = "tokens:refresh"
 	maxScopes  = 32 // of a session
 	maxScope   = 64 // characters
+	// sweepEvery is how often ended sessions are forgotten that can be used no more.
+	sweepEvery = 24 * time.Hour
 )
 
 // Session is who calls with an access token, and what for.
@@ -70,12 +72,13 @@ type sessions struct {
 	followed
 
 	mu    sync.RWMutex
-	ended map[string]struct{} // by key in the bucket
+	ended map[string]time.Time // by key in the bucket: when
+	swept time.Time            // when those were forgotten that had run out
 	key   []byte
 }
 
 func newSessions() *sessions {
-	return &sessions{followed: newFollowed(), ended: map[string]struct{}{}}
+	return &sessions{followed: newFollowed(), ended: map[string]time.Time{}}
 }
 
 // follow reads which sessions were ended, until ctx is done.
@@ -86,10 +89,21 @@ func (s *sessions) follow(ctx context.Context, bucket jetstream.KeyValue) error 
 func (s *sessions) note(entry jetstream.KeyValueEntry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if entry.Operation() == jetstream.KeyValuePut {
-		s.ended[entry.Key()] = struct{}{}
-	} else {
+	if entry.Operation() != jetstream.KeyValuePut {
 		delete(s.ended, entry.Key())
+		return
+	}
+	now := entry.Created()
+	s.ended[entry.Key()] = now
+	// The bucket lets them run out in silence. What goes by its clock knows what it knows, whatever the time is here.
+	if now.Sub(s.swept) < sweepEvery {
+		return
+	}
+	s.swept = now
+	for key, at := range s.ended {
+		if now.Sub(at) >= streams.SessionTTL {
+			delete(s.ended, key)
+		}
 	}
 }
 
@@ -286,7 +300,9 @@ func (c *Core) endSession(ctx context.Context, account streams.AccountID, id str
 	}
 	c.sessions.mu.Lock()
 	defer c.sessions.mu.Unlock()
-	c.sessions.ended[streams.RevokedKey(account, id)] = struct{}{}
+	if key := streams.RevokedKey(account, id); c.sessions.ended[key].IsZero() { // it is not followed yet
+		c.sessions.ended[key] = c.now()
+	}
 	return nil
 }
 

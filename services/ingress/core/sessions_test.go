@@ -2,11 +2,13 @@ package core
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
@@ -293,5 +295,36 @@ func TestCore_BeginSession_Refuses(t *testing.T) {
 	tokens, err := c.BeginSession(t.Context(), login, 365*24*time.Hour, []string{"all:any"})
 	if err != nil || time.Until(tokens.Expires) > MaxAccess {
 		t.Errorf("a year: got %v until %v, want a day", err, tokens.Expires)
+	}
+}
+
+// ended is what the sessions bucket says of a session that was ended.
+type ended struct {
+	jetstream.KeyValueEntry
+	key string
+	at  time.Time
+}
+
+func (e ended) Key() string                     { return e.key }
+func (e ended) Created() time.Time              { return e.at }
+func (e ended) Operation() jetstream.KeyValueOp { return jetstream.KeyValuePut }
+
+// Ended sessions are forgotten when the bucket forgets them, and goes by the same clock.
+func TestSessions_Forgotten(t *testing.T) {
+	s := newSessions()
+	account := streams.AccountIDOf("shop")
+	began := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const days = 100
+	for day := range days {
+		for n := range 10 {
+			s.note(ended{key: streams.RevokedKey(account, fmt.Sprint(day, "-", n)), at: began.Add(time.Duration(day) * 24 * time.Hour)})
+		}
+		if got, most := len(s.ended), 10*(2+int(streams.SessionTTL/(24*time.Hour))); got > most {
+			t.Fatalf("%d are known after %d days, want at most %d", got, day, most)
+		}
+	}
+	// The youngest that can still be used are known, the oldest are not.
+	if !s.hasEnded(account, "99-0") || !s.hasEnded(account, "70-9") || s.hasEnded(account, "67-0") || s.hasEnded(account, "0-0") {
+		t.Errorf("%d are known", len(s.ended))
 	}
 }
