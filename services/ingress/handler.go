@@ -54,10 +54,10 @@ func (i *Ingress) routes() *gin.Engine {
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
 	links, senders := i.cfg.links(), httpx.NewGate(maxUnderWay, maxBodies)
 	queueapi.Mount(r, i.core, queueapi.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxBodies)})
-	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Health: health.Mount, Now: i.deps.Now})
+	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
 	nodes.Mount(r, i.core, nodes.Options{
 		Logins: httpx.NewGate(maxUnderWay, maxBodies), Senders: senders,
-		Secure: func(r *http.Request) bool { return links.Proxies.Scheme(r) == "https" }, Encryption: storedAs,
+		Proxies: links.Proxies, Encryption: storedAs,
 		Ready: health.Ready, Now: i.deps.Now,
 	})
 	releaseapi.Mount(r, i.releases, releaseapi.Options{

@@ -29,6 +29,11 @@ func (d dialect) beginSession(c *gin.Context, s core.Session) error {
 		if err != nil {
 			return err
 		}
+		for _, scope := range scopes { // nobody gives away what he has not
+			if !may(s.Scopes, scope) {
+				return errScope(scope)
+			}
+		}
 		tokens, err := d.core.BeginSession(c.Request.Context(), s.Caller, ttl, scopes)
 		if err == nil {
 			answer(c, http.StatusCreated, tokensAnswer(tokens))

@@ -29,8 +29,8 @@ type Core interface {
 }
 
 type access interface {
-	AdmitLogin(ctx context.Context, name string, password secret.String) (core.Caller, core.Rate, error)
-	AdmitSession(ctx context.Context, token secret.String) (core.Session, core.Rate, error)
+	AdmitLogin(ctx context.Context, said core.Credentials, use core.Use) (core.Caller, core.Rate, error)
+	AdmitSession(ctx context.Context, token secret.String, use core.Use) (core.Session, core.Rate, error)
 	BeginSession(ctx context.Context, caller core.Caller, ttl time.Duration, scopes []string) (core.Tokens, error)
 	RenewSession(ctx context.Context, s core.Session, token secret.String) (core.Tokens, error)
 	EndSession(ctx context.Context, caller core.Caller, id string) error
@@ -56,6 +56,7 @@ type registry interface {
 // Options are what the dialect needs besides.
 type Options struct {
 	Senders *httpx.Gate       // what bodies come in by
+	Proxies httpx.Proxies     // whose word is taken for where a request came from
 	Health  func(gin.IRoutes) // adds the health routes, as httpx.Health.Mount does; nil: there are none
 	Now     func() time.Time  // nil: time.Now
 }
@@ -171,11 +172,15 @@ func (d dialect) admitted(scope string, h handler) gin.HandlerFunc {
 
 // admit tells who calls, and what for. A phone's own login is for another dialect.
 func (d dialect) admit(r *http.Request) (s core.Session, rate core.Rate, err error) {
+	use := core.Posting
+	if r.Method == http.MethodGet {
+		use = core.Pulling
+	}
 	if name, password, ok := r.BasicAuth(); ok {
 		s.Scopes = []string{everything}
-		s.Caller, rate, err = d.core.AdmitLogin(r.Context(), name, secret.String(password))
+		s.Caller, rate, err = d.core.AdmitLogin(r.Context(), core.Credentials{Name: name, Password: secret.String(password), From: d.o.Proxies.From(r)}, use)
 	} else if token := bearer(r); token != "" {
-		s, rate, err = d.core.AdmitSession(r.Context(), token)
+		s, rate, err = d.core.AdmitSession(r.Context(), token, use)
 	} else {
 		err = errNobody
 	}
