@@ -20,8 +20,8 @@ type ServerOptions struct {
 	Log      *zap.Logger
 
 	ReadHeaderTimeout time.Duration // 5 s
-	ReadTimeout       time.Duration // 15 s, header and body
-	WriteTimeout      time.Duration // 60 s, from the header's end; above the longest poll
+	ReadTimeout       time.Duration // 15 s, headers and body; a Gate gives a body more while it comes
+	WriteTimeout      time.Duration // 60 s, from the headers' end, or that of a body that took its time; above the longest poll
 	IdleTimeout       time.Duration // 120 s
 	MaxHeaderBytes    int           // 16 KiB
 	MaxConnections    int           // 8,192: beyond it idle ones are closed, or else new ones
@@ -49,8 +49,8 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	srv := &http.Server{
 		Handler:           o.Handler,
 		ReadHeaderTimeout: or(o.ReadHeaderTimeout, 5*time.Second),
-		ReadTimeout:       or(o.ReadTimeout, 15*time.Second),
-		WriteTimeout:      or(o.WriteTimeout, 60*time.Second),
+		ReadTimeout:       or(o.ReadTimeout, stepWithin),
+		WriteTimeout:      or(o.WriteTimeout, answerWithin),
 		IdleTimeout:       or(o.IdleTimeout, 120*time.Second),
 		MaxHeaderBytes:    or(o.MaxHeaderBytes, 16<<10),
 		ErrorLog:          errorLog,

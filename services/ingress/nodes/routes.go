@@ -78,11 +78,14 @@ func (d dialect) send(c *gin.Context) error {
 		return err
 	}
 	// The body is read already: this is for its place among those of the account.
-	_, leave, err := d.Senders.Enter(c.Request, maxBody, caller.Account.Name)
+	_, place, err := d.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
+	if err == nil {
+		defer place.Leave()
+		err = place.Weigh(core.Weight(drafts))
+	}
 	if err != nil {
 		return err
 	}
-	defer leave()
 	ctx := c.Request.Context()
 	accepted, err := d.core.Enqueue(ctx, core.Enqueue{Caller: caller, Drafts: drafts, Group: len(drafts) > 1})
 	if err != nil {
@@ -106,11 +109,14 @@ func (d dialect) send(c *gin.Context) error {
 // admit reads a request, and tells whose it is. The request has its body again afterwards.
 func (d dialect) admit(c *gin.Context) (sendRequest, core.Caller, error) {
 	from := d.Proxies.From(c.Request)
-	body, leave, err := d.Logins.Enter(c.Request, maxBody, from.String())
+	body, place, err := d.Logins.Enter(c.Writer, c.Request, maxBody, from.String())
+	if err == nil {
+		defer place.Leave()
+		err = place.Weigh(int64(len(body))) // what it says once more
+	}
 	if err != nil {
 		return sendRequest{}, core.Caller{}, err
 	}
-	defer leave()
 	c.Request.Body = io.NopCloser(bytes.NewReader(body))
 	in, err := parse(body)
 	if err != nil {

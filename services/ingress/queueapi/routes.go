@@ -69,13 +69,19 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}
-	body, leave, err := d.gates.Senders.Enter(c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.gates.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer place.Leave()
+	if err := place.Weigh(parsed(body)); err != nil {
+		return err
+	}
 	in, err := parseQueue(body)
 	if err != nil {
+		return err
+	}
+	if err := place.Weigh(core.Weight(in.drafts)); err != nil {
 		return err
 	}
 	key, err := parseKey(c.Request.Header, body, in)
@@ -120,11 +126,14 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 }
 
 func (d dialect) status(c *gin.Context, caller core.Caller) error {
-	body, leave, err := d.gates.Phones.Enter(c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.gates.Phones.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer place.Leave()
+	if err := place.Weigh(parsed(body)); err != nil {
+		return err
+	}
 	in, err := parseStatus(body)
 	if err != nil {
 		return err

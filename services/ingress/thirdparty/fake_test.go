@@ -182,7 +182,7 @@ type server struct {
 	logged  []string
 }
 
-func newServer() *server { return newServerBehind(httpx.NewGate(8, 16<<20)) }
+func newServer() *server { return newServerBehind(httpx.NewGate(8, 64<<20)) }
 
 func newServerBehind(gate *httpx.Gate) *server {
 	gin.SetMode(gin.ReleaseMode)

@@ -203,21 +203,24 @@ func may(scopes []string, scope string) bool {
 	return slices.Contains(scopes, scope) || scope != renewing && slices.Contains(scopes, everything)
 }
 
-// posted reads the body and calls f with it.
-func (d dialect) posted(c *gin.Context, s core.Session, limit int64, f func(body []byte) error) error {
-	body, leave, err := d.o.Senders.Enter(c.Request, limit, s.Account.Name)
+// posted reads the body and calls f with it. What f makes of it beyond that is for f to weigh.
+func (d dialect) posted(c *gin.Context, s core.Session, limit int64, f func(body []byte, place *httpx.Place) error) error {
+	body, place, err := d.o.Senders.Enter(c.Writer, c.Request, limit, s.Account.Name)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	return f(body)
+	defer place.Leave()
+	if err := place.Weigh(int64(len(body))); err != nil { // what it says once more
+		return err
+	}
+	return f(body, place)
 }
 
 func (d dialect) send(c *gin.Context, s core.Session) error {
 	if err := s.MayEnqueue(); err != nil {
 		return err
 	}
-	return d.posted(c, s, maxBody, func(body []byte) error {
+	return d.posted(c, s, maxBody, func(body []byte, place *httpx.Place) error {
 		in, err := parseSend(body, c.Request.URL.Query(), s.Account.Region, d.o.Now())
 		if err != nil {
 			return err
@@ -230,6 +233,9 @@ func (d dialect) send(c *gin.Context, s core.Session) error {
 			if err != nil {
 				return err
 			}
+		}
+		if err := place.Weigh(core.Weight(in.Drafts)); err != nil {
+			return err
 		}
 		in.Caller = s.Caller
 		accepted, err := d.core.Enqueue(c.Request.Context(), in.Enqueue)
@@ -289,7 +295,7 @@ func (d dialect) cancel(c *gin.Context, s core.Session) error {
 // refreshInbox is told to ask phones what they have received. It is accepted whatever phones there are; those that speak
 // the dialects of this server cannot be asked.
 func (d dialect) refreshInbox(c *gin.Context, s core.Session) error {
-	return d.posted(c, s, maxSmall, func(body []byte) error {
+	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		if err := checkRefresh(body); err != nil {
 			return err
 		}
