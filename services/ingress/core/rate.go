@@ -122,7 +122,7 @@ func (r *rates) use() []request.Use {
 // took takes off what another ingress let through. A token may so come to owe
 // what two let through at once, at most its rate.
 func (r *rates) took(one request.Use, now time.Time) {
-	if one.Rate <= 0 || one.Count <= 0 {
+	if one.Rate <= 0 || one.Count <= 0 || one.Kind < Posting || one.Kind > Reporting {
 		return
 	}
 	r.mu.Lock()
