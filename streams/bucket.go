@@ -16,7 +16,7 @@ const (
 	AccountsBucket = "accounts" // account id → Account; Login key → account id
 	DevicesBucket  = "devices"  // <account>.<device> → Device
 	ClaimsBucket   = "claims"   // who holds what, for as long as they renew it
-	RegistryBucket = "registry" // what clients of accounts registered: webhooks, settings; the key that signs sessions
+	RegistryBucket = "registry" // what clients of accounts registered: webhooks, settings; where logins came from; the key that signs sessions
 	SessionsBucket = "sessions" // sessions that were ended before their time
 )
 
@@ -31,6 +31,9 @@ const SigningKey = "signing"
 
 // SettingsKey is the registry's key of an account's settings for its phones.
 func SettingsKey(account AccountID) string { return account.String() + ".settings" }
+
+// PlacesKey is the registry's key of where an account's logins came from.
+func PlacesKey(account AccountID) string { return account.String() + ".places" }
 
 // WebhookKey is the registry's key of an account's webhook.
 func WebhookKey(account AccountID, id string) string {

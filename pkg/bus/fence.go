@@ -26,12 +26,12 @@ type Fence struct {
 	move   *nats.Msg     // what a move stores; nil: the fence stands nowhere
 	unsure bool          // a move may still come in that expects the last one
 
-	at atomic.Pointer[place]
+	at atomic.Pointer[position]
 }
 
-// place is where a fence stands. Nobody but the owner has moved it between first and last, so what expected any of
+// position is where a fence stands. Nobody but the owner has moved it between first and last, so what expected any of
 // these may expect the last one.
-type place struct {
+type position struct {
 	subject     string
 	first, last uint64
 	moved       time.Time
@@ -186,7 +186,7 @@ func (f *Fence) advance(ctx context.Context) error {
 
 // put notes where the fence stands now.
 func (f *Fence) put(last uint64) {
-	next := &place{subject: f.move.Subject, first: last, last: last, moved: time.Now()}
+	next := &position{subject: f.move.Subject, first: last, last: last, moved: time.Now()}
 	if at := f.at.Load(); at != nil {
 		next.first = at.first
 	}
@@ -207,7 +207,7 @@ func (f *Fence) read(ctx context.Context) (last uint64, ours bool, err error) {
 }
 
 // holds says whether what expects a message of the fence may still be stored.
-func (at *place) holds(expects uint64) bool {
+func (at *position) holds(expects uint64) bool {
 	return at != nil && at.first <= expects && expects <= at.last
 }
 

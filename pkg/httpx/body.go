@@ -4,23 +4,28 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// ReadBody reads the whole body. One of more than limit bytes is fault.TooLarge, found out before reading it where
-// the header tells; one that breaks off is fault.Invalid.
-func ReadBody(r *http.Request, limit int64) ([]byte, error) {
-	return readBody(r, limit, func(int64) error { return nil })
-}
+const (
+	// firstRead is the room that a body gets before any of it has come: what is announced may never come.
+	firstRead = 4 << 10
+	// bodyStep is what a body has to bring every stepWithin, if it does not end, and stepWithin is also for the headers
+	// and the first step. So the slowest body of 4 MiB takes four hours, and holds no more than has come of it.
+	bodyStep   = 4 << 10
+	stepWithin = 15 * time.Second
+	// extendEvery is how often that time is given anew: a fast body brings many steps.
+	extendEvery = time.Second
+	// answerWithin is the time to answer, from the end of the headers, or of a body that took its time.
+	answerWithin = 60 * time.Second
+)
 
-// firstRead is the room that a body gets before any of it has come: what is announced may never come.
-const firstRead = 16 << 10
-
-// readBody asks take before it uses more memory.
-func readBody(r *http.Request, limit int64, take func(more int64) error) ([]byte, error) {
+// readBody reads a whole body. It takes room before it uses more memory.
+func readBody(r *http.Request, limit int64, p *Place) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
@@ -29,17 +34,17 @@ func readBody(r *http.Request, limit int64, take func(more int64) error) ([]byte
 		most = limit + 1
 	}
 	size := min(most, firstRead)
-	if err := take(size); err != nil {
+	if err := p.take(size); err != nil {
 		return nil, err
 	}
 	b := make([]byte, 0, size)
-	for {
+	for stepped := 0; ; {
 		if size = int64(len(b)); size == most {
 			break
 		}
 		if len(b) == cap(b) {
 			larger := min(2*size, most)
-			if err := take(larger - size); err != nil {
+			if err := p.take(larger - size); err != nil {
 				return nil, err
 			}
 			b = append(make([]byte, 0, larger), b...)
@@ -51,8 +56,14 @@ func readBody(r *http.Request, limit int64, take func(more int64) error) ([]byte
 			return nil, unreadable(io.ErrUnexpectedEOF)
 		case errors.Is(err, io.EOF) && int64(len(b)) <= limit:
 			return b, nil
+		case errors.Is(err, os.ErrDeadlineExceeded) && p.hasLost():
+			return nil, errOverloaded
 		case err != nil && !errors.Is(err, io.EOF):
 			return nil, unreadable(err)
+		}
+		if len(b)-stepped >= bodyStep {
+			stepped = len(b)
+			p.stepped()
 		}
 	}
 	if size > limit {

@@ -16,7 +16,16 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 )
 
-func TestReadBody(t *testing.T) {
+// read is a gate's for one body of ten bytes at most.
+func read(r *http.Request) (string, error) {
+	body, place, err := httpx.NewGate(1, 1<<20).Enter(httptest.NewRecorder(), r, 10, "shop")
+	if err == nil {
+		place.Leave()
+	}
+	return string(body), err
+}
+
+func TestBody(t *testing.T) {
 	tests := []struct {
 		name   string
 		body   io.Reader
@@ -36,8 +45,8 @@ func TestReadBody(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := httptest.NewRequestWithContext(t.Context(), "POST", "/", tt.body)
 			r.ContentLength = tt.length
-			got, err := httpx.ReadBody(r, 10)
-			if string(got) != tt.want {
+			got, err := read(r)
+			if got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 			if tt.kind == "" && err != nil || tt.kind != "" && !fault.Is(err, tt.kind) {

@@ -3,82 +3,203 @@ package httpx
 import (
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// Gate bounds what requests of one kind take up together, and lets nobody take up more than half of it. What comes
-// over it is told to come again: in a line that only gets longer everybody would wait until nobody can be answered in
-// time.
+// stalledFor is how long a body may bring less than a step, before it may lose its place to anybody who needs the room.
+const stalledFor = 5 * time.Second
+
+// Gate bounds what requests of one kind take up together: their bodies as far as they have come, and what is made of
+// them. Nobody may take up more than he leaves to others, so who comes new finds room, however many were there before.
+// What comes over that is told to come again: in a line that only gets longer everybody would wait until nobody can be
+// answered in time.
+//
+// Where room is short, it is made by bodies that are still on their way, the slowest first: those of the sender who
+// needs it, of senders who hold as much, and of anybody if they have stalled.
 type Gate struct {
 	requests int   // bound
 	bytes    int64 // bound
-	held     atomic.Int64
 
 	mu     sync.Mutex
 	inside int
-	of     map[string]int // of them, by who sent them
+	held   int64
+	of     map[string]*sender
+	coming map[*Place]struct{} // whose bodies are on their way
 }
 
-// NewGate makes a gate for so many requests at a time, and so many bytes of their bodies.
+// sender is what one takes up.
+type sender struct {
+	places int // whose bodies come, or are inside
+	inside int
+	held   int64
+}
+
+// NewGate makes a gate for so many requests at a time, and so many bytes of what they take up.
 func NewGate(requests int, bytes int64) *Gate {
-	return &Gate{requests: requests, bytes: bytes, of: map[string]int{}}
+	return &Gate{requests: requests, bytes: bytes, of: map[string]*sender{}, coming: map[*Place]struct{}{}}
 }
 
 var errOverloaded = &fault.Error{
 	Kind: fault.Unavailable, Code: "overloaded", Text: "Too many requests are under way, try again", RetryAfter: time.Second,
 }
 
-// Enter reads a request's body, as ReadBody does, and lets the request in; the caller leaves when it is answered.
-// Where there are too many inside, or too many of the same sender, the error is a fault Unavailable, "overloaded". A
-// request whose body is still on its way counts only what has come of it: slow senders keep nobody out.
-func (g *Gate) Enter(r *http.Request, limit int64, who string) (body []byte, leave func(), err error) {
-	if !g.enter(who, 0) { // before anything is read, which is cheap
+// Place is a request's, from the first byte of its body until it leaves.
+type Place struct {
+	gate    *Gate
+	who     string
+	of      *sender
+	control *http.ResponseController
+
+	// Under the gate's lock.
+	held    int64
+	step    time.Time // when the last step of the body had come
+	extends time.Time // when its deadline was moved last
+	lost    bool      // it was told to make room
+}
+
+// Enter reads a request's body of at most limit bytes, and lets the request in; the caller leaves the place when it is
+// answered. A request whose body is still on its way counts with what has come of it: slow senders keep nobody out.
+//
+// A body may take as long as it needs while it brings a step of 4 KiB, or its end, every 15 s. One of more than limit
+// bytes is fault.TooLarge, found out before it is read where the header tells; one that breaks off is fault.Invalid.
+// Where too many are inside, or too much of the same sender, the error is a fault Unavailable, "overloaded".
+func (g *Gate) Enter(w http.ResponseWriter, r *http.Request, limit int64, who string) (body []byte, p *Place, err error) {
+	if p = g.begin(w, who); p == nil { // before anything is read, which is cheap
 		return nil, nil, errOverloaded
 	}
-	var own int64
-	body, err = readBody(r, limit, func(more int64) error {
-		if g.held.Add(more) > g.bytes {
-			g.held.Add(-more)
-			return errOverloaded
-		}
-		own += more
-		return nil
-	})
-	if err == nil && !g.enter(who, 1) {
-		err = errOverloaded
+	begun := p.step
+	body, err = readBody(r, limit, p)
+	if time.Since(begun) > extendEvery {
+		_ = p.control.SetWriteDeadline(time.Now().Add(answerWithin)) // the time of the body is not that of the answer
+	}
+	if err == nil {
+		err = p.enter()
 	}
 	if err != nil {
-		g.held.Add(-own)
+		p.Leave()
 		return nil, nil, err
 	}
-	return body, func() {
-		g.leave(who)
-		g.held.Add(-own)
-	}, nil
+	return body, p, nil
 }
 
-// enter says whether there is room for one more, and counts n.
-func (g *Gate) enter(who string, n int) bool {
+// Weigh takes room for what will be made of the request, before it is made. The error is a fault Unavailable,
+// "overloaded". It may be called again, for more.
+func (p *Place) Weigh(bytes int64) error { return p.take(bytes) }
+
+// Leave gives back all that the request took up.
+func (p *Place) Leave() {
+	g := p.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.inside >= g.requests || g.of[who] >= max(g.requests/2, 1) {
-		return false
+	if _, coming := g.coming[p]; coming {
+		delete(g.coming, p)
+	} else {
+		g.inside--
+		p.of.inside--
 	}
-	if n > 0 {
-		g.inside += n
-		g.of[who] += n
+	g.give(p)
+	if p.of.places--; p.of.places == 0 {
+		delete(g.of, p.who)
 	}
-	return true
 }
 
-func (g *Gate) leave(who string) {
+// begin gives a place to a body that is about to come, or none.
+func (g *Gate) begin(w http.ResponseWriter, who string) *Place {
+	p := &Place{gate: g, who: who, control: http.NewResponseController(w), step: time.Now()}
+	p.extends = p.step
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.inside--
-	if g.of[who]--; g.of[who] == 0 {
-		delete(g.of, who)
+	if p.of = g.of[who]; p.of == nil {
+		p.of = &sender{}
+	}
+	if !g.admits(p.of) {
+		return nil
+	}
+	g.of[who] = p.of
+	p.of.places++
+	g.coming[p] = struct{}{}
+	return p
+}
+
+// enter is when the body has come.
+func (p *Place) enter() error {
+	g := p.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p.lost || !g.admits(p.of) {
+		return errOverloaded
+	}
+	delete(g.coming, p)
+	g.inside++
+	p.of.inside++
+	return nil
+}
+
+// admits says whether there is room for one more request of a sender.
+func (g *Gate) admits(s *sender) bool { return s.inside < g.requests-g.inside }
+
+// take takes room, which slow bodies may have to make.
+func (p *Place) take(more int64) error {
+	g := p.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for !p.lost && p.of.held+more > g.bytes-g.held-more {
+		slow := g.slowest(p, more)
+		if slow == nil || slow == p {
+			return errOverloaded
+		}
+		slow.lost = true
+		g.give(slow)
+		_ = slow.control.SetReadDeadline(time.Unix(1, 0)) // its reader waits for bytes: no longer
+	}
+	if p.lost {
+		return errOverloaded
+	}
+	p.held += more
+	p.of.held += more
+	g.held += more
+	return nil
+}
+
+// slowest is the body that has to make room where p needs more: perhaps p itself, or none.
+func (g *Gate) slowest(p *Place, more int64) *Place {
+	var slow *Place
+	stalled := time.Now().Add(-stalledFor)
+	for one := range g.coming {
+		mayLose := one.of == p.of || one.of.held >= p.of.held+more || one.step.Before(stalled)
+		if mayLose && !one.lost && (slow == nil || one.step.Before(slow.step)) {
+			slow = one
+		}
+	}
+	return slow
+}
+
+func (g *Gate) give(p *Place) {
+	g.held -= p.held
+	p.of.held -= p.held
+	p.held = 0
+}
+
+func (p *Place) hasLost() bool {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	return p.lost
+}
+
+// stepped notes that a step of the body has come, and gives it time for the next.
+func (p *Place) stepped() {
+	now := time.Now()
+	g := p.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p.lost {
+		return
+	}
+	p.step = now
+	if now.Sub(p.extends) >= extendEvery {
+		p.extends = now
+		_ = p.control.SetReadDeadline(now.Add(stepWithin))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -20,11 +21,12 @@ type ServerOptions struct {
 	Log      *zap.Logger
 
 	ReadHeaderTimeout time.Duration // 5 s
-	ReadTimeout       time.Duration // 15 s, header and body
-	WriteTimeout      time.Duration // 60 s, from the header's end; above the longest poll
+	ReadTimeout       time.Duration // 15 s, headers and body; a Gate gives a body more while it comes
+	WriteTimeout      time.Duration // 60 s, from the headers' end, or that of a body that took its time; above the longest poll
 	IdleTimeout       time.Duration // 120 s
 	MaxHeaderBytes    int           // 16 KiB
-	MaxConnections    int           // 8,192: beyond it idle ones are closed, or else new ones
+	MaxConnections    int           // 8,192, and of one network no more than it leaves to others: beyond it idle ones are closed, or else new ones
+	Proxies           Proxies       // whose connections are many clients'
 	Grace             time.Duration // 4 s, for requests in flight at the end
 }
 
@@ -44,13 +46,15 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopping := make(chan struct{})
-	conns := &connections{state: map[net.Conn]http.ConnState{}, most: or(o.MaxConnections, 8192)}
+	conns := &connections{
+		state: map[net.Conn]http.ConnState{}, from: map[netip.Prefix]int{}, most: or(o.MaxConnections, 8192), proxies: o.Proxies,
+	}
 	errorLog, _ := zap.NewStdLogAt(o.Log, zap.WarnLevel) // fails for an unknown level only
 	srv := &http.Server{
 		Handler:           o.Handler,
 		ReadHeaderTimeout: or(o.ReadHeaderTimeout, 5*time.Second),
-		ReadTimeout:       or(o.ReadTimeout, 15*time.Second),
-		WriteTimeout:      or(o.WriteTimeout, 60*time.Second),
+		ReadTimeout:       or(o.ReadTimeout, stepWithin),
+		WriteTimeout:      or(o.WriteTimeout, answerWithin),
 		IdleTimeout:       or(o.IdleTimeout, 120*time.Second),
 		MaxHeaderBytes:    or(o.MaxHeaderBytes, 16<<10),
 		ErrorLog:          errorLog,
@@ -113,7 +117,9 @@ func Stopping(ctx context.Context) <-chan struct{} {
 type connections struct {
 	mu       sync.Mutex
 	state    map[net.Conn]http.ConnState
+	from     map[netip.Prefix]int // of them, by network; those of proxies aside
 	most     int
+	proxies  Proxies
 	stopping bool
 	empty    chan struct{} // made by wait, closed when the last one goes
 }
@@ -121,30 +127,54 @@ type connections struct {
 func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	from := c.network(conn)
 	switch state {
 	case http.StateClosed, http.StateHijacked:
 		delete(c.state, conn)
+		if c.from[from]--; c.from[from] <= 0 {
+			delete(c.from, from)
+		}
 		if c.empty != nil && len(c.state) == 0 {
 			close(c.empty)
 			c.empty = nil
 		}
 		return
 	case http.StateNew:
-		if c.stopping {
+		// A network has no more than it leaves to others: one alone half of them all, of two each a third.
+		crowded := from.IsValid() && c.from[from] >= c.most-len(c.state)
+		c.from[from]++
+		switch {
+		case c.stopping:
 			_ = conn.Close()
-		} else if len(c.state) >= c.most {
-			_ = c.spare(conn).Close()
+		case crowded:
+			_ = c.spare(conn, from).Close()
+		case len(c.state) >= c.most:
+			_ = c.spare(conn, netip.Prefix{}).Close()
 		}
 	default:
 	}
 	c.state[conn] = state
 }
 
-// spare is the connection to close where there are too many: one on which nothing is asked, else the new one.
-func (c *connections) spare(fresh net.Conn) net.Conn {
+// network is where a connection comes from: none for a proxy's, or where that is not known.
+func (c *connections) network(conn net.Conn) netip.Prefix {
+	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	at := tcp.AddrPort().Addr().Unmap()
+	if c.proxies.trust(at) {
+		return netip.Prefix{}
+	}
+	return network(at)
+}
+
+// spare is the connection to close where there are too many, or too many from a network: one on which nothing is asked,
+// else the new one.
+func (c *connections) spare(fresh net.Conn, from netip.Prefix) net.Conn {
 	looked := 0
 	for conn, state := range c.state {
-		if state == http.StateIdle {
+		if state == http.StateIdle && (!from.IsValid() || c.network(conn) == from) {
 			c.state[conn] = http.StateClosed // not twice
 			return conn
 		}

@@ -18,10 +18,16 @@ import (
 )
 
 // What senders' posts may be under way at a time, and what phones' reports may be: about what is stored in a tenth of a
-// second. More of them would be stored no sooner, and each would wait longer.
+// second. More of them would be stored no sooner, and each would wait longer. An account has no more of it than it
+// leaves to others, so none can use it up: one alone has half, of two each has a third.
 const (
 	maxUnderWay = 512      // requests
-	maxBodies   = 16 << 20 // bytes
+	maxPosts    = 32 << 20 // bytes of posts, and of what is made of them
+	maxReports  = 16 << 20 // bytes of reports, and of what is read in them
+	// maxStrangers is for bodies whose senders are not known before they are read: by where they come from. Strangers
+	// can use it up, and then keep out others who say who they are in the body; but only with requests that come whole
+	// and at once, from more networks than it has room for.
+	maxStrangers = 4 << 20 // bytes
 )
 
 // maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes memory.
@@ -52,12 +58,12 @@ func (i *Ingress) routes() *gin.Engine {
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
 	r.NoRoute(thirdparty.Unrouted(answer(http.StatusNotFound, "not_found", "Not found")))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
-	links, senders := i.cfg.links(), httpx.NewGate(maxUnderWay, maxBodies)
-	queueapi.Mount(r, i.core, queueapi.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxBodies)})
-	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Health: health.Mount, Now: i.deps.Now})
+	links, senders := i.cfg.links(), httpx.NewGate(maxUnderWay, maxPosts)
+	queueapi.Mount(r, i.core, queueapi.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxReports)})
+	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
 	nodes.Mount(r, i.core, nodes.Options{
-		Logins: httpx.NewGate(maxUnderWay, maxBodies), Senders: senders,
-		Secure: func(r *http.Request) bool { return links.Proxies.Scheme(r) == "https" }, Encryption: storedAs,
+		Logins: httpx.NewGate(maxUnderWay, maxStrangers), Senders: senders,
+		Proxies: links.Proxies, Encryption: storedAs,
 		Ready: health.Ready, Now: i.deps.Now,
 	})
 	releaseapi.Mount(r, i.releases, releaseapi.Options{

@@ -127,11 +127,15 @@ func TestDownload(t *testing.T) {
 		{"the begin", "GET", []string{"Range", "bytes=0-99"}, 206, content[:100], map[string]string{
 			"Content-Range": fmt.Sprintf("bytes 0-99/%d", size), "Content-Length": "100", "ETag": etag,
 		}, false},
+		{"the last byte", "GET", []string{"Range", "bytes=-1"}, 206, content[size-1:], nil, false},
+		{"the last byte again", "GET", []string{"Range", "bytes=-1"}, 206, content[size-1:], nil, false},
+		{"all but the begin and the end", "GET", []string{"Range", fmt.Sprintf("bytes=100-%d", size-2)}, 206, content[100 : size-1], nil, true},
+		{"the begin anew", "GET", []string{"Range", "bytes=0-99"}, 206, content[:100], nil, false},
 		{"the rest", "GET", []string{"Range", "bytes=100-", "If-Range", etag}, 206, content[100:], map[string]string{
 			"Content-Range": fmt.Sprintf("bytes 100-%d/%d", size-1, size),
 		}, true},
 		{"the rest of another file", "GET", []string{"Range", "bytes=100-", "If-Range", `"other"`}, 200, content, nil, true},
-		{"the last byte", "GET", []string{"Range", "bytes=-1"}, 206, content[size-1:], nil, true},
+		{"the rest again", "GET", []string{"Range", "bytes=100-"}, 206, content[100:], nil, false},
 		{"head of the last byte", "HEAD", []string{"Range", "bytes=-1"}, 206, nil, nil, false},
 		{"beyond the end", "GET", []string{"Range", fmt.Sprintf("bytes=%d-", size)}, 416, nil, map[string]string{
 			"Content-Range": fmt.Sprintf("bytes */%d", size),
@@ -172,6 +176,7 @@ func TestDownload(t *testing.T) {
 func TestDownload_BrokenOff(t *testing.T) {
 	f := start(t, options{})
 	_, content := f.app(5, 16<<20)
+	// The begin of 1 MiB that it has had is not all that was sent to it: the rest is more than it lacks.
 	for range 3 {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "http://"))
 		if err != nil {

@@ -85,6 +85,25 @@ func TestBytesAreGolden(t *testing.T) {
 	}
 }
 
+// Events that were written while <, > and & were escaped are read as ever, and no event is written so any more.
+func TestEscapedEventsAreRead(t *testing.T) {
+	old, err := os.ReadFile("testdata/escaped/message.enqueued.v1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := event.Decode[event.Enqueued](old)
+	if err != nil || got.Text.Reveal() != "Hello, <this> is a \"test\" – ünïcode" {
+		t.Errorf("got %q, %v", got.Text.Reveal(), err)
+	}
+	for text, want := range map[string]int{"<": 1, "&>": 2, "\u2028": 6, "\x01": 6, "\"": 2, "ü": 2} {
+		with, errWith := event.Encode(event.Enqueued{Text: event.Private(text)})
+		without, errWithout := event.Encode(event.Enqueued{})
+		if errWith != nil || errWithout != nil || len(with)-len(without) != want || event.TextSize(text) != want {
+			t.Errorf("%q takes %d bytes, and is said to take %d, want %d", text, len(with)-len(without), event.TextSize(text), want)
+		}
+	}
+}
+
 func TestPrivateDoesNotPrint(t *testing.T) {
 	e := event.Enqueued{Phone: "+1234567890", Text: "secret-text-1"}
 	asJSON, _ := json.Marshal(e)

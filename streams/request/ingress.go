@@ -56,9 +56,20 @@ type Contact struct {
 	At     time.Time        `json:"at"`
 }
 
-// Use is what was let through of one token.
+// Kind is what a request of a sender or a phone is for. Each has the token's rate.
+type Kind int
+
+// The kinds.
+const (
+	Posting Kind = iota
+	Pulling
+	Reporting
+)
+
+// Use is what was let through of one token, for one kind of requests.
 type Use struct {
 	Token streams.TokenHash `json:"token"`
+	Kind  Kind              `json:"kind,omitempty"`
 	Rate  int               `json:"rate"` // of its plan, requests a minute
 	Count int               `json:"count"`
 }

@@ -47,7 +47,7 @@ func TestCore_Admit(t *testing.T) {
 	key := streams.AccountKey(a.ID)
 	admit := func(token string, want error) Caller {
 		t.Helper()
-		caller, _, err := c.Admit(token)
+		caller, _, err := c.Admit(token, Posting)
 		if !errors.Is(err, want) {
 			t.Errorf("token %s: got %v, want %v", token, err, want)
 		}
@@ -120,7 +120,7 @@ func TestAccounts_TokenMoves(t *testing.T) {
 	put(t, c, streams.AccountKey(b.ID), b)
 	a.Tokens = nil
 	put(t, c, streams.AccountKey(a.ID), a)
-	if caller, _, err := c.Admit("one"); err != nil || caller.Account.Name != "b" {
+	if caller, _, err := c.Admit("one", Posting); err != nil || caller.Account.Name != "b" {
 		t.Errorf("got %v, %v", caller.Account, err)
 	}
 }

@@ -100,12 +100,12 @@ func TestRates_Shared(t *testing.T) {
 		put(t, one, streams.AccountKey(a.ID), a)
 		put(t, other, streams.AccountKey(a.ID), a)
 		for range 30 {
-			if _, _, err := one.Admit("one"); err != nil {
+			if _, _, err := one.Admit("one", Posting); err != nil {
 				t.Fatal(err)
 			}
 		}
 		time.Sleep(shareEvery + 100*time.Millisecond)
-		if _, rate, err := other.Admit("one"); err != nil || rate.Remaining < 29 || rate.Remaining > 31 {
+		if _, rate, err := other.Admit("one", Posting); err != nil || rate.Remaining < 29 || rate.Remaining > 31 {
 			t.Errorf("got %+v, %v, want about half left", rate, err)
 		}
 	})

@@ -72,6 +72,7 @@ type Core struct {
 	holdings holdings
 
 	passwords *passwords
+	places    *places
 	sessions  *sessions
 	keys      turn.Turns[string] // requests with the same idempotency key follow each other
 	metrics   *metrics
@@ -107,6 +108,7 @@ func New(o Options) *Core {
 		metrics:  newMetrics(o.Metrics),
 
 		passwords: newPasswords(o.Now),
+		places:    newPlaces(),
 		sessions:  newSessions(),
 	}
 }
@@ -121,6 +123,7 @@ func (c *Core) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sharing.Go(func() { c.share(ctx) })
+	sharing.Go(func() { c.keepPlaces(ctx) })
 	for {
 		err := c.follow(ctx)
 		if ctx.Err() != nil {
@@ -188,9 +191,9 @@ var (
 	errSubscription = fault.New(fault.Forbidden, "subscription_required", "No active subscription")
 )
 
-// Admit tells whose a token is, and counts the request against the token's rate. The rate stands also beside the
-// fault RateLimited.
-func (c *Core) Admit(token string) (Caller, Rate, error) {
+// Admit tells whose a token is, and counts the request against the token's rate for what it is for. The rate stands
+// also beside the fault RateLimited.
+func (c *Core) Admit(token string, use Use) (Caller, Rate, error) {
 	now := c.now()
 	hash, account := c.accounts.find(token, now)
 	switch {
@@ -201,7 +204,7 @@ func (c *Core) Admit(token string) (Caller, Rate, error) {
 	case account.Suspended:
 		return Caller{}, Rate{}, c.refuse(errSuspended)
 	}
-	rate, err := c.rates.take(hash, account.Plan.Rate, now)
+	rate, err := c.rates.take(used{hash, use}, account.Plan.Rate, now)
 	if err != nil {
 		return Caller{}, rate, c.refuse(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -23,13 +24,17 @@ const (
 	// verifiedFor is how long a password that was checked is not checked again, and wrongFor a wrong one.
 	verifiedFor = 10 * time.Minute
 	wrongFor    = time.Minute
-	// maxVerified bounds the passwords in memory that were checked, and the logins whose failures are counted.
+	// maxVerified bounds the right passwords in memory, the wrong ones, and the guessers that are counted. Strangers can
+	// use up the last two: then a wrong password is checked once more, and a guesser is not counted, but waits with all
+	// others. Right passwords are among themselves.
 	maxVerified = 10_000
-	// failuresAMinute is how many wrong passwords a login may have, at once and a minute.
+	// failuresAMinute is how many wrong passwords a network may send for a login, at once and a minute. Who uses it up
+	// is refused; so are others of that network who never came in there, and nobody else.
 	failuresAMinute = 10
 	// maxLogin is the most bytes of a login.
 	maxLogin = 4 * 64
-	// maxChecks bounds the passwords that wait to be checked.
+	// maxChecks bounds the passwords that wait to be checked: those of strangers, and apart from them those of callers
+	// who were let in before from where they are. Nobody has more of the places than he leaves to others.
 	maxChecks = 64
 )
 
@@ -38,6 +43,13 @@ var (
 	errFailures = &fault.Error{Kind: fault.RateLimited, Code: "too_many_failures", Text: "Too many wrong passwords for this login", RetryAfter: time.Minute / failuresAMinute}
 	errChecks   = &fault.Error{Kind: fault.Unavailable, Code: "busy", Text: "Too many passwords are being checked, try again", RetryAfter: retrySoon}
 )
+
+// Credentials are what callers say who they are.
+type Credentials struct {
+	Name     string
+	Password secret.String
+	From     netip.Prefix // the callers' network, as httpx.Proxies gives it; none: it is not known
+}
 
 // login is who a login belongs to.
 type login struct {
@@ -48,28 +60,34 @@ type login struct {
 
 // passwords checks passwords against their hashes, each once: that takes a processor for a twentieth of a second.
 type passwords struct {
-	now    func() time.Time
-	key    [32]byte // of this process: what is remembered is no password's plain hash
-	slots  *semaphore.Weighted
-	flight singleflight.Group
+	now       func() time.Time
+	key       [32]byte // of this process: what is remembered is no password's plain hash
+	strangers *line
+	known     *line // callers who were let in before from where they are; strangers do not hold them up
+	flight    singleflight.Group
 
 	mu       sync.Mutex
-	waiting  int
-	checked  map[[32]byte]checked
-	failures map[string]*rate.Limiter // by login
+	right    map[[32]byte]checked
+	wrong    map[[32]byte]checked
+	failures map[guesser]*rate.Limiter
 }
 
-// checked is what a check of a login with a password gave.
+// guesser is who may be guessing a password: counted by login alone, one who guesses would lock its owner out.
+type guesser struct {
+	from  netip.Prefix
+	login string
+}
+
+// checked is what a password was checked against, and until when that counts.
 type checked struct {
-	hash  string // that it was checked against
-	right bool
+	hash  string
 	until time.Time
 }
 
 func newPasswords(now func() time.Time) *passwords {
 	p := &passwords{
-		now: now, slots: semaphore.NewWeighted(int64(max(runtime.GOMAXPROCS(0)/2, 1))),
-		checked: map[[32]byte]checked{}, failures: map[string]*rate.Limiter{},
+		now: now, strangers: newLine(max(runtime.GOMAXPROCS(0)/4, 1)), known: newLine(max(runtime.GOMAXPROCS(0)/2, 1)),
+		right: map[[32]byte]checked{}, wrong: map[[32]byte]checked{}, failures: map[guesser]*rate.Limiter{},
 	}
 	_, _ = rand.Read(p.key[:])
 	return p
@@ -81,28 +99,36 @@ var nobody = sync.OnceValue(func() string {
 	return string(hash)
 })
 
-// check says whether a login's password has that hash.
-func (p *passwords) check(ctx context.Context, name string, password secret.String, hash string) error {
+// check says whether a login's password has that hash. Whether the caller was let in before from where he is, is asked
+// only if the password has to be checked.
+func (p *passwords) check(ctx context.Context, said Credentials, hash string, wasHere func() bool) error {
 	known := hash != ""
 	if !known {
 		hash = nobody()
 	}
-	if len(name) > maxLogin {
+	if len(said.Name) > maxLogin {
 		return errLogin // nobody has it, and it is not to be kept
 	}
-	key := p.keyOf(name, password)
+	key := p.keyOf(said.Name, said.Password)
 	if right, ok := p.remembered(key, hash); ok {
 		return verdict(right && known)
 	}
-	if !p.failed(name, false) {
+	who, line, flight := guesser{said.From, said.Name}, p.strangers, string(key[:])
+	place := said.From.String()
+	switch {
+	case known && wasHere():
+		line, flight, place = p.known, flight+"known", place+" "+said.Name
+	case !p.mayFail(who):
 		return errFailures
 	}
-	right, err, _ := p.flight.Do(string(key[:]), func() (any, error) { return p.compare(ctx, key, password, hash) })
+	right, err, _ := p.flight.Do(flight, func() (any, error) { return p.compare(ctx, line, place, key, said.Password, hash) })
 	if err != nil {
 		return err
 	}
 	if ok := right.(bool) && known; !ok {
-		p.failed(name, true)
+		if line == p.strangers {
+			p.failed(who)
+		}
 		return errLogin
 	}
 	return nil
@@ -125,90 +151,131 @@ func (p *passwords) keyOf(name string, password secret.String) (key [32]byte) {
 func (p *passwords) remembered(key [32]byte, hash string) (right, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c, ok := p.checked[key]
-	return c.right, ok && c.hash == hash && p.now().Before(c.until)
+	holds := func(c checked, ok bool) bool { return ok && c.hash == hash && p.now().Before(c.until) }
+	c, ok := p.right[key]
+	if holds(c, ok) {
+		return true, true
+	}
+	c, ok = p.wrong[key]
+	return false, holds(c, ok)
 }
 
-func (p *passwords) compare(ctx context.Context, key [32]byte, password secret.String, hash string) (bool, error) {
-	p.mu.Lock()
-	full := p.waiting >= maxChecks
-	if !full {
-		p.waiting++
-	}
-	p.mu.Unlock()
-	if full {
-		return false, errChecks
-	}
-	defer func() {
-		p.mu.Lock()
-		p.waiting--
-		p.mu.Unlock()
-	}()
+func (p *passwords) compare(ctx context.Context, line *line, place string, key [32]byte, password secret.String, hash string) (bool, error) {
 	// Others may wait for this check whose callers have not hung up.
-	if err := p.slots.Acquire(context.WithoutCancel(ctx), 1); err != nil {
-		return false, errChecks.With(err)
+	leave, err := line.enter(context.WithoutCancel(ctx), place)
+	if err != nil {
+		return false, err
 	}
 	right := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password.Reveal())) == nil
-	p.slots.Release(1)
+	leave()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.checked) >= maxVerified {
-		for other := range p.checked { // any one
-			delete(p.checked, other)
-			break
-		}
-	}
-	lasts := wrongFor
 	if right {
-		lasts = verifiedFor
+		delete(p.wrong, key)
+		keep(p.right, key, checked{hash, p.now().Add(verifiedFor)})
+	} else {
+		delete(p.right, key)
+		keep(p.wrong, key, checked{hash, p.now().Add(wrongFor)})
 	}
-	p.checked[key] = checked{hash: hash, right: right, until: p.now().Add(lasts)}
 	return right, nil
 }
 
-// failed says whether a login may have one more wrong password, and counts one.
-func (p *passwords) failed(name string, count bool) bool {
+// keep puts one into a map that has a bound; beyond it any one is forgotten.
+func keep[K comparable, V any](all map[K]V, key K, value V) {
+	if _, ok := all[key]; !ok && len(all) >= maxVerified {
+		for other := range all {
+			delete(all, other)
+			break
+		}
+	}
+	all[key] = value
+}
+
+// mayFail says whether somebody may send one more wrong password.
+func (p *passwords) mayFail(who guesser) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.failures[name]
+	l := p.failures[who]
+	return l == nil || l.TokensAt(p.now()) >= 1
+}
+
+// failed counts a wrong password.
+func (p *passwords) failed(who guesser) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.failures[who]
 	if l == nil {
-		if !count {
-			return true
-		}
-		if len(p.failures) >= maxVerified {
-			for other := range p.failures { // any one
-				delete(p.failures, other)
-				break
-			}
-		}
 		l = rate.NewLimiter(rate.Every(time.Minute/failuresAMinute), failuresAMinute)
-		p.failures[name] = l
+		keep(p.failures, who, l)
 	}
-	if count {
-		return l.AllowN(p.now(), 1)
+	l.AllowN(p.now(), 1)
+}
+
+// line is who waits for a processor to check a password, in order.
+type line struct {
+	slots *semaphore.Weighted
+
+	mu      sync.Mutex
+	waiting int
+	of      map[string]int // of them, by who they are
+}
+
+func newLine(slots int) *line {
+	return &line{slots: semaphore.NewWeighted(int64(slots)), of: map[string]int{}}
+}
+
+// enter waits for a processor, which leave gives back. The error is a fault where too many wait, or of these too many
+// are the caller's: whoever has none waiting finds a place while fewer than maxChecks different ones wait.
+func (l *line) enter(ctx context.Context, who string) (leave func(), err error) {
+	l.mu.Lock()
+	full := l.of[who] >= maxChecks-l.waiting
+	if !full {
+		l.waiting++
+		l.of[who]++
 	}
-	return l.TokensAt(p.now()) >= 1
+	l.mu.Unlock()
+	if full {
+		return nil, errChecks
+	}
+	left := func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.waiting--
+		if l.of[who]--; l.of[who] == 0 {
+			delete(l.of, who)
+		}
+	}
+	if err := l.slots.Acquire(ctx, 1); err != nil {
+		left()
+		return nil, errChecks.With(err)
+	}
+	return func() {
+		l.slots.Release(1)
+		left()
+	}, nil
 }
 
 // AdmitLogin tells whose a login is, and counts the request against the login's rate, which is that of a token. The
 // rate stands also beside the fault RateLimited.
-func (c *Core) AdmitLogin(ctx context.Context, name string, password secret.String) (Caller, Rate, error) {
+func (c *Core) AdmitLogin(ctx context.Context, said Credentials, use Use) (Caller, Rate, error) {
 	if !c.Loaded() {
 		return Caller{}, Rate{}, c.refuse(errNotLoaded)
 	}
-	one, _ := c.accounts.login(name)
-	if err := c.passwords.check(ctx, name, password, one.hash); err != nil {
+	one, _ := c.accounts.login(said.Name)
+	err := c.passwords.check(ctx, said, one.hash, func() bool { return c.wasHere(ctx, one.account, said) })
+	if err != nil {
 		return Caller{}, Rate{}, c.refuse(err)
 	}
-	return c.admitLogin(name, one)
+	c.here(one.account, said)
+	return c.admitLogin(said.Name, one, use)
 }
 
-func (c *Core) admitLogin(name string, one login) (Caller, Rate, error) {
+func (c *Core) admitLogin(name string, one login, use Use) (Caller, Rate, error) {
 	if one.account.Suspended {
 		return Caller{}, Rate{}, c.refuse(errSuspended)
 	}
 	now := c.now()
-	stands, err := c.rates.take(streams.HashToken("login/"+name), one.account.Plan.Rate, now)
+	stands, err := c.rates.take(used{streams.HashToken("login/" + name), use}, one.account.Plan.Rate, now)
 	if err != nil {
 		return Caller{}, stands, c.refuse(err)
 	}

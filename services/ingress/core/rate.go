@@ -11,7 +11,18 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// Rate is where a token stands. Limit 0 means that it has no rate.
+// Use is what a request is for. A token has its rate for each of them, so that a phone that has asked too often can
+// still report what it has sent: an SMS whose report is refused goes out again.
+type Use = request.Kind
+
+// What requests are for.
+const (
+	Posting   = request.Posting   // messages to send
+	Pulling   = request.Pulling   // messages to be sent, or where they stand
+	Reporting = request.Reporting // what became of them
+)
+
+// Rate is where a token stands with what it uses. Limit 0 means that it has no rate.
 type Rate struct {
 	Limit     int           // requests a minute, and at once
 	Remaining int           // requests that would be taken now
@@ -24,12 +35,18 @@ const per = time.Minute
 // maxRate is more than a token can use: a larger one would leave no time between two requests to count with.
 const maxRate = 1_000_000_000
 
-// rates holds a bucket for every token that was used within the last minute. A bucket that rested for that long is
+// rates holds a bucket for everything a token was used for within the last minute. A bucket that rested for that long is
 // full, as a new one is, so the others need not be kept.
 type rates struct {
 	mu      sync.Mutex
-	buckets map[streams.TokenHash]*bucket
+	buckets map[used]*bucket
 	swept   time.Time
+}
+
+// used is what a token was used for.
+type used struct {
+	token streams.TokenHash
+	use   Use
 }
 
 type bucket struct {
@@ -38,16 +55,17 @@ type bucket struct {
 	taken int // requests that other ingresses have not been told of
 }
 
-func newRates() *rates { return &rates{buckets: map[streams.TokenHash]*bucket{}} }
+func newRates() *rates { return &rates{buckets: map[used]*bucket{}} }
 
-// take counts a request of a token whose plan allows limit requests a minute.
-func (r *rates) take(token streams.TokenHash, limit int, now time.Time) (Rate, error) {
+// take counts a request of a token whose plan allows limit requests a minute of each use. A long poll is one request,
+// however long it waits.
+func (r *rates) take(of used, limit int, now time.Time) (Rate, error) {
 	if limit <= 0 {
 		return Rate{}, nil
 	}
 	limit = min(limit, maxRate)
 	r.mu.Lock()
-	b := r.bucket(token, limit, now)
+	b := r.bucket(of, limit, now)
 	r.mu.Unlock()
 	each := per / time.Duration(limit)
 	ok := b.AllowN(now, 1)
@@ -64,20 +82,20 @@ func (r *rates) take(token streams.TokenHash, limit int, now time.Time) (Rate, e
 	return stands, f
 }
 
-// bucket gives a token's. The caller holds the lock.
-func (r *rates) bucket(token streams.TokenHash, limit int, now time.Time) *bucket {
+// bucket gives a use's. The caller holds the lock.
+func (r *rates) bucket(of used, limit int, now time.Time) *bucket {
 	if now.Sub(r.swept) >= per {
-		for token, b := range r.buckets {
+		for other, b := range r.buckets {
 			if now.Sub(b.used) >= per {
-				delete(r.buckets, token)
+				delete(r.buckets, other)
 			}
 		}
 		r.swept = now
 	}
-	b := r.buckets[token]
+	b := r.buckets[of]
 	if b == nil {
 		b = &bucket{Limiter: rate.NewLimiter(rate.Every(per/time.Duration(limit)), limit)}
-		r.buckets[token] = b
+		r.buckets[of] = b
 	}
 	if b.Burst() != limit { // the plan has changed
 		b.SetLimitAt(now, rate.Every(per/time.Duration(limit)))
@@ -92,9 +110,9 @@ func (r *rates) use() []request.Use {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []request.Use
-	for token, b := range r.buckets {
+	for of, b := range r.buckets {
 		if b.taken > 0 {
-			all = append(all, request.Use{Token: token, Rate: b.Burst(), Count: b.taken})
+			all = append(all, request.Use{Token: of.token, Kind: of.use, Rate: b.Burst(), Count: b.taken})
 			b.taken = 0
 		}
 	}
@@ -104,14 +122,15 @@ func (r *rates) use() []request.Use {
 // took takes off what another ingress let through. A token may so come to owe
 // what two let through at once, at most its rate.
 func (r *rates) took(one request.Use, now time.Time) {
-	if one.Rate <= 0 || one.Count <= 0 {
+	if one.Rate <= 0 || one.Count <= 0 || one.Kind < Posting || one.Kind > Reporting {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := r.buckets[one.Token]
+	of := used{one.Token, one.Kind}
+	b := r.buckets[of]
 	if b == nil {
-		b = r.bucket(one.Token, min(one.Rate, maxRate), now)
+		b = r.bucket(of, min(one.Rate, maxRate), now)
 	}
 	// Here the account may have been seen to change, and there not yet.
 	owed := int(float64(b.Burst()) + b.TokensAt(now))

@@ -36,7 +36,7 @@ func TestRates(t *testing.T) {
 		{"a larger plan", 80 * time.Second, token, 60, Rate{60, 0, time.Minute}, time.Second},
 	}
 	for _, s := range steps {
-		got, err := r.take(s.token, s.limit, start.Add(s.at))
+		got, err := r.take(used{s.token, Posting}, s.limit, start.Add(s.at))
 		got.Reset = got.Reset.Round(time.Millisecond)
 		if diff := cmp.Diff(s.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", s.name, diff)
@@ -56,7 +56,7 @@ func TestRates_Sweep(t *testing.T) {
 	r, now := newRates(), time.Unix(1_800_000_000, 0)
 	for minute := range 100 {
 		for i := range 100 {
-			if _, err := r.take(streams.HashToken(fmt.Sprint(minute, i)), 60, now); err != nil {
+			if _, err := r.take(used{streams.HashToken(fmt.Sprint(minute, i)), Posting}, 60, now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -64,5 +64,50 @@ func TestRates_Sweep(t *testing.T) {
 	}
 	if got := len(r.buckets); got != 100 {
 		t.Errorf("got %d buckets, want 100", got)
+	}
+}
+
+// A token has its rate for each thing that it is for: a phone that asked too often can still say what it has sent.
+func TestCore_Admit_UsesApart(t *testing.T) {
+	c := newCore(t)
+	a := *account
+	a.Plan.Rate, a.Tokens = 3, []streams.Token{{Hash: streams.HashToken("one")}}
+	a.Login, a.Password = "acme", hashed(t, "correct horse")
+	putAccount(t, c, a)
+	said := Credentials{Name: "acme", Password: "correct horse", From: home}
+	for what, admit := range map[string]func(Use) error{
+		"token": func(use Use) error { _, _, err := c.Admit("one", use); return err },
+		"login": func(use Use) error { _, _, err := c.AdmitLogin(t.Context(), said, use); return err },
+	} {
+		for _, use := range []Use{Pulling, Posting, Reporting} {
+			for range 3 {
+				if err := admit(use); err != nil {
+					t.Errorf("%s, use %d: got %v within its rate", what, use, err)
+				}
+			}
+			if err := admit(use); !fault.Is(err, fault.RateLimited) {
+				t.Errorf("%s, use %d: got %v beyond its rate", what, use, err)
+			}
+		}
+	}
+}
+
+// What others let through counts for what it was for.
+func TestRates_TookApart(t *testing.T) {
+	here, there, now := newRates(), newRates(), time.Unix(1_800_000_000, 0)
+	token := streams.HashToken("one")
+	for range 5 {
+		if _, err := there.take(used{token, Pulling}, 5, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, one := range there.use() {
+		here.took(one, now)
+	}
+	if _, err := here.take(used{token, Pulling}, 5, now); !fault.Is(err, fault.RateLimited) {
+		t.Errorf("a pull beyond the rate: got %v", err)
+	}
+	if _, err := here.take(used{token, Reporting}, 5, now); err != nil {
+		t.Errorf("a report: got %v", err)
 	}
 }

@@ -240,12 +240,12 @@ func (c *Core) readToken(ctx context.Context, token secret.String) (claims, logi
 }
 
 // AdmitSession tells who calls with an access token, and counts the request as AdmitLogin does.
-func (c *Core) AdmitSession(ctx context.Context, token secret.String) (Session, Rate, error) {
+func (c *Core) AdmitSession(ctx context.Context, token secret.String, use Use) (Session, Rate, error) {
 	said, one, err := c.readToken(ctx, token)
 	if err != nil {
 		return Session{}, Rate{}, c.refuse(err)
 	}
-	caller, stands, err := c.admitLogin(said.Login, one)
+	caller, stands, err := c.admitLogin(said.Login, one, use)
 	return Session{Caller: caller, Scopes: said.Scopes}, stands, err
 }
 

@@ -3,8 +3,12 @@ package core
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -54,9 +58,12 @@ func shopLogin(t testing.TB) streams.Account {
 	}
 }
 
+// home is where the owner of a login is.
+var home = netip.MustParsePrefix("192.0.2.7/32")
+
 func admitted(t *testing.T, c *Core, name string, password secret.String) Caller {
 	t.Helper()
-	caller, _, err := c.AdmitLogin(t.Context(), name, password)
+	caller, _, err := c.AdmitLogin(t.Context(), Credentials{Name: name, Password: password, From: home}, Posting)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,19 +84,19 @@ func TestCore_AdmitLogin(t *testing.T) {
 		name     string
 		password secret.String
 	}{{"shop", "battery staple"}, {"Pixel", "correct horse"}, {"nobody", "correct horse"}, {"nobody", "nobody"}, {"", ""}, {"shop", ""}} {
-		if _, _, err := c.AdmitLogin(t.Context(), wrong.name, wrong.password); !fault.Is(err, fault.Unauthenticated) {
+		if _, _, err := c.AdmitLogin(t.Context(), Credentials{Name: wrong.name, Password: wrong.password, From: home}, Posting); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s: got %v, want a refusal", wrong.name, err)
 		}
 	}
 	account.Suspended = true
 	putAccount(t, c, account)
-	if _, _, err := c.AdmitLogin(t.Context(), "shop", "correct horse"); !fault.Is(err, fault.Forbidden) {
+	if _, _, err := c.AdmitLogin(t.Context(), Credentials{Name: "shop", Password: "correct horse", From: home}, Posting); !fault.Is(err, fault.Forbidden) {
 		t.Errorf("suspended: got %v", err)
 	}
 	account.Suspended, account.Password, account.Devices = false, hashed(t, "another one"), nil
 	putAccount(t, c, account)
 	for name, password := range map[string]secret.String{"shop": "correct horse", "Pixel": "battery staple"} {
-		if _, _, err := c.AdmitLogin(t.Context(), name, password); !fault.Is(err, fault.Unauthenticated) {
+		if _, _, err := c.AdmitLogin(t.Context(), Credentials{Name: name, Password: password, From: home}, Posting); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s, which was changed: got %v, want a refusal", name, err)
 		}
 	}
@@ -103,49 +110,177 @@ func TestCore_AdmitLogin_ChecksOnce(t *testing.T) {
 	for range 1000 {
 		admitted(t, c, "shop", "correct horse")
 	}
-	if got := len(c.passwords.checked); got != 1 {
+	if got := len(c.passwords.right) + len(c.passwords.wrong); got != 1 {
 		t.Errorf("got %d checks of a password, want 1", got)
 	}
 	for range 1000 {
-		if _, _, err := c.AdmitLogin(t.Context(), "shop", "wrong"); !fault.Is(err, fault.Unauthenticated) {
+		if _, _, err := c.AdmitLogin(t.Context(), Credentials{Name: "shop", Password: "wrong", From: home}, Posting); !fault.Is(err, fault.Unauthenticated) {
 			t.Fatalf("a wrong password: got %v", err)
 		}
 	}
-	if got := len(c.passwords.checked); got != 2 {
+	if got := len(c.passwords.right) + len(c.passwords.wrong); got != 2 {
 		t.Errorf("got %d checks with a wrong password, want 2", got)
 	}
 	for i := range 1000 {
 		guess := secret.String(strings.Repeat("x", 1+i%60) + string(rune('a'+i%20)))
-		if _, _, err := c.AdmitLogin(t.Context(), "shop", guess); !fault.Is(err, fault.Unauthenticated) && !fault.Is(err, fault.RateLimited) {
+		if _, _, err := c.AdmitLogin(t.Context(), Credentials{"shop", guess, network(1)}, Posting); !fault.Is(err, fault.Unauthenticated) && !fault.Is(err, fault.RateLimited) {
 			t.Fatalf("a guess: got %v", err)
 		}
 	}
-	if got := len(c.passwords.checked); got > 2+failuresAMinute {
+	if got := len(c.passwords.wrong); got > 1+failuresAMinute {
 		t.Errorf("got %d checks of guesses, want at most %d a minute", got, failuresAMinute)
 	}
-	admitted(t, c, "shop", "correct horse") // who is known comes in all the same
 }
 
-// What is remembered of passwords has a bound.
+// network is one of many networks.
+func network(i int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 32)
+}
+
+// Who guesses a password locks nobody out who has it: neither from where the owner is known, also after a restart, nor
+// from another network; and who guesses goes on to be refused.
+func TestCore_AdmitLogin_GuessesLockNobodyOut(t *testing.T) {
+	c := newCore(t)
+	putAccount(t, c, shopLogin(t))
+	admitted(t, c, "shop", "correct horse")
+	try := func(c *Core, password secret.String, from netip.Prefix) error {
+		_, _, err := c.AdmitLogin(t.Context(), Credentials{"shop", password, from}, Posting)
+		return err
+	}
+	guess := func(c *Core, from netip.Prefix) (refused int) {
+		for i := range 2 * failuresAMinute {
+			if fault.Is(try(c, secret.String(fmt.Sprint("guess", i, from)), from), fault.RateLimited) {
+				refused++
+			}
+		}
+		return refused
+	}
+	for i := range 20 {
+		if refused := guess(c, network(i)); refused < failuresAMinute-1 {
+			t.Errorf("a stranger: got %d guesses refused, want %d", refused, failuresAMinute)
+		}
+	}
+	clear(c.passwords.right) // the ten minutes are over
+	for what, from := range map[string]netip.Prefix{"where he is known": home, "elsewhere": network(1000)} {
+		if err := try(c, "correct horse", from); err != nil {
+			t.Errorf("the owner, %s: got %v", what, err)
+		}
+		clear(c.passwords.right)
+	}
+	// One in the owner's own network may guess there, and does not lock him out either.
+	guess(c, home)
+	if err := try(c, "correct horse", home); err != nil {
+		t.Errorf("the owner, beside one who guesses in his network: got %v", err)
+	}
+	c.storePlaces(t.Context())
+	again := newCoreOn(t, c.bus, 1)
+	guess(again, home)
+	if err := try(again, "correct horse", home); err != nil {
+		t.Errorf("the owner, at another ingress: got %v", err)
+	}
+	if refused := guess(again, network(2000)); refused < failuresAMinute-1 {
+		t.Errorf("a stranger at another ingress: got %d guesses refused, want %d", refused, failuresAMinute)
+	}
+}
+
+// A place is known for thirty days, also if the clock was ahead once; what is kept of an account has a bound.
+func TestCore_Places(t *testing.T) {
+	c := newCore(t)
+	a, begun := shopLogin(t), time.Now()
+	now := begun
+	c.now = func() time.Time { return now }
+	owner := Credentials{Name: "shop", From: home}
+	c.here(&a, owner)
+	for days, want := range map[int]bool{0: true, 30: true, 31: false} {
+		if now = begun.Add(time.Duration(days) * day); c.wasHere(t.Context(), &a, owner) != want {
+			t.Errorf("after %d days: got %t, want %t", days, !want, want)
+		}
+	}
+	for what, other := range map[string]Credentials{
+		"another network": {Name: "shop", From: network(1)}, "another login": {Name: "Pixel", From: home}, "nowhere": {Name: "shop"},
+	} {
+		if now = begun; c.wasHere(t.Context(), &a, other) {
+			t.Errorf("%s is known", what)
+		}
+	}
+	now = begun.Add(400 * day)
+	c.here(&a, owner)
+	c.storePlaces(t.Context())
+	now = begun
+	again := newCoreOn(t, c.bus, 1)
+	at := now
+	again.now = func() time.Time { return at }
+	if !again.wasHere(t.Context(), &a, owner) {
+		t.Error("what was noted while the clock was ahead is lost")
+	}
+	again.storePlaces(t.Context())
+	if at = now.Add(31 * day); again.wasHere(t.Context(), &a, owner) {
+		t.Error("what was noted while the clock was ahead is known for more than thirty days")
+	}
+	for i := range 2 * maxPlaces {
+		c.here(&a, Credentials{Name: "shop", From: network(i)})
+	}
+	c.storePlaces(t.Context())
+	record, _, err := c.readPlaces(t.Context(), a.ID)
+	if err != nil || len(record) != maxPlaces || len(c.places.accounts[a.ID].days) != maxPlaces {
+		t.Errorf("got %d places stored and %d in memory, %v, want %d", len(record), len(c.places.accounts[a.ID].days), err, maxPlaces)
+	}
+}
+
+// What is remembered of passwords has a bound, and wrong ones do not push out right ones.
 func TestPasswords_Bound(t *testing.T) {
 	p := newPasswords(time.Now)
 	for i := range maxVerified + 10 {
-		p.checked[[32]byte{byte(i), byte(i >> 8), 1}] = checked{}
-		p.failed(string(rune(i+1)), true)
+		keep(p.right, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
+		keep(p.wrong, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
+		p.failed(guesser{network(i), "shop"})
 	}
-	for len(p.checked) < maxVerified {
-		p.checked[[32]byte{byte(len(p.checked)), byte(len(p.checked) >> 8), 2}] = checked{}
+	if len(p.right) != maxVerified || len(p.wrong) != maxVerified || len(p.failures) != maxVerified {
+		t.Errorf("got %d right and %d wrong passwords and %d guessers in memory, want %d each", len(p.right), len(p.wrong), len(p.failures), maxVerified)
 	}
-	if err := p.check(t.Context(), "one more", "password", hashed(t, "password")); err != nil {
-		t.Fatal(err)
-	}
-	if len(p.checked) > maxVerified+10 || len(p.failures) > maxVerified {
-		t.Errorf("got %d passwords and %d logins in memory, want at most %d", len(p.checked), len(p.failures), maxVerified)
-	}
-	p.waiting = maxChecks
-	if err := p.check(t.Context(), "one too many", "password", hashed(t, "password")); !fault.Is(err, fault.Unavailable) {
-		t.Errorf("got %v beside %d others, want a refusal", err, maxChecks)
-	}
+}
+
+// Of the places of a line nobody has more than he leaves to others, and strangers hold up nobody who is known.
+func TestPasswords_Line(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPasswords(time.Now)
+		hash := hashed(t, "password")
+		busy := max(runtime.GOMAXPROCS(0)/4, 1)
+		if !p.strangers.slots.TryAcquire(int64(busy)) { // a check that goes on
+			t.Fatal("no processor is free")
+		}
+		var crowd sync.WaitGroup
+		answers := map[netip.Prefix]int{}
+		var mu sync.Mutex
+		try := func(from netip.Prefix, n int, known bool) error {
+			return p.check(t.Context(), Credentials{"shop", secret.String(fmt.Sprint("guess", from, n)), from}, hash, func() bool { return known })
+		}
+		// As many as it has places come from one network, then from another, and then one each.
+		for i := range 4 * maxChecks {
+			from := network(max(0, i-2*maxChecks+1))
+			if i >= maxChecks && i < 2*maxChecks {
+				from = network(10_000)
+			}
+			crowd.Go(func() {
+				if err := try(from, i, false); fault.Is(err, fault.Unauthenticated) {
+					mu.Lock()
+					answers[from]++
+					mu.Unlock()
+				} else if !fault.Is(err, fault.Unavailable) {
+					t.Errorf("got %v", err)
+				}
+			})
+			synctest.Wait()
+		}
+		if err := try(home, 0, true); !fault.Is(err, fault.Unauthenticated) {
+			t.Errorf("who is known, beside a crowd of strangers: got %v, want his password checked", err)
+		}
+		p.strangers.slots.Release(int64(busy))
+		crowd.Wait()
+		if a, b, all := answers[network(0)], answers[network(10_000)], len(answers); a != maxChecks/2 || b != maxChecks/4 || all < 10 {
+			t.Errorf("got %d checked of the first, %d of the second, and %d networks served, want %d, %d and more than 10", a, b, all, maxChecks/2, maxChecks/4)
+		}
+	})
 }
 
 func TestCore_Sessions(t *testing.T) {
@@ -160,16 +295,16 @@ func TestCore_Sessions(t *testing.T) {
 	if left := time.Until(tokens.Expires); left > time.Hour || left < time.Hour-time.Minute {
 		t.Errorf("got a session of %v, want an hour", left)
 	}
-	s, _, err := c.AdmitSession(t.Context(), tokens.Access)
+	s, _, err := c.AdmitSession(t.Context(), tokens.Access, Posting)
 	if err != nil || s.Account.ID != account.ID || len(s.Scopes) != 1 || s.Scopes[0] != "messages:send" {
 		t.Fatalf("got %+v, %v", s, err)
 	}
 	// Another ingress knows it too.
 	elsewhere := newCoreOn(t, c.bus, 1)
-	if _, _, err := elsewhere.AdmitSession(t.Context(), tokens.Access); err != nil {
+	if _, _, err := elsewhere.AdmitSession(t.Context(), tokens.Access, Posting); err != nil {
 		t.Errorf("at another ingress: %v", err)
 	}
-	renewing, _, err := c.AdmitSession(t.Context(), tokens.Renew)
+	renewing, _, err := c.AdmitSession(t.Context(), tokens.Renew, Posting)
 	if err != nil || len(renewing.Scopes) != 1 || renewing.Scopes[0] != renewScope {
 		t.Fatalf("the renew token: got %+v, %v", renewing, err)
 	}
@@ -177,7 +312,7 @@ func TestCore_Sessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, _, err := c.AdmitSession(t.Context(), again.Access); err != nil || s.Scopes[0] != "messages:send" {
+	if s, _, err := c.AdmitSession(t.Context(), again.Access, Posting); err != nil || s.Scopes[0] != "messages:send" {
 		t.Errorf("renewed: got %+v, %v", s, err)
 	}
 	for what, with := range map[string]secret.String{"again": tokens.Renew, "an access token": tokens.Access} {
@@ -189,14 +324,14 @@ func TestCore_Sessions(t *testing.T) {
 	if err := c.EndSession(t.Context(), Caller{Account: &streams.Account{ID: 7}}, again.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := c.AdmitSession(t.Context(), again.Access); err != nil {
+	if _, _, err := c.AdmitSession(t.Context(), again.Access, Posting); err != nil {
 		t.Errorf("ended by another account: %v", err)
 	}
 	if err := c.EndSession(t.Context(), login, again.ID); err != nil {
 		t.Fatal(err)
 	}
 	for what, token := range map[string]secret.String{"access": again.Access, "renew": again.Renew} {
-		if _, _, err := c.AdmitSession(t.Context(), token); !fault.Is(err, fault.Unauthenticated) {
+		if _, _, err := c.AdmitSession(t.Context(), token, Posting); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s token of a session that was ended: got %v", what, err)
 		}
 	}
@@ -212,7 +347,7 @@ func TestCore_Sessions(t *testing.T) {
 	}
 	account.Password = hashed(t, "another one")
 	putAccount(t, c, account)
-	if _, _, err := c.AdmitSession(t.Context(), fresh.Access); !fault.Is(err, fault.Unauthenticated) {
+	if _, _, err := c.AdmitSession(t.Context(), fresh.Access, Posting); !fault.Is(err, fault.Unauthenticated) {
 		t.Errorf("with a new password: got %v", err)
 	}
 }
@@ -249,7 +384,7 @@ func TestCore_Sessions_Forged(t *testing.T) {
 		return secret.String(signed)
 	}
 	nothing := func(*claims) {}
-	if _, _, err := c.AdmitSession(t.Context(), sign(jwt.SigningMethodHS256, key, nothing)); err != nil {
+	if _, _, err := c.AdmitSession(t.Context(), sign(jwt.SigningMethodHS256, key, nothing), Posting); err != nil {
 		t.Fatalf("a whole one: %v", err)
 	}
 	for what, token := range map[string]secret.String{
@@ -266,7 +401,7 @@ func TestCore_Sessions_Forged(t *testing.T) {
 		"nothing":         "",
 		"no token":        "a.b.c",
 	} {
-		if _, _, err := c.AdmitSession(t.Context(), token); !fault.Is(err, fault.Unauthenticated) {
+		if _, _, err := c.AdmitSession(t.Context(), token, Posting); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s: got %v, want a refusal", what, err)
 		}
 	}

@@ -54,10 +54,10 @@ func FuzzAccount(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if caller, _, err := c.Admit("other"); err != nil || caller.Account.ID != other.ID {
+		if caller, _, err := c.Admit("other", Posting); err != nil || caller.Account.ID != other.ID {
 			t.Fatalf("%q: another account gets %v", data, err)
 		}
-		caller, rate, err := c.Admit("one")
+		caller, rate, err := c.Admit("one", Posting)
 		switch {
 		case rate.Limit < 0 || rate.Remaining < 0 || rate.Remaining > rate.Limit || rate.Reset < 0:
 			t.Fatalf("%q: got rate %+v", data, rate)

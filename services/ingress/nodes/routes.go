@@ -13,7 +13,6 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -26,7 +25,7 @@ const (
 
 // Core is what the dialect needs of the core.
 type Core interface {
-	AdmitLogin(ctx context.Context, name string, password secret.String) (core.Caller, core.Rate, error)
+	AdmitLogin(ctx context.Context, said core.Credentials, use core.Use) (core.Caller, core.Rate, error)
 	Enqueue(ctx context.Context, cmd core.Enqueue) (core.Accepted, error)
 	Sequence(ctx context.Context, caller core.Caller, id streams.MessageID) (uint64, error)
 	Group(ctx context.Context, caller core.Caller, ref string) (core.Group, error)
@@ -39,7 +38,7 @@ type Options struct {
 	Logins  *httpx.Gate // what bodies come in by, whose senders are not known yet
 	Senders *httpx.Gate // what senders of all dialects pass
 
-	Secure     func(*http.Request) bool       // whether a request came over TLS
+	Proxies    httpx.Proxies                  // whose word is taken for where a request came from
 	Encryption string                         // of what is stored, in words
 	Ready      func(ctx context.Context) bool // whether senders and phones can be served
 	Now        func() time.Time
@@ -79,11 +78,14 @@ func (d dialect) send(c *gin.Context) error {
 		return err
 	}
 	// The body is read already: this is for its place among those of the account.
-	_, leave, err := d.Senders.Enter(c.Request, maxBody, caller.Account.Name)
+	_, place, err := d.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
+	if err == nil {
+		defer place.Leave()
+		err = place.Weigh(core.Weight(drafts))
+	}
 	if err != nil {
 		return err
 	}
-	defer leave()
 	ctx := c.Request.Context()
 	accepted, err := d.core.Enqueue(ctx, core.Enqueue{Caller: caller, Drafts: drafts, Group: len(drafts) > 1})
 	if err != nil {
@@ -106,17 +108,22 @@ func (d dialect) send(c *gin.Context) error {
 
 // admit reads a request, and tells whose it is. The request has its body again afterwards.
 func (d dialect) admit(c *gin.Context) (sendRequest, core.Caller, error) {
-	body, leave, err := d.Logins.Enter(c.Request, maxBody, c.RemoteIP())
+	from := d.Proxies.From(c.Request)
+	body, place, err := d.Logins.Enter(c.Writer, c.Request, maxBody, from.String())
+	if err == nil {
+		defer place.Leave()
+		err = place.Weigh(int64(len(body))) // what it says once more
+	}
 	if err != nil {
 		return sendRequest{}, core.Caller{}, err
 	}
-	defer leave()
 	c.Request.Body = io.NopCloser(bytes.NewReader(body))
 	in, err := parse(body)
 	if err != nil {
 		return in, core.Caller{}, err
 	}
-	caller, rate, err := d.core.AdmitLogin(c.Request.Context(), in.DeviceUsername, in.Password)
+	said := core.Credentials{Name: in.DeviceUsername, Password: in.Password, From: from}
+	caller, rate, err := d.core.AdmitLogin(c.Request.Context(), said, core.Posting)
 	httpx.RateHeaders(c.Writer.Header(), rate.Limit, rate.Remaining, rate.Reset, 0)
 	return in, caller, err
 }
@@ -139,7 +146,7 @@ func (d dialect) taken(ctx context.Context, caller core.Caller, ids []streams.Me
 
 func (d dialect) health(c *gin.Context) {
 	out := healthOut{
-		Status: "healthy", Timestamp: formatTime(d.Now()), SSL: d.Secure(c.Request), Encryption: d.Encryption,
+		Status: "healthy", Timestamp: formatTime(d.Now()), SSL: d.Proxies.Scheme(c.Request) == "https", Encryption: d.Encryption,
 		ConnectedDevices: d.core.Online(),
 	}
 	status := http.StatusOK

@@ -17,7 +17,6 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/services/ingress/nodes"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -39,7 +38,8 @@ type standIn struct {
 
 const pixel = streams.DeviceID(7)
 
-func (s *standIn) AdmitLogin(_ context.Context, name string, password secret.String) (core.Caller, core.Rate, error) {
+func (s *standIn) AdmitLogin(_ context.Context, said core.Credentials, _ core.Use) (core.Caller, core.Rate, error) {
+	name, password := said.Name, said.Password
 	caller := core.Caller{Account: &streams.Account{ID: 1, Name: "shop"}, Subscribed: !s.lapsed, Login: name}
 	if name == "pixel" {
 		caller.Device = pixel
@@ -94,7 +94,6 @@ func handler(s *standIn, change ...func(*nodes.Options)) http.Handler {
 	gin.SetMode(gin.ReleaseMode)
 	o := nodes.Options{
 		Logins: httpx.NewGate(16, 1<<20), Senders: httpx.NewGate(16, 1<<20),
-		Secure:     func(r *http.Request) bool { return r.TLS != nil },
 		Encryption: "none", Ready: func(context.Context) bool { return true },
 		Now: func() time.Time { return time.Date(2026, 1, 15, 10, 30, 0, 5, time.UTC) },
 	}

@@ -21,6 +21,15 @@ func decode(body []byte, to any) error {
 	return nil
 }
 
+// perItem is what an item takes once it is read, beside its texts.
+const perItem = 512 // bytes
+
+// parsed is how much memory it takes to read a body: its texts once more, and what each of its items comes to. There
+// are no more items than commas and one.
+func parsed(body []byte) int64 {
+	return int64(len(body) + min(bytes.Count(body, []byte(",")), maxItems)*perItem)
+}
+
 // maybe is a value where a T belongs.
 type maybe[T any] struct {
 	value T

@@ -16,7 +16,7 @@ import (
 
 // Core is what the dialect needs of the core.
 type Core interface {
-	Admit(token string) (core.Caller, core.Rate, error)
+	Admit(token string, use core.Use) (core.Caller, core.Rate, error)
 	Enqueue(ctx context.Context, cmd core.Enqueue) (core.Accepted, error)
 	Pull(ctx context.Context, cmd core.Pull) ([]core.Outgoing, error)
 	Report(ctx context.Context, cmd core.Report) (core.Reported, error)
@@ -29,9 +29,9 @@ type Gates struct{ Senders, Phones *httpx.Gate }
 func Mount(r gin.IRouter, c Core, g Gates) {
 	d := dialect{c, g}
 	for _, prefix := range []string{"/api/:token", "/api"} {
-		r.POST(prefix+"/queue", d.admitted(d.queue))
-		r.GET(prefix+"/get_messages", d.admitted(d.messages))
-		r.POST(prefix+"/status", d.admitted(d.status))
+		r.POST(prefix+"/queue", d.admitted(core.Posting, d.queue))
+		r.GET(prefix+"/get_messages", d.admitted(core.Pulling, d.messages))
+		r.POST(prefix+"/status", d.admitted(core.Reporting, d.status))
 	}
 }
 
@@ -41,9 +41,9 @@ type dialect struct {
 }
 
 // admitted calls h for a caller who may, and answers what h or the core refuses.
-func (d dialect) admitted(h func(*gin.Context, core.Caller) error) gin.HandlerFunc {
+func (d dialect) admitted(use core.Use, h func(*gin.Context, core.Caller) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		caller, rate, err := d.core.Admit(token(c))
+		caller, rate, err := d.core.Admit(token(c), use)
 		httpx.RateHeaders(c.Writer.Header(), rate.Limit, rate.Remaining, rate.Reset, 0)
 		if err == nil {
 			err = h(c, caller)
@@ -69,13 +69,19 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}
-	body, leave, err := d.gates.Senders.Enter(c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.gates.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer place.Leave()
+	if err := place.Weigh(parsed(body)); err != nil {
+		return err
+	}
 	in, err := parseQueue(body)
 	if err != nil {
+		return err
+	}
+	if err := place.Weigh(core.Weight(in.drafts)); err != nil {
 		return err
 	}
 	key, err := parseKey(c.Request.Header, body, in)
@@ -120,11 +126,14 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 }
 
 func (d dialect) status(c *gin.Context, caller core.Caller) error {
-	body, leave, err := d.gates.Phones.Enter(c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.gates.Phones.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
-	defer leave()
+	defer place.Leave()
+	if err := place.Weigh(parsed(body)); err != nil {
+		return err
+	}
 	in, err := parseStatus(body)
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ type Options struct {
 
 // Mount adds the routes.
 func Mount(r gin.IRouter, releases Releases, o Options) {
-	a := api{releases: releases, links: o.Links, slots: make(chan struct{}, o.Downloads), pace: newPace(o.Rate)}
+	a := api{releases: releases, links: o.Links, slots: make(chan struct{}, o.Downloads), pace: newPace(o.Rate), parts: newParts()}
 	methods := []string{http.MethodGet, http.MethodHead}
 	r.Match(methods, "/api/app-version", a.answered(a.active))
 	r.Match(methods, "/api/app-versions", a.answered(a.list))
@@ -48,6 +48,7 @@ type api struct {
 	links    Links
 	slots    chan struct{}
 	pace     *pace
+	parts    *parts
 }
 
 // answered calls h with the releases, and answers what is refused.
@@ -123,7 +124,7 @@ func (a api) send(c *gin.Context, v request.AppVersion) error {
 	}
 	w := &writer{ResponseWriter: c.Writer, ctx: r.Context(), pace: a.pace, control: http.NewResponseController(c.Writer)}
 	http.ServeContent(w, r, "", v.Published, file)
-	if r.Method == http.MethodGet && w.reachedEnd(v.Size) {
+	if r.Method == http.MethodGet && a.parts.whole(part{a.links.Proxies.From(r), v.Code}, w.sent(v.Size), v.Size) {
 		a.releases.Downloaded(v.Code)
 	}
 	return nil

@@ -71,19 +71,21 @@ func (w *writer) ReadFrom(from io.Reader) (int64, error) {
 	return w.written - begun, nil
 }
 
-// reachedEnd says whether the answer was written whole, and the file's last
-// byte in it.
-func (w *writer) reachedEnd(size int64) bool {
-	var first, last, of int64
+// sent is what of the file was written. The last of it counts only if it has left this process.
+func (w *writer) sent(size int64) span {
+	begin, last, of := int64(0), size-1, size
 	switch w.Status() {
 	case http.StatusOK:
-		last = size - 1
 	case http.StatusPartialContent:
-		if _, err := fmt.Sscanf(w.Header().Get("Content-Range"), "bytes %d-%d/%d", &first, &last, &of); err != nil {
-			return false
+		if _, err := fmt.Sscanf(w.Header().Get("Content-Range"), "bytes %d-%d/%d", &begin, &last, &of); err != nil {
+			return span{}
 		}
 	default:
-		return false
+		return span{}
 	}
-	return last == size-1 && w.written == last-first+1 && w.control.Flush() == nil
+	s := span{begin, begin + w.written}
+	if s.end > last && w.control.Flush() != nil {
+		return span{}
+	}
+	return s
 }

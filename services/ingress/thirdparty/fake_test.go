@@ -60,7 +60,8 @@ func (f *fake) called(what ...string) error {
 	return f.err
 }
 
-func (f *fake) AdmitLogin(_ context.Context, name string, password secret.String) (core.Caller, core.Rate, error) {
+func (f *fake) AdmitLogin(_ context.Context, said core.Credentials, _ core.Use) (core.Caller, core.Rate, error) {
+	name, password := said.Name, said.Password
 	if name != "LOGIN" || password.Reveal() != "PASS:WORD" {
 		return core.Caller{}, core.Rate{}, fault.New(fault.Unauthenticated, "invalid_login", "Invalid credentials")
 	}
@@ -68,7 +69,7 @@ func (f *fake) AdmitLogin(_ context.Context, name string, password secret.String
 	return caller, f.rate, f.admitErr
 }
 
-func (f *fake) AdmitSession(_ context.Context, token secret.String) (core.Session, core.Rate, error) {
+func (f *fake) AdmitSession(_ context.Context, token secret.String, _ core.Use) (core.Session, core.Rate, error) {
 	scopes, ok := f.sessions[token.Reveal()]
 	if !ok {
 		return core.Session{}, core.Rate{}, fault.New(fault.Unauthenticated, "invalid_session", "Invalid or expired token")
@@ -181,7 +182,7 @@ type server struct {
 	logged  []string
 }
 
-func newServer() *server { return newServerBehind(httpx.NewGate(8, 16<<20)) }
+func newServer() *server { return newServerBehind(httpx.NewGate(8, 64<<20)) }
 
 func newServerBehind(gate *httpx.Gate) *server {
 	gin.SetMode(gin.ReleaseMode)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/ingress/core"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -24,10 +25,15 @@ const (
 )
 
 func (d dialect) beginSession(c *gin.Context, s core.Session) error {
-	return d.posted(c, s, maxSmall, func(body []byte) error {
+	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		ttl, scopes, err := parseSession(body)
 		if err != nil {
 			return err
+		}
+		for _, scope := range scopes { // nobody gives away what he has not
+			if !may(s.Scopes, scope) {
+				return errScope(scope)
+			}
 		}
 		tokens, err := d.core.BeginSession(c.Request.Context(), s.Caller, ttl, scopes)
 		if err == nil {
@@ -84,7 +90,7 @@ func (d dialect) webhooks(c *gin.Context, s core.Session) error {
 }
 
 func (d dialect) putWebhook(c *gin.Context, s core.Session) error {
-	return d.posted(c, s, maxSmall, func(body []byte) error {
+	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		w, device, err := parseWebhook(body)
 		if err != nil {
 			return err
@@ -124,7 +130,7 @@ func (d dialect) settings(c *gin.Context, s core.Session) error {
 // changeSettings stores what how makes of the settings that stand and of those that are given.
 func (d dialect) changeSettings(how func(before, given settings) settings) handler {
 	return func(c *gin.Context, s core.Session) error {
-		return d.posted(c, s, maxSmall, func(body []byte) error {
+		return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 			given, err := parseSettings(body)
 			if err != nil {
 				return err

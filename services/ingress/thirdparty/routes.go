@@ -29,8 +29,8 @@ type Core interface {
 }
 
 type access interface {
-	AdmitLogin(ctx context.Context, name string, password secret.String) (core.Caller, core.Rate, error)
-	AdmitSession(ctx context.Context, token secret.String) (core.Session, core.Rate, error)
+	AdmitLogin(ctx context.Context, said core.Credentials, use core.Use) (core.Caller, core.Rate, error)
+	AdmitSession(ctx context.Context, token secret.String, use core.Use) (core.Session, core.Rate, error)
 	BeginSession(ctx context.Context, caller core.Caller, ttl time.Duration, scopes []string) (core.Tokens, error)
 	RenewSession(ctx context.Context, s core.Session, token secret.String) (core.Tokens, error)
 	EndSession(ctx context.Context, caller core.Caller, id string) error
@@ -56,6 +56,7 @@ type registry interface {
 // Options are what the dialect needs besides.
 type Options struct {
 	Senders *httpx.Gate       // what bodies come in by
+	Proxies httpx.Proxies     // whose word is taken for where a request came from
 	Health  func(gin.IRoutes) // adds the health routes, as httpx.Health.Mount does; nil: there are none
 	Now     func() time.Time  // nil: time.Now
 }
@@ -171,11 +172,15 @@ func (d dialect) admitted(scope string, h handler) gin.HandlerFunc {
 
 // admit tells who calls, and what for. A phone's own login is for another dialect.
 func (d dialect) admit(r *http.Request) (s core.Session, rate core.Rate, err error) {
+	use := core.Posting
+	if r.Method == http.MethodGet {
+		use = core.Pulling
+	}
 	if name, password, ok := r.BasicAuth(); ok {
 		s.Scopes = []string{everything}
-		s.Caller, rate, err = d.core.AdmitLogin(r.Context(), name, secret.String(password))
+		s.Caller, rate, err = d.core.AdmitLogin(r.Context(), core.Credentials{Name: name, Password: secret.String(password), From: d.o.Proxies.From(r)}, use)
 	} else if token := bearer(r); token != "" {
-		s, rate, err = d.core.AdmitSession(r.Context(), token)
+		s, rate, err = d.core.AdmitSession(r.Context(), token, use)
 	} else {
 		err = errNobody
 	}
@@ -198,21 +203,24 @@ func may(scopes []string, scope string) bool {
 	return slices.Contains(scopes, scope) || scope != renewing && slices.Contains(scopes, everything)
 }
 
-// posted reads the body and calls f with it.
-func (d dialect) posted(c *gin.Context, s core.Session, limit int64, f func(body []byte) error) error {
-	body, leave, err := d.o.Senders.Enter(c.Request, limit, s.Account.Name)
+// posted reads the body and calls f with it. What f makes of it beyond that is for f to weigh.
+func (d dialect) posted(c *gin.Context, s core.Session, limit int64, f func(body []byte, place *httpx.Place) error) error {
+	body, place, err := d.o.Senders.Enter(c.Writer, c.Request, limit, s.Account.Name)
 	if err != nil {
 		return err
 	}
-	defer leave()
-	return f(body)
+	defer place.Leave()
+	if err := place.Weigh(int64(len(body))); err != nil { // what it says once more
+		return err
+	}
+	return f(body, place)
 }
 
 func (d dialect) send(c *gin.Context, s core.Session) error {
 	if err := s.MayEnqueue(); err != nil {
 		return err
 	}
-	return d.posted(c, s, maxBody, func(body []byte) error {
+	return d.posted(c, s, maxBody, func(body []byte, place *httpx.Place) error {
 		in, err := parseSend(body, c.Request.URL.Query(), s.Account.Region, d.o.Now())
 		if err != nil {
 			return err
@@ -225,6 +233,9 @@ func (d dialect) send(c *gin.Context, s core.Session) error {
 			if err != nil {
 				return err
 			}
+		}
+		if err := place.Weigh(core.Weight(in.Drafts)); err != nil {
+			return err
 		}
 		in.Caller = s.Caller
 		accepted, err := d.core.Enqueue(c.Request.Context(), in.Enqueue)
@@ -284,7 +295,7 @@ func (d dialect) cancel(c *gin.Context, s core.Session) error {
 // refreshInbox is told to ask phones what they have received. It is accepted whatever phones there are; those that speak
 // the dialects of this server cannot be asked.
 func (d dialect) refreshInbox(c *gin.Context, s core.Session) error {
-	return d.posted(c, s, maxSmall, func(body []byte) error {
+	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		if err := checkRefresh(body); err != nil {
 			return err
 		}

@@ -120,7 +120,7 @@ func TestScopes(t *testing.T) {
 		method, path, scope, body string
 		status                    int
 	}{
-		{"POST", "/auth/token", "tokens:manage", `{"scopes":["a"]}`, 201},
+		{"POST", "/auth/token", "tokens:manage", `{"scopes":["tokens:manage"]}`, 201},
 		{"DELETE", "/auth/token/x", "tokens:manage", "", 204},
 		{"POST", "/messages", "messages:send", sample, 0},
 		{"POST", "/message", "messages:send", sample, 0},
@@ -178,6 +178,31 @@ func TestScopes(t *testing.T) {
 			want(t, s.call(s.token("tokens:refresh"), "POST", path, ""), 201, tokensBody)
 			s.wantCalls(t, "renew tokens:refresh")
 		})
+	}
+}
+
+// A token gives others no more than it has itself.
+func TestScopes_OfNewSessions(t *testing.T) {
+	for _, prefix := range prefixes() {
+		s := newServer()
+		both := s.token("tokens:manage", "messages:send")
+		for body, refused := range map[string]string{
+			`{"scopes":["all:any"]}`:                             "all:any",
+			`{"scopes":["messages:read"]}`:                       "messages:read",
+			`{"scopes":["messages:send","settings:write"]}`:      "settings:write",
+			`{"scopes":["tokens:refresh","messages:send"]}`:      "tokens:refresh",
+			`{"scopes":["messages:send","messages:send\u0000"]}`: "messages:send\\u0000",
+		} {
+			want(t, s.call(both, "POST", prefix+"/auth/token", body), 403, `{"message":"scope required: `+refused+`"}`)
+		}
+		s.wantCalls(t)
+		for auth, body := range map[string]string{
+			both:               `{"scopes":["messages:send"]}`,
+			login:              `{"scopes":["all:any"]}`,
+			s.token("all:any"): `{"scopes":["all:any","messages:send"]}`,
+		} {
+			want(t, s.call(auth, "POST", prefix+"/auth/token", body), 201, tokensBody)
+		}
 	}
 }
 
