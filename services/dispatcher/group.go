@@ -180,32 +180,35 @@ func (v view) gather(a streams.AccountID, m streams.MessageID, r record) (found,
 	return one, nil
 }
 
-// addBodies reads the events of groups.
+// addBodies reads the events of groups, and of those that are too large for an answer not much more than fits.
 func (s *shard) addBodies(ctx context.Context, page []found, content bool) error {
 	var all []candidate
 	for _, one := range page {
 		all = append(all, one.seqs...)
 	}
-	if err := s.read(ctx, all); err != nil {
-		return err
-	}
 	size := 0
-	for i := range page {
-		for j := range page[i].group.Messages {
-			body := all[0].body
-			all = all[1:]
-			if body != nil && !content {
+	for part := range slices.Chunk(all, readAtOnce) {
+		if err := s.read(ctx, part); err != nil {
+			return err
+		}
+		for i := range part {
+			if part[i].body != nil && !content {
 				var err error
-				if body, err = withoutContent(body); err != nil {
+				if part[i].body, err = withoutContent(part[i].body); err != nil {
 					return err
 				}
 			}
-			size += len(body)
-			page[i].group.Messages[j].Body = body
+			size += len(part[i].body)
+		}
+		if size > maxAnswer {
+			return fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
 		}
 	}
-	if size > maxAnswer {
-		return fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
+	for i := range page {
+		for j := range page[i].group.Messages {
+			page[i].group.Messages[j].Body = all[0].body
+			all = all[1:]
+		}
 	}
 	return nil
 }

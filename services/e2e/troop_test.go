@@ -233,8 +233,13 @@ func (t *troop) raw(ctx context.Context, say func(net.Conn) error) string {
 	return string(line[9:])
 }
 
-// stranger is a header with the address of one, as a proxy in front tells it.
-func stranger(n int) string { return fmt.Sprintf("203.0.113.%d", n%254+1) }
+// stranger is the address of one of many, as a proxy in front tells it. Every other one comes from the same network.
+func stranger(n int) string {
+	if n%2 == 0 {
+		return fmt.Sprintf("203.0.113.%d", n/2%254+1)
+	}
+	return fmt.Sprintf("198.18.%d.1", n/2%256)
+}
 
 // hex gives so many random digits.
 func hexDigits(n int) string {

@@ -3,7 +3,9 @@ package core
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -123,6 +125,44 @@ func TestCore_Group_MuteDispatcher(t *testing.T) {
 		_, err := c.Group(t.Context(), Caller{Account: account}, "order-1")
 		if f := fault.As(err); f == nil || f.Code != "dispatcher_unavailable" || time.Since(begun) != 5*time.Second {
 			t.Errorf("got %v after %s, want a refusal after 5s", err, time.Since(begun))
+		}
+	})
+}
+
+// What an account looks up waits for its own: others are answered meanwhile.
+func TestCore_Group_Crowd(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		c := newCore(t)
+		other := &streams.Account{ID: streams.AccountIDOf("other"), Name: "other"}
+		var mu sync.Mutex
+		inside, most := map[streams.AccountID]int{}, map[streams.AccountID]int{}
+		serve(t, c.bus, request.DispatcherFind(0), func(_ context.Context, q request.Find) (request.Found, error) {
+			mu.Lock()
+			inside[q.Account]++
+			most[q.Account] = max(most[q.Account], inside[q.Account])
+			mu.Unlock()
+			time.Sleep(900 * time.Millisecond)
+			mu.Lock()
+			inside[q.Account]--
+			mu.Unlock()
+			return request.Found{}, nil
+		})
+		var wg sync.WaitGroup
+		for range 4 * lookupsAtATime {
+			wg.Go(func() {
+				if _, err := c.Group(t.Context(), Caller{Account: account}, "order-1"); fault.As(err).Code != "not_found" {
+					t.Errorf("got %v, want not_found in the end", err)
+				}
+			})
+		}
+		synctest.Wait()
+		begun := time.Now()
+		if _, err := c.Group(t.Context(), Caller{Account: other}, "order-1"); fault.As(err).Code != "not_found" || time.Since(begun) != 900*time.Millisecond {
+			t.Errorf("another account: got %v after %v, want not_found after 900ms", err, time.Since(begun))
+		}
+		wg.Wait()
+		if most[account.ID] != lookupsAtATime {
+			t.Errorf("got %d of an account at a time, want %d", most[account.ID], lookupsAtATime)
 		}
 	})
 }

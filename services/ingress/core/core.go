@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -67,6 +68,8 @@ type Core struct {
 	passwords *passwords
 	sessions  *sessions
 	keys      turn.Turns[string] // requests with the same idempotency key follow each other
+	lookups   turn.Turns[lookup] // so do those of an account that look something up, a few at a time
+	lookedUp  atomic.Uint64
 	metrics   *metrics
 }
 
