@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,7 +23,7 @@ type ServerOptions struct {
 	WriteTimeout      time.Duration // 60 s, from the header's end; above the longest poll
 	IdleTimeout       time.Duration // 120 s
 	MaxHeaderBytes    int           // 16 KiB
-	MaxConnections    int           // 8,192: beyond it idle ones are closed, or else new ones
+	MaxConnections    int           // 8,192: beyond it those of strangers are closed, idle ones, or else new ones
 	Grace             time.Duration // 4 s, for requests in flight at the end
 }
 
@@ -44,10 +43,10 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopping := make(chan struct{})
-	conns := &connections{state: map[net.Conn]http.ConnState{}, most: or(o.MaxConnections, 8192)}
+	conns := &connections{open: map[net.Conn]*connection{}, most: or(o.MaxConnections, 8192)}
 	errorLog, _ := zap.NewStdLogAt(o.Log, zap.WarnLevel) // fails for an unknown level only
 	srv := &http.Server{
-		Handler:           o.Handler,
+		Handler:           conns.asked(o.Handler),
 		ReadHeaderTimeout: or(o.ReadHeaderTimeout, 5*time.Second),
 		ReadTimeout:       or(o.ReadTimeout, 15*time.Second),
 		WriteTimeout:      or(o.WriteTimeout, 60*time.Second),
@@ -55,6 +54,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		MaxHeaderBytes:    or(o.MaxHeaderBytes, 16<<10),
 		ErrorLog:          errorLog,
 		ConnState:         conns.changed,
+		ConnContext:       conns.context,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(base, stoppingKey{}, (<-chan struct{})(stopping))
 		},
@@ -106,88 +106,4 @@ type stoppingKey struct{}
 func Stopping(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
 	return c
-}
-
-// connections knows every open connection. http.Server.Shutdown alone is not enough: it waits 5 s for a connection
-// on which no request has come, and it does not wait for the goroutines of those it closes.
-type connections struct {
-	mu       sync.Mutex
-	state    map[net.Conn]http.ConnState
-	most     int
-	stopping bool
-	empty    chan struct{} // made by wait, closed when the last one goes
-}
-
-func (c *connections) changed(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch state {
-	case http.StateClosed, http.StateHijacked:
-		delete(c.state, conn)
-		if c.empty != nil && len(c.state) == 0 {
-			close(c.empty)
-			c.empty = nil
-		}
-		return
-	case http.StateNew:
-		if c.stopping {
-			_ = conn.Close()
-		} else if len(c.state) >= c.most {
-			_ = c.spare(conn).Close()
-		}
-	default:
-	}
-	c.state[conn] = state
-}
-
-// spare is the connection to close where there are too many: one on which nothing is asked, else the new one.
-func (c *connections) spare(fresh net.Conn) net.Conn {
-	looked := 0
-	for conn, state := range c.state {
-		if state == http.StateIdle {
-			c.state[conn] = http.StateClosed // not twice
-			return conn
-		}
-		if looked++; looked == 64 { // under load hardly one is idle, and a crowd that comes must cost little
-			break
-		}
-	}
-	return fresh
-}
-
-func (c *connections) stop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stopping = true
-	for conn, state := range c.state {
-		if state == http.StateNew {
-			_ = conn.Close()
-		}
-	}
-}
-
-func (c *connections) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.state)
-}
-
-// wait returns how many connections are left when all are gone or the time is over.
-func (c *connections) wait(d time.Duration) int {
-	c.mu.Lock()
-	if len(c.state) == 0 {
-		c.mu.Unlock()
-		return 0
-	}
-	empty := make(chan struct{})
-	c.empty = empty
-	c.mu.Unlock()
-
-	over := time.NewTimer(d)
-	defer over.Stop()
-	select {
-	case <-empty:
-	case <-over.C:
-	}
-	return c.count()
 }

@@ -44,7 +44,7 @@ type neighbour struct {
 	token   string
 	journal *journal
 	phase   atomic.Int32
-	sending atomic.Int32 // requests that are not answered
+	sending atomic.Int32  // requests that are not answered
 	halt    chan struct{} // closed when no more are to be posted
 
 	signing  sync.RWMutex // held for writing while the password changes
