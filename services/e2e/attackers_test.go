@@ -36,21 +36,21 @@ func crowds() []attacker {
 				return err
 			})
 		}},
-		{name: "metrics", workers: 16, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "metrics", once: "200", workers: 16, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodGet, "/metrics", "", forwarded, stranger(n))
 			return said
 		}},
-		{name: "health", workers: 32, rate: 100, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "health", once: "200", workers: 32, rate: 100, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodGet, []string{"/health/ready", "/api/health", thirdparty + "/health"}[n%3], "", forwarded, stranger(n))
 			return said
 		}},
-		{name: "headers-huge", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "headers-huge", once: "431", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
 			return t.raw(ctx, func(c net.Conn) error {
 				_, err := fmt.Fprintf(c, "GET /api/get_messages HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nX: %s\r\n\r\n", stranger(n), strings.Repeat("x", 1<<20))
 				return err
 			})
 		}},
-		{name: "tokens-invented", workers: 32, rate: 100, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "tokens-invented", once: "401", workers: 32, rate: 100, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodGet, "/api/"+hexDigits(64)+"/get_messages?wait=30", "", forwarded, stranger(n))
 			return said
 		}},
@@ -60,7 +60,7 @@ func crowds() []attacker {
 		{name: "polls-nameless", workers: 2100, rate: 200, act: func(ctx context.Context, t *troop, _ int) string {
 			return t.poll(ctx, t.Phones, "")
 		}},
-		{name: "polls-woken", workers: 4, rate: 5, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "polls-woken", once: "200", workers: 4, rate: 5, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodPost, "/api/"+t.Phones+"/queue", `[{"phone":"+12025550100","message":"x"}]`)
 			return said
 		}},
@@ -105,7 +105,7 @@ func bodies() []attacker {
 				return err
 			})
 		}},
-		{name: "json-deep", workers: 4, rate: 4, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "json-deep", once: "400", workers: 4, rate: 4, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodPost, queue(t), []string{strings.Repeat("[", 1<<20), `[{"a":` + strings.Repeat(`{"a":`, 1<<18)}[n%2])
 			return said
 		}},
@@ -139,10 +139,10 @@ func (t *troop) unread(ctx context.Context, n int) string {
 
 // tenants do with an account what it may, and more of it than anybody should.
 func tenants() []attacker {
-	special := strings.Repeat("<>&", 31<<10/3)
+	special := strings.Repeat("<>&", 31_000/3)
 	long := strings.Repeat("<>&\u20ac", 250)
 	return []attacker{
-		{name: "reports-repeated", workers: 8, rate: 10, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "reports-repeated", once: "200", workers: 8, rate: 10, act: func(ctx context.Context, t *troop, n int) string {
 			t.first.Do(func() { t.deliver(ctx) })
 			device := fmt.Sprintf("again-%d", n)
 			if n%2 == 0 {
@@ -150,7 +150,7 @@ func tenants() []attacker {
 			}
 			return t.report(ctx, device, t.sent)
 		}},
-		{name: "reports-invented", workers: 8, rate: 10, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "reports-invented", once: "200", workers: 8, rate: 10, act: func(ctx context.Context, t *troop, n int) string {
 			items := make([]string, 1000)
 			for i := range items {
 				age := time.Duration(rand.Int64N(int64(30 * 24 * time.Hour)))
@@ -160,11 +160,11 @@ func tenants() []attacker {
 			}
 			return t.report(ctx, fmt.Sprintf("new-%d", n), strings.Join(items, ","))
 		}},
-		{name: "posts-special", workers: 59, rate: 2, burst: 59, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "posts-special", once: "202", workers: 59, rate: 2, burst: 59, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.post(ctx, n, 100, fmt.Sprintf(`"textMessage":{"text":%q}`, special))
 			return said
 		}},
-		{name: "posts-long", workers: 8, rate: 1, act: func(ctx context.Context, t *troop, _ int) string {
+		{name: "posts-long", once: "200", workers: 8, rate: 1, act: func(ctx context.Context, t *troop, _ int) string {
 			items := make([]string, 1000)
 			for i := range items {
 				items[i] = fmt.Sprintf(`{"phone":"+1204%07d","message":%q}`, i, long)
@@ -172,46 +172,45 @@ func tenants() []attacker {
 			said, _ := t.call(ctx, http.MethodPost, "/api/"+t.Token+"/queue", "["+strings.Join(items, ",")+"]")
 			return said
 		}},
-		{name: "posts-keyed", workers: 16, rate: 40, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "posts-keyed", once: "200", workers: 16, rate: 40, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodPost, "/api/"+t.Token+"/queue", fmt.Sprintf(`[{"phone":"+12025550100","message":"%d"}]`, n), "Idempotency-Key", fmt.Sprint("key-", n/2))
 			return said
 		}},
-		{name: "posts-scheduled", workers: 8, rate: 5, act: func(ctx context.Context, t *troop, n int) string {
-			// Due together: ten seconds from the start, and then each minute.
-			due := t.begun.Add(10 * time.Second).Truncate(time.Second)
-			for !due.After(time.Now().Add(time.Second)) {
-				due = due.Add(time.Minute)
-			}
-			said, _ := t.post(ctx, n, 100, fmt.Sprintf(`"textMessage":{"text":"x"},"scheduleAt":%q`, due.UTC().Format(time.RFC3339)))
+		{name: "posts-scheduled", once: "202", workers: 8, rate: 5, act: func(ctx context.Context, t *troop, n int) string {
+			said, _ := t.post(ctx, n, 100, `"textMessage":{"text":"x"},`+t.due())
 			return said
 		}},
-		{name: "posts-urgent", workers: 8, rate: 4, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "posts-scheduled-long", once: "202", workers: 8, rate: 0.5, burst: 5, act: func(ctx context.Context, t *troop, n int) string {
+			said, _ := t.post(ctx, n, 100, fmt.Sprintf(`"textMessage":{"text":%q},%s`, special, t.due()))
+			return said
+		}},
+		{name: "posts-urgent", once: "202", workers: 8, rate: 4, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.post(ctx, n, 100, fmt.Sprintf(`"textMessage":{"text":"x"},"priority":%d`, []int{127, -128}[n%2]))
 			return said
 		}},
-		{name: "posts-cancelled", workers: 8, rate: 10, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "posts-cancelled", once: "200", workers: 8, rate: 10, act: func(ctx context.Context, t *troop, n int) string {
 			said, got := t.post(ctx, n, 20, `"textMessage":{"text":"x"}`)
 			if said == "202" {
 				said, _ = t.call(ctx, http.MethodDelete, thirdparty+"/messages/"+idOf(got), "", "Authorization", t.basic(t.Login, t.Password))
 			}
 			return said
 		}},
-		{name: "pulls", workers: 16, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "pulls", once: "200", workers: 16, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodGet, "/api/"+t.Token+"/get_messages?limit=200", "")
 			return said
 		}},
-		{name: "lists", workers: 8, rate: 5, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "lists", once: "200", workers: 8, rate: 5, act: func(ctx context.Context, t *troop, n int) string {
 			said, _ := t.call(ctx, http.MethodGet, fmt.Sprintf("%s/messages?limit=100&offset=%d", thirdparty, n%100*100), "", "Authorization", t.basic(t.Login, t.Password))
 			return said
 		}},
-		{name: "sessions", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "sessions", once: "201", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
 			said, got := t.call(ctx, http.MethodPost, thirdparty+"/auth/token", `{"ttl":3600,"scopes":["messages:send"]}`, "Authorization", t.basic(t.Login, t.Password))
 			if said == "201" && n%2 == 0 {
 				said, _ = t.call(ctx, http.MethodDelete, thirdparty+"/auth/token/"+idOf(got), "", "Authorization", t.basic(t.Login, t.Password))
 			}
 			return said
 		}},
-		{name: "webhooks", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "webhooks", once: "204", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
 			id := fmt.Sprint("hook-", n)
 			said, _ := t.call(ctx, http.MethodPost, thirdparty+"/webhooks", fmt.Sprintf(`{"id":%q,"url":"https://example.org","event":"sms:sent"}`, id), "Authorization", t.basic(t.Login, t.Password))
 			if said == "201" {
@@ -219,7 +218,7 @@ func tenants() []attacker {
 			}
 			return said
 		}},
-		{name: "devices", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
+		{name: "devices", once: "204", workers: 8, rate: 20, act: func(ctx context.Context, t *troop, n int) string {
 			name := fmt.Sprint("gone-", n)
 			said, _ := t.call(ctx, http.MethodGet, "/api/"+t.Token+"/get_messages?limit=1&device="+name, "")
 			if said == "200" {
@@ -229,6 +228,15 @@ func tenants() []attacker {
 			return said
 		}},
 	}
+}
+
+// due is when all that is scheduled is due together: ten seconds from the start, and then each minute.
+func (t *troop) due() string {
+	due := t.begun.Add(10 * time.Second).Truncate(time.Second)
+	for !due.After(time.Now().Add(time.Second)) {
+		due = due.Add(time.Minute)
+	}
+	return fmt.Sprintf(`"scheduleAt":%q`, due.UTC().Format(time.RFC3339))
 }
 
 // post posts to so many recipients, with that in the body too.
@@ -294,9 +302,9 @@ func guessers() []attacker {
 	victim := func(t *troop, _ int) string { return t.Victim }
 	nobody := func(_ *troop, n int) string { return fmt.Sprint("nobody-", n) }
 	return []attacker{
-		{name: "guesses", workers: 16, rate: 20, act: basic(victim)},
-		{name: "guesses-nodes", workers: 16, rate: 20, act: nodes(victim)},
-		{name: "guesses-random", workers: 16, rate: 10, act: basic(nobody)},
-		{name: "guesses-random-nodes", workers: 16, rate: 10, act: nodes(nobody)},
+		{name: "guesses", once: "401", workers: 16, rate: 20, act: basic(victim)},
+		{name: "guesses-nodes", once: "401", workers: 16, rate: 20, act: nodes(victim)},
+		{name: "guesses-random", once: "401", workers: 16, rate: 10, act: basic(nobody)},
+		{name: "guesses-random-nodes", once: "401", workers: 16, rate: 10, act: nodes(nobody)},
 	}
 }

@@ -44,6 +44,7 @@ type attacker struct {
 	workers int     // at most at once
 	rate    float64 // a second, of all workers together
 	burst   int     // so many at once, and seldomer; 0: one
+	once    string  // an answer that it gets at least once, unless it is mistaken itself; empty: any
 	act     func(ctx context.Context, t *troop, n int) (said string)
 }
 
