@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -86,6 +87,32 @@ func TestDevices_Late(t *testing.T) {
 		if f := fault.As(err); f == nil || f.Code != "devices_unavailable" || time.Since(begun) != 2*time.Second {
 			t.Errorf("got %v after %s, want a refusal after 2s", err, time.Since(begun))
 		}
+	})
+}
+
+// An account whose devices take their time keeps no other waiting, and its own no longer than one of them.
+func TestDevices_Crowd(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		b := bustest.New(t)
+		if _, err := b.Conn.Subscribe("mute.>", func(*nats.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if b.JS, err = jetstream.NewWithAPIPrefix(b.Conn, "mute"); err != nil {
+			t.Fatal(err)
+		}
+		d := newDevices(b, zap.NewNop(), time.Now, newPresence(time.Now))
+		var wg sync.WaitGroup
+		for n := range 256 {
+			wg.Go(func() {
+				begun := time.Now()
+				_, err := d.contact(t.Context(), streams.AccountID(1+n/2), fmt.Sprint("phone-", n))
+				if f := fault.As(err); f == nil || f.Code != "devices_unavailable" || time.Since(begun) != 2*time.Second {
+					t.Errorf("got %v after %s, want a refusal after 2s", err, time.Since(begun))
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 
