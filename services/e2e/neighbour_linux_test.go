@@ -103,10 +103,18 @@ func (n *neighbour) work(ctx context.Context) (wait func()) {
 func (n *neighbour) rest() {
 	n.Helper()
 	close(n.halt)
-	await(n, "the good account's messages are all answered and delivered", func() bool {
-		c := n.journal.count()
-		return c.Lost+c.Refused+int(n.sending.Load()) == 0
-	})
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for c := n.journal.count(); c.Lost+c.Refused+int(n.sending.Load()) > 0; c = n.journal.count() {
+		select {
+		case <-again.C:
+		case <-over.C:
+			n.Errorf("the good account's messages are not all answered and delivered within %v after the attack: %+v", patience, c)
+			return
+		}
+	}
 }
 
 // post posts at its pace, whether the one before is answered or not.
