@@ -44,7 +44,7 @@ type attacker struct {
 	workers int     // at most at once
 	rate    float64 // a second, of all workers together
 	burst   int     // so many at once, and seldomer; 0: one
-	once    string  // an answer that it gets at least once, unless it is mistaken itself; empty: any
+	once    string  // an answer that it gets unless it is refused or mistaken itself; empty: any
 	act     func(ctx context.Context, t *troop, n int) (said string)
 }
 
@@ -52,6 +52,19 @@ type attacker struct {
 type outcomes struct {
 	Begun, Done int
 	Said        map[string]int
+}
+
+// mistaken says that an attacker speaks so badly that it attacks nobody.
+func (o *outcomes) mistaken(once string) bool {
+	if o.Said[once] > 0 {
+		return false
+	}
+	for _, wrong := range []string{"400", "401", "404", "405", "409", "413", "415", "422"} {
+		if o.Said[wrong] > 0 && once != "" {
+			return true
+		}
+	}
+	return false
 }
 
 type campaign map[string]*outcomes
@@ -151,7 +164,7 @@ func (t *troop) run(ctx context.Context) campaign {
 					mu.Unlock()
 					said := a.act(ctx, t, n)
 					mu.Lock()
-					if o.Done++; ctx.Err() != nil && said == "closed" {
+					if o.Done++; ctx.Err() != nil && (said == "closed" || said == "no connection") {
 						said = "open in the end"
 					}
 					o.Said[said]++
