@@ -15,7 +15,7 @@ CLUSTER      := ^TestCluster_(NodeStandsStill|Away)
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench build test race simulate crash powerloss overload apart cluster cluster-test cluster-suite throughput planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+.PHONY: help run demo bench build test race simulate crash powerloss overload hostile apart cluster cluster-test cluster-suite throughput planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ powerloss: ## power cuts under the real server, ROUNDS (20) in each of the ways 
 
 overload: ## ten times what the server accepts, for FOR (1m)
 	$(GO) test ./services/e2e -run TestOverload -count=1 -timeout 0 -v -overload $(or $(FOR),1m)
+
+hostile: ## attackers beside a good account, for FOR (10m); ONLY=polls-named,guesses: those alone
+	$(GO) test ./services/e2e -run TestHostile -count=1 -timeout 0 -v -hostile $(or $(FOR),10m) $(if $(ONLY),-only $(ONLY))
 
 apart: ## two dispatchers, two ingresses and quota with a standby, stopped and killed (minutes)
 	$(GO) test ./services/e2e -run '$(APART)' -count=1 -timeout 0 -v

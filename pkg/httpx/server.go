@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,8 +23,7 @@ type ServerOptions struct {
 	WriteTimeout      time.Duration // 60 s, from the headers' end, or that of a body that took its time; above the longest poll
 	IdleTimeout       time.Duration // 120 s
 	MaxHeaderBytes    int           // 16 KiB
-	MaxConnections    int           // 8,192, and of one network no more than it leaves to others: beyond it idle ones are closed, or else new ones
-	Proxies           Proxies       // whose connections are many clients'
+	MaxConnections    int           // 8,192: beyond it those of strangers are closed, idle ones, or else new ones
 	Grace             time.Duration // 4 s, for requests in flight at the end
 }
 
@@ -46,12 +43,10 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopping := make(chan struct{})
-	conns := &connections{
-		state: map[net.Conn]http.ConnState{}, from: map[netip.Prefix]int{}, most: or(o.MaxConnections, 8192), proxies: o.Proxies,
-	}
+	conns := &connections{open: map[net.Conn]*connection{}, most: or(o.MaxConnections, 8192)}
 	errorLog, _ := zap.NewStdLogAt(o.Log, zap.WarnLevel) // fails for an unknown level only
 	srv := &http.Server{
-		Handler:           o.Handler,
+		Handler:           conns.asked(o.Handler),
 		ReadHeaderTimeout: or(o.ReadHeaderTimeout, 5*time.Second),
 		ReadTimeout:       or(o.ReadTimeout, stepWithin),
 		WriteTimeout:      or(o.WriteTimeout, answerWithin),
@@ -59,6 +54,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		MaxHeaderBytes:    or(o.MaxHeaderBytes, 16<<10),
 		ErrorLog:          errorLog,
 		ConnState:         conns.changed,
+		ConnContext:       conns.context,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(base, stoppingKey{}, (<-chan struct{})(stopping))
 		},
@@ -110,114 +106,4 @@ type stoppingKey struct{}
 func Stopping(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
 	return c
-}
-
-// connections knows every open connection. http.Server.Shutdown alone is not enough: it waits 5 s for a connection
-// on which no request has come, and it does not wait for the goroutines of those it closes.
-type connections struct {
-	mu       sync.Mutex
-	state    map[net.Conn]http.ConnState
-	from     map[netip.Prefix]int // of them, by network; those of proxies aside
-	most     int
-	proxies  Proxies
-	stopping bool
-	empty    chan struct{} // made by wait, closed when the last one goes
-}
-
-func (c *connections) changed(conn net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	from := c.network(conn)
-	switch state {
-	case http.StateClosed, http.StateHijacked:
-		delete(c.state, conn)
-		if c.from[from]--; c.from[from] <= 0 {
-			delete(c.from, from)
-		}
-		if c.empty != nil && len(c.state) == 0 {
-			close(c.empty)
-			c.empty = nil
-		}
-		return
-	case http.StateNew:
-		// A network has no more than it leaves to others: one alone half of them all, of two each a third.
-		crowded := from.IsValid() && c.from[from] >= c.most-len(c.state)
-		c.from[from]++
-		switch {
-		case c.stopping:
-			_ = conn.Close()
-		case crowded:
-			_ = c.spare(conn, from).Close()
-		case len(c.state) >= c.most:
-			_ = c.spare(conn, netip.Prefix{}).Close()
-		}
-	default:
-	}
-	c.state[conn] = state
-}
-
-// network is where a connection comes from: none for a proxy's, or where that is not known.
-func (c *connections) network(conn net.Conn) netip.Prefix {
-	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	at := tcp.AddrPort().Addr().Unmap()
-	if c.proxies.trust(at) {
-		return netip.Prefix{}
-	}
-	return network(at)
-}
-
-// spare is the connection to close where there are too many, or too many from a network: one on which nothing is asked,
-// else the new one.
-func (c *connections) spare(fresh net.Conn, from netip.Prefix) net.Conn {
-	looked := 0
-	for conn, state := range c.state {
-		if state == http.StateIdle && (!from.IsValid() || c.network(conn) == from) {
-			c.state[conn] = http.StateClosed // not twice
-			return conn
-		}
-		if looked++; looked == 64 { // under load hardly one is idle, and a crowd that comes must cost little
-			break
-		}
-	}
-	return fresh
-}
-
-func (c *connections) stop() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stopping = true
-	for conn, state := range c.state {
-		if state == http.StateNew {
-			_ = conn.Close()
-		}
-	}
-}
-
-func (c *connections) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.state)
-}
-
-// wait returns how many connections are left when all are gone or the time is over.
-func (c *connections) wait(d time.Duration) int {
-	c.mu.Lock()
-	if len(c.state) == 0 {
-		c.mu.Unlock()
-		return 0
-	}
-	empty := make(chan struct{})
-	c.empty = empty
-	c.mu.Unlock()
-
-	over := time.NewTimer(d)
-	defer over.Stop()
-	select {
-	case <-empty:
-	case <-over.C:
-	}
-	return c.count()
 }

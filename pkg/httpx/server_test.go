@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -304,45 +305,105 @@ func TestServeFailsWithItsListener(t *testing.T) {
 	}
 }
 
-// Of too many connections those are closed on which nothing is asked, and new ones where there is none of these.
+// Of too many connections those are closed with which the least is lost, and new ones where there is none of these.
 func TestServeBoundsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, stop, done := serve(t, httpx.ServerOptions{MaxConnections: 2, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/slow" {
+		const most = 6
+		l, stop, done := serve(t, httpx.ServerOptions{MaxConnections: most, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			who, slow := strings.CutPrefix(r.URL.Path, "/slow")
+			httpx.Admitted(r.Context(), strings.Trim(who, "/"))
+			if slow {
 				time.Sleep(time.Minute)
 			}
 			w.WriteHeader(http.StatusNoContent)
-		}), WriteTimeout: time.Hour})
-		dial := func(path string) (net.Conn, *bufio.Reader) {
+		}), WriteTimeout: time.Hour, ReadHeaderTimeout: time.Hour})
+		type client struct {
+			net.Conn
+			name string
+		}
+		var all []client
+		dial := func(name, request string) {
 			conn, err := l.Dial(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { _ = conn.Close() })
-			// A connection that is closed at once takes no request.
-			_, _ = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n")
-			return conn, bufio.NewReader(conn)
+			_, _ = io.WriteString(conn, request) // which one that is closed at once does not take
+			if strings.HasPrefix(name, "idle") {
+				if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all = append(all, client{conn, name})
+			synctest.Wait()
 		}
-		answered := func(r *bufio.Reader) bool {
-			resp, err := http.ReadResponse(r, nil)
-			return err == nil && resp.Body.Close() == nil && resp.StatusCode == http.StatusNoContent
+		get := func(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: x\r\n\r\n" }
+		open := func() (names []string) {
+			for _, c := range all {
+				_ = c.SetReadDeadline(time.Now())
+				if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+					names = append(names, c.name)
+				}
+			}
+			return names
 		}
-		_, busy := dial("/slow")
-		idle, idleReader := dial("/")
-		if !answered(idleReader) {
-			t.Fatal("the second connection got no answer")
+		dial("nothing asked", "GET / HTTP/1.1\r\n")
+		dial("idle stranger", get("/"))
+		dial("slow stranger", get("/slow"))
+		dial("idle account", get("/acme"))
+		dial("account", get("/slow/acme"))
+		dial("other account", get("/slow/other"))
+		for i, want := range []string{
+			"idle stranger,slow stranger,idle account,account,other account,0",
+			"slow stranger,idle account,account,other account,0,1",
+			"idle account,account,other account,0,1,2",
+			"account,other account,0,1,2,3",
+		} {
+			dial(fmt.Sprint(i), get([]string{"/slow/a", "/slow/b", "/slow/c", "/slow/d"}[i]))
+			if got := strings.Join(open(), ","); got != want {
+				t.Fatalf("after %d more: got %s open, want %s", i+1, got, want)
+			}
 		}
-		synctest.Wait()
-		_, third := dial("/slow") // in the place of the idle one
-		synctest.Wait()
-		if _, err := idle.Read(make([]byte, 1)); err == nil {
-			t.Error("the idle connection is still open")
+		// All work for different accounts: the new one is closed.
+		dial("late", get("/slow/late"))
+		if got, want := strings.Join(open(), ","), "account,other account,0,1,2,3"; got != want {
+			t.Errorf("got %s open, want %s", got, want)
 		}
-		if _, fourth := dial("/"); answered(fourth) {
-			t.Error("a connection too many got an answer")
+		for _, c := range all {
+			_ = c.Close()
 		}
-		if !answered(busy) || !answered(third) {
-			t.Error("connections at work got no answer")
+		time.Sleep(time.Minute) // what the handlers take
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
+// Nobody holds all connections: who has half of them gives one to the next.
+func TestServeSharesConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop, done := serve(t, httpx.ServerOptions{MaxConnections: 4, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			httpx.Admitted(r.Context(), r.URL.Path)
+			time.Sleep(time.Minute)
+		}), WriteTimeout: time.Hour})
+		var all []<-chan answer
+		client := l.Client()
+		defer client.CloseIdleConnections()
+		for _, path := range []string{"/greedy", "/greedy", "/greedy", "/other", "/third"} {
+			all = append(all, get(client, path))
+			synctest.Wait()
+		}
+		answered := 0
+		for i, one := range all {
+			got := <-one
+			if got.err == nil {
+				answered++
+			} else if i > 2 {
+				t.Errorf("request %d: got %v, want an answer", i, got.err)
+			}
+		}
+		if answered != 4 {
+			t.Errorf("got %d answers, want 4", answered)
 		}
 		stop()
 		if err := <-done; err != nil {

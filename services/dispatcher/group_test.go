@@ -2,6 +2,7 @@ package dispatcher_test
 
 import (
 	"encoding/json"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -255,6 +257,35 @@ func TestLargeGroupsComeInParts(t *testing.T) {
 
 // maxAnswer is the most that an answer may be.
 const maxAnswer = 6 << 20
+
+// Of a list that is larger than an answer may be hardly more is read than fits.
+func TestListsReadOnlySoMuch(t *testing.T) {
+	h := newHarness(t, 1)
+	const groups, members, length = 40, 25, 60_000
+	text := event.Private(strings.Repeat("x", length))
+	for range groups {
+		first := h.ids.Message()
+		for k := range members {
+			m := first
+			if k > 0 {
+				m = h.ids.Message()
+			}
+			h.publishLater(streams.EnqueueSubject(0, shop, normal), event.Enqueued{ID: m, Group: first, Phone: "+40700000000", Text: text, Month: "2026-11"})
+		}
+		h.await()
+	}
+	h.folded(shop)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := bus.Call[request.Browsed](t.Context(), h.bus, request.DispatcherBrowse(0), request.Browse{Account: shop, Limit: 100, Content: true})
+	runtime.ReadMemStats(&after)
+	if fault.As(err).Code != "too_much" {
+		t.Errorf("got %v, want too_much", err)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > groups*members*length {
+		t.Errorf("refusing %d bytes of messages took %d bytes", groups*members*length, used)
+	}
+}
 
 // A list looks through so many messages and no more.
 func TestListsLookOnlySoFar(t *testing.T) {

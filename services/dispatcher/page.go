@@ -22,6 +22,8 @@ const (
 	catchUpWithin = 2 * time.Second
 	// readers is how many messages are read by sequence at a time.
 	readers = 8
+	// readAtOnce is how many are read before their size is looked at: each can be as large as a text may be.
+	readAtOnce = 64
 )
 
 // candidate is a message that may go out. Body is its enqueued event.

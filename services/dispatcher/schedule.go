@@ -156,7 +156,16 @@ func (v view) due(now, next time.Time) ([]due, time.Time, error) {
 func (s *shard) enqueueDue(ctx context.Context, all []due) (enqueued int, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(commitsAtATime)
-	for part := range slices.Chunk(all, atATime) {
+	var msgs []*nats.Msg
+	size := 0
+	commit := func() {
+		if own := msgs; len(own) > 0 {
+			group.Go(func() error { return s.enqueueReleased(ctx, own) })
+		}
+		enqueued += len(msgs)
+		msgs, size = nil, 0
+	}
+	for part := range slices.Chunk(all, readAtOnce) {
 		wanted := make([]candidate, len(part))
 		for i, one := range part {
 			wanted[i] = one.candidate
@@ -164,7 +173,6 @@ func (s *shard) enqueueDue(ctx context.Context, all []due) (enqueued int, err er
 		if err := s.read(ctx, wanted); err != nil {
 			return 0, errors.Join(err, group.Wait())
 		}
-		var msgs []*nats.Msg
 		for i, c := range wanted {
 			if c.body == nil {
 				continue // said already
@@ -174,11 +182,13 @@ func (s *shard) enqueueDue(ctx context.Context, all []due) (enqueued int, err er
 				return 0, errors.Join(err, group.Wait())
 			}
 			msgs = append(msgs, m)
+			size += len(m.Data)
 		}
-		if enqueued += len(msgs); len(msgs) > 0 {
-			group.Go(func() error { return s.enqueueReleased(ctx, msgs) })
+		if len(msgs)+readAtOnce > atATime || size > maxPageBytes {
+			commit()
 		}
 	}
+	commit()
 	return enqueued, group.Wait()
 }
 

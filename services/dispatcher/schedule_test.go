@@ -1,6 +1,8 @@
 package dispatcher_test
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,6 +74,39 @@ func TestScheduledMessagesGoOutWhenTheyAreDue(t *testing.T) {
 		pass(time.Second)
 		if diff := cmp.Diff(later, h.pull(phone(shop, "Pixel", 1000))); diff != "" {
 			t.Errorf("a second later (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// What is due at the same time is released in parts that fit into memory, however long the texts are.
+func TestScheduledMessagesAreReleasedInParts(t *testing.T) {
+	inTime(t, func(h *harness) {
+		const count, length = 300, 60_000
+		due := h.now().Add(time.Hour).Truncate(time.Millisecond)
+		text := event.Private(strings.Repeat("x", length))
+		for range count {
+			h.publishLater(streams.ScheduledSubject(0, shop), event.Scheduled{Lane: normal, Enqueued: event.Enqueued{
+				ID: h.ids.Message(), Due: due, Phone: "+40700000000", Text: text, Month: "2026-11",
+			}})
+		}
+		h.await()
+		pass(due.Sub(h.now()))
+		stream, err := h.bus.JS.Stream(context.Background(), streams.EnqueueStream(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := map[string]int{} // bytes, by atomic batch
+		for seq := uint64(count + 1); seq <= 2*count; seq++ {
+			m, err := stream.GetMsg(context.Background(), seq)
+			if err != nil {
+				t.Fatalf("message %d, which was released: %v", seq-count, err)
+			}
+			parts[m.Header.Get("Nats-Batch-Id")] += len(m.Data)
+		}
+		for id, size := range parts {
+			if most := 4<<20 + 64*(length+1000); size > most || id == "" {
+				t.Errorf("got a part %q of %d bytes, want at most %d", id, size, most)
+			}
 		}
 	})
 }

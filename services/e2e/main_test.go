@@ -19,6 +19,7 @@ var clustered newHost
 
 func TestMain(m *testing.M) {
 	bePart()
+	beHostile()
 	flag.Parse()
 	if *clusterFlag && clustered != nil {
 		hosts = map[string]newHost{"cluster": clustered}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,7 @@ func (b *binary) path(t testing.TB) string {
 type processHost struct {
 	dir    string
 	shards int
+	level  string // of its log, unless it is debug
 	cmd    *exec.Cmd
 	log    *os.File
 	read   chan struct{} // closed when all of standard output has been read
@@ -75,7 +77,7 @@ func (h *processHost) start(t *testing.T) started {
 // serve prepares the command that serves.
 func (h *processHost) serve(t *testing.T) *exec.Cmd {
 	t.Helper()
-	cmd := command(t, "serve", "--data", h.dir, "--http", "127.0.0.1:0", "--log-level", "debug")
+	cmd := command(t, "serve", "--data", h.dir, "--http", "127.0.0.1:0", "--log-level", cmp.Or(h.level, "debug"))
 	cmd.Env = append(cmd.Env, fmt.Sprintf("TRUNKLINE_ENGINE_SHARDS=%d", h.shards))
 	return cmd
 }

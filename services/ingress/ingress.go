@@ -103,7 +103,6 @@ func (i *Ingress) runCommitters(ctx context.Context) error {
 func (i *Ingress) serveHTTP(ctx context.Context) error {
 	return httpx.Serve(ctx, httpx.ServerOptions{
 		Listener: i.deps.Listener, Handler: i.handler(), Log: i.deps.Log, Grace: i.cfg.StopGrace,
-		Proxies: i.cfg.links().Proxies,
 	})
 }
 

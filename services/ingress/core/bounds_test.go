@@ -2,8 +2,11 @@ package core
 
 import (
 	"context"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -87,6 +90,32 @@ func TestDevices_Late(t *testing.T) {
 	})
 }
 
+// An account whose devices take their time keeps no other waiting, and its own no longer than one of them.
+func TestDevices_Crowd(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		b := bustest.New(t)
+		if _, err := b.Conn.Subscribe("mute.>", func(*nats.Msg) {}); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if b.JS, err = jetstream.NewWithAPIPrefix(b.Conn, "mute"); err != nil {
+			t.Fatal(err)
+		}
+		d := newDevices(b, zap.NewNop(), time.Now, newPresence(time.Now))
+		var wg sync.WaitGroup
+		for n := range 256 {
+			wg.Go(func() {
+				begun := time.Now()
+				_, err := d.contact(t.Context(), streams.AccountID(1+n/2), fmt.Sprint("phone-", n))
+				if f := fault.As(err); f == nil || f.Code != "devices_unavailable" || time.Since(begun) != 2*time.Second {
+					t.Errorf("got %v after %s, want a refusal after 2s", err, time.Since(begun))
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
 // What a token uses at one ingress is taken off at the others within a second.
 func TestRates_Shared(t *testing.T) {
 	bustest.Simulate(t, func(t *testing.T) {
@@ -123,6 +152,44 @@ func TestCore_Group_MuteDispatcher(t *testing.T) {
 		_, err := c.Group(t.Context(), Caller{Account: account}, "order-1")
 		if f := fault.As(err); f == nil || f.Code != "dispatcher_unavailable" || time.Since(begun) != 5*time.Second {
 			t.Errorf("got %v after %s, want a refusal after 5s", err, time.Since(begun))
+		}
+	})
+}
+
+// What an account looks up waits for its own: others are answered meanwhile.
+func TestCore_Group_Crowd(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		c := newCore(t)
+		other := &streams.Account{ID: streams.AccountIDOf("other"), Name: "other"}
+		var mu sync.Mutex
+		inside, most := map[streams.AccountID]int{}, map[streams.AccountID]int{}
+		serve(t, c.bus, request.DispatcherFind(0), func(_ context.Context, q request.Find) (request.Found, error) {
+			mu.Lock()
+			inside[q.Account]++
+			most[q.Account] = max(most[q.Account], inside[q.Account])
+			mu.Unlock()
+			time.Sleep(900 * time.Millisecond)
+			mu.Lock()
+			inside[q.Account]--
+			mu.Unlock()
+			return request.Found{}, nil
+		})
+		var wg sync.WaitGroup
+		for range 4 * lookupsAtATime {
+			wg.Go(func() {
+				if _, err := c.Group(t.Context(), Caller{Account: account}, "order-1"); fault.As(err).Code != "not_found" {
+					t.Errorf("got %v, want not_found in the end", err)
+				}
+			})
+		}
+		synctest.Wait()
+		begun := time.Now()
+		if _, err := c.Group(t.Context(), Caller{Account: other}, "order-1"); fault.As(err).Code != "not_found" || time.Since(begun) != 900*time.Millisecond {
+			t.Errorf("another account: got %v after %v, want not_found after 900ms", err, time.Since(begun))
+		}
+		wg.Wait()
+		if most[account.ID] != lookupsAtATime {
+			t.Errorf("got %d of an account at a time, want %d", most[account.ID], lookupsAtATime)
 		}
 	})
 }

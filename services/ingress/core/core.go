@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -75,6 +76,8 @@ type Core struct {
 	places    *places
 	sessions  *sessions
 	keys      turn.Turns[string] // requests with the same idempotency key follow each other
+	lookups   turn.Turns[lookup] // so do those of an account that look something up, a few at a time
+	lookedUp  atomic.Uint64
 	metrics   *metrics
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -39,7 +40,7 @@ type devices struct {
 
 	// One name of an account is looked up at a time: two must not both become
 	// the last that fits.
-	turns [64]sync.Mutex
+	turns turn.Turns[streams.AccountID]
 }
 
 type known struct {
@@ -52,7 +53,10 @@ func newDevices(b *bus.Bus, log *zap.Logger, now func() time.Time, p *presence) 
 	return &devices{bus: b, log: log, now: now, presence: p, known: map[streams.DeviceID]known{}}
 }
 
-var errDevices = fault.New(fault.Conflict, "too_many_devices", "The account has too many device names")
+var (
+	errDevices     = fault.New(fault.Conflict, "too_many_devices", "The account has too many device names")
+	errDevicesLate = &fault.Error{Kind: fault.Unavailable, Code: "devices_unavailable", Text: "The devices cannot be looked up now, try again", RetryAfter: retrySoon}
+)
 
 // contact notes that a phone called, and gives its id. A phone without a name
 // has none. It is a fault if the name is new and the account has
@@ -66,21 +70,21 @@ func (d *devices) contact(ctx context.Context, account streams.AccountID, name s
 	if d.fresh(id, now) {
 		return id, nil
 	}
-	turn := &d.turns[uint64(account)%uint64(len(d.turns))]
-	turn.Lock()
-	defer turn.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
+	defer cancel()
+	giveBack, err := d.turns.Take(ctx, account)
+	if err != nil {
+		return id, errDevicesLate.With(err)
+	}
+	defer giveBack()
 	if d.fresh(id, now) {
 		return id, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
-	defer cancel()
-	err := d.write(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
+	err = d.write(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
 	if err == nil || errors.Is(err, errDevices) {
 		return id, err
 	}
-	f := fault.New(fault.Unavailable, "devices_unavailable", "The devices cannot be looked up now, try again")
-	f.RetryAfter = retrySoon
-	return id, f.With(err)
+	return id, errDevicesLate.With(err)
 }
 
 // fresh says whether nothing is to be written.

@@ -70,6 +70,7 @@ func (d dialect) send(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	httpx.Admitted(c.Request.Context(), caller.Account.Name)
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}

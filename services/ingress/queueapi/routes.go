@@ -46,6 +46,7 @@ func (d dialect) admitted(use core.Use, h func(*gin.Context, core.Caller) error)
 		caller, rate, err := d.core.Admit(token(c), use)
 		httpx.RateHeaders(c.Writer.Header(), rate.Limit, rate.Remaining, rate.Reset, 0)
 		if err == nil {
+			httpx.Admitted(c.Request.Context(), caller.Account.Name)
 			err = h(c, caller)
 		}
 		if err != nil {

@@ -162,6 +162,7 @@ func (d dialect) admitted(scope string, h handler) gin.HandlerFunc {
 			err = errScope(scope)
 		}
 		if err == nil {
+			httpx.Admitted(c.Request.Context(), s.Account.Name)
 			err = h(c, s)
 		}
 		if err != nil {

@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+var (
+	hostileFor  = flag.Duration("hostile", 15*time.Second, "how long attackers are at work beside the good account")
+	hostileOnly = flag.String("only", "", "names of the attackers, with commas; empty: all")
+)
+
+const (
+	// hostileMemory is the most that the server may take, in MiB, with the pages of files that it reads.
+	hostileMemory = 500
+	// hostileFactor is what the slowest requests of the good account may lose.
+	hostileFactor = 3
+	// hostileLong is from when on this is measured: a shorter run says too little, and more about the machine than about
+	// the server.
+	hostileLong = time.Minute
+)
+
+// Beside a tenant and strangers who do all at once what they should not, another account's posts, pulls, reports and
+// sign-ins all succeed; nothing of it is lost or doubled; and the server's memory stays within bounds.
+func TestHostile(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector takes memory and time of its own")
+	}
+	all := attackersNamed(t, *hostileOnly)
+	// As it is run by others: at debug the log alone would be an attack.
+	s := launch(t, func(dir string, shards int) host { return &processHost{dir: dir, shards: shards, level: "info"} }, 1)
+	aim := s.aim()
+	good := newNeighbour(s, aim.Victim)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	working := good.work(ctx)
+
+	pid := s.host.(*processHost).cmd.Process.Pid
+	quiet := watch(t, pid, max(5*time.Second, min(*hostileFor/5, time.Minute)))
+	good.begin(hostilePhase)
+	attack := startAttack(t, aim, all, *hostileFor)
+	hostile := watch(t, pid, *hostileFor/2)
+	good.changePassword() // from now on nobody knows by heart that it is right
+	hostile = hostile.and(watch(t, pid, *hostileFor-*hostileFor/2))
+	good.begin(afterwards)
+	said := attack()
+	good.rest()
+	stop()
+	working()
+
+	t.Logf("attackers, for %v on %s:\n%s", *hostileFor, load(t), said)
+	t.Logf("the good account:\n%s", good.table())
+	t.Logf("the server took %s; before, %s", hostile, quiet)
+	c := good.journal.check(t)
+	if c.Accepted == 0 || c.Delivered != c.Accepted || c.Unknown+c.Lost+c.Doubled+c.Again > 0 {
+		t.Errorf("got %+v, want every message delivered once", c)
+	}
+	for what, n := range good.trouble {
+		t.Errorf("%s: %d times", what, n)
+	}
+	if hostile.all > hostileMemory {
+		t.Errorf("the server took %s, want at most %d MiB", hostile, hostileMemory)
+	}
+	for _, a := range attackers() {
+		if slices.Contains(all, a.name) && said[a.name].mistaken(a.once) {
+			t.Errorf("%s was told that it is wrong, and never %s", a.name, a.once)
+		}
+	}
+	if *hostileFor >= hostileLong {
+		for _, slow := range good.slower(hostileFactor) {
+			t.Error(slow)
+		}
+	}
+}
+
+// attackersNamed gives the names of those that are asked for.
+func attackersNamed(t *testing.T, only string) []string {
+	t.Helper()
+	var all []string
+	for _, a := range attackers() {
+		all = append(all, a.name)
+	}
+	if only == "" {
+		return all
+	}
+	asked := strings.Split(only, ",")
+	for _, name := range asked {
+		if !slices.Contains(all, name) {
+			t.Fatalf("there is no attacker %q, only %s", name, strings.Join(all, ","))
+		}
+	}
+	return asked
+}
+
+// aim makes the accounts of the attackers, and of the one that they want to harm.
+func (s *trunkline) aim() target {
+	s.Helper()
+	_, token := s.loginOf("hostile")
+	return target{
+		URL: s.url, Account: streams.AccountIDOf("hostile"), Token: token, Login: "hostile", Password: "correct horse hostile",
+		Phones: s.account("hostile-phones", nil), Victim: "good",
+	}
+}
+
+// usage is the most memory that was seen, in MiB.
+type usage struct{ all, anonymous int }
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d MiB at most, %d without its files", u.all, u.anonymous)
+}
+
+func (u usage) and(v usage) usage { return usage{max(u.all, v.all), max(u.anonymous, v.anonymous)} }
+
+// watch looks for some time at what a process takes.
+func watch(t *testing.T, pid int, d time.Duration) (most usage) {
+	t.Helper()
+	over := time.NewTimer(d)
+	defer over.Stop()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case <-over.C:
+			return most
+		case <-again.C:
+			most = most.and(usage{memory(t, pid, "VmRSS"), memory(t, pid, "RssAnon")})
+		}
+	}
+}
