@@ -55,7 +55,7 @@ func build(work string, number int, pattern string, texts map[string][]byte, sla
 		return nil, err
 	}
 	s := &suite{binary: filepath.Join(work, fmt.Sprintf("suite%d.test", number)), dir: strings.TrimSpace(string(out)), work: work, slack: slack}
-	if out, err := exec.Command("go", "test", "-c", "-overlay", file, "-o", s.binary, pattern).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", file, "-o", s.binary, pattern).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("compile the tests of %s: %w\n%s", pattern, err, out)
 	}
 	return s, nil
