@@ -15,7 +15,7 @@ CLUSTER      := ^TestCluster_(NodeStandsStill|Away)
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench build test race simulate crash powerloss overload apart cluster cluster-test cluster-suite throughput planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+.PHONY: help run demo bench build test race simulate crash powerloss overload apart cluster cluster-test cluster-suite throughput planted mutate fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
 
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
+
+mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS=./a,./b try too
+	$(GO) run ./services/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" $(PKG)
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)

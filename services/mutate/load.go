@@ -36,7 +36,7 @@ type file struct {
 type listed struct {
 	ImportPath, Name, Dir, Export string
 	GoFiles                       []string
-	DepOnly                       bool
+	DepOnly, Standard             bool
 }
 
 // load reads a package, given as go list takes it.
@@ -52,7 +52,7 @@ func load(pattern string) (*code, error) {
 	var goFiles []string
 	for _, p := range packages {
 		exports[p.ImportPath] = p.Export
-		if p.DepOnly {
+		if p.DepOnly || p.Standard {
 			continue
 		}
 		if c.path != "" {
@@ -82,7 +82,8 @@ func load(pattern string) (*code, error) {
 }
 
 func list(pattern string) ([]listed, error) {
-	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Name,Dir,Export,GoFiles,DepOnly", pattern)
+	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Name,Dir,Export,GoFiles,DepOnly,Standard",
+		pattern, "os", "strconv", "sync/atomic") // which the switches import
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

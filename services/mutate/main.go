@@ -93,14 +93,7 @@ func mutate(o options, out io.Writer) (totals, error) {
 	if err != nil {
 		return totals{}, err
 	}
-	picked := slices.DeleteFunc(slices.Clone(good), func(m *mutant) bool { return !strings.Contains(m.in, o.only) })
-	if o.n > 0 && o.n < len(picked) {
-		random := rand.New(rand.NewPCG(o.seed, 0)) //nolint:gosec // it is to pick the same again
-		random.Shuffle(len(picked), func(i, j int) { picked[i], picked[j] = picked[j], picked[i] })
-		picked = picked[:o.n]
-		slices.SortFunc(picked, func(a, b *mutant) int { return a.id - b.id })
-	}
-	picked, texts, err := compiling(c, picked)
+	picked, texts, err := compiling(c, pick(good, o.n, o.seed, o.only))
 	if err != nil {
 		return totals{}, err
 	}
@@ -125,8 +118,9 @@ func mutate(o options, out io.Writer) (totals, error) {
 		c.name, len(good), len(possible)-len(good), len(picked), len(tests), time.Since(start).Seconds())
 
 	sums := totals{all: len(good), tried: len(picked)}
+	tries := trial{tests, map[string]map[string]bool{}}
 	for _, m := range picked {
-		v := try(m, tests)
+		v := tries.try(m)
 		reason, ok := accepted[m.id]
 		switch {
 		case v.found:
@@ -157,6 +151,18 @@ func mutate(o options, out io.Writer) (totals, error) {
 	tell("%s: of %d mutants %d found (%d hung), %d survived, %d reached by no test, %d accepted: %.1f %% in %.0f s",
 		c.name, sums.tried, sums.found, sums.hung, sums.survived, sums.unreached, sums.accepted, sums.percent(), time.Since(start).Seconds())
 	return sums, nil
+}
+
+// pick picks n mutants, all with 0, of the functions that have a text in their name, in their order.
+func pick(mutants []*mutant, n int, seed uint64, only string) []*mutant {
+	picked := slices.DeleteFunc(slices.Clone(mutants), func(m *mutant) bool { return !strings.Contains(m.in, only) })
+	if n > 0 && n < len(picked) {
+		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // it is to pick the same again
+		random.Shuffle(len(picked), func(i, j int) { picked[i], picked[j] = picked[j], picked[i] })
+		picked = picked[:n]
+		slices.SortFunc(picked, func(a, b *mutant) int { return a.id - b.id })
+	}
+	return picked
 }
 
 // workspace is the folder of the go.work file.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -131,46 +132,71 @@ type verdict struct {
 // firstShare is what the first tests that try a mutant may take together. Each further share may take four times that.
 const firstShare = time.Second
 
-// try runs the tests that reach a mutant, the quick ones first, until one of them finds it.
-func try(m *mutant, tests []*test) verdict {
+// trial tries mutants, one after the other.
+type trial struct {
+	tests []*test
+	finds map[string]map[string]bool // by function, the tests that found a mutant of it
+}
+
+// try runs the tests that reach a mutant until some of them find it: first those that found one of the same function,
+// then the quick ones. What fails must fail twice: a busy machine makes some tests fail once.
+func (t *trial) try(m *mutant) verdict {
 	var todo []*test
-	for _, t := range tests {
-		if t.reached[m.id] {
-			todo = append(todo, t)
+	for _, one := range t.tests {
+		if one.reached[m.id] {
+			todo = append(todo, one)
 		}
 	}
 	if len(todo) == 0 {
 		return verdict{}
 	}
-	slices.SortStableFunc(todo, func(a, b *test) int { return int(a.took - b.took) })
+	finds := t.finds[m.in]
+	slices.SortStableFunc(todo, func(a, b *test) int {
+		if finds[a.name] != finds[b.name] {
+			if finds[a.name] {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.took, b.took)
+	})
 	for share := firstShare; len(todo) > 0; share *= 4 {
 		var names []string
 		s, total := todo[0].suite, time.Duration(0)
-		todo = slices.DeleteFunc(todo, func(t *test) bool {
-			if t.suite != s || total > 0 && total+t.took > share {
+		todo = slices.DeleteFunc(todo, func(one *test) bool {
+			if one.suite != s || total > 0 && total+one.took > share {
 				return false
 			}
-			total += t.took
-			names = append(names, t.name)
+			total += one.took
+			names = append(names, one.name)
 			return true
 		})
-		out, err := s.run(m.id, "", s.slack+5*total, "-test.run", "^("+strings.Join(names, "|")+")$", "-test.count=1", "-test.failfast")
-		if err != nil {
-			return verdict{found: true, reached: true, hung: errors.Is(err, errHung), by: finder1(out, names)}
+		out, err := s.run(m.id, "", s.slack+5*total, choose(names)...)
+		if by := failed.FindSubmatch(out); by != nil {
+			names = []string{string(by[1])}
 		}
+		if err != nil && !errors.Is(err, errHung) {
+			_, err = s.run(m.id, "", s.slack+5*total, choose(names)...)
+		}
+		if err == nil {
+			continue
+		}
+		if t.finds[m.in] == nil {
+			t.finds[m.in] = map[string]bool{}
+		}
+		if len(names) == 1 {
+			t.finds[m.in][names[0]] = true
+		}
+		return verdict{found: true, reached: true, hung: errors.Is(err, errHung), by: strings.Join(names, " or ")}
 	}
 	return verdict{reached: true}
 }
 
-var failed = regexp.MustCompile(`--- FAIL: (\S+)`)
-
-// finder1 names the test that failed, or those that ran when all ended.
-func finder1(out []byte, ran []string) string {
-	if m := failed.FindSubmatch(out); m != nil {
-		return string(m[1])
-	}
-	return strings.Join(ran, " or ")
+func choose(names []string) []string {
+	return []string{"-test.run", "^(" + strings.Join(names, "|") + ")$", "-test.count=1", "-test.failfast"}
 }
+
+var failed = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
 func lastLines(out []byte, n int) string {
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
