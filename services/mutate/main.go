@@ -30,6 +30,7 @@ type options struct {
 	slack   time.Duration
 	verbose bool
 	only    string // functions, by a part of their name
+	again   string // a file with the output of an earlier run
 }
 
 func main() {
@@ -41,6 +42,7 @@ func main() {
 	flag.DurationVar(&o.slack, "slack", 10*time.Second, "a mutant hangs when its tests take five times as long as without it, and this")
 	flag.StringVar(&tests, "tests", "", "more `packages` whose tests try the mutants, with commas between them")
 	flag.StringVar(&o.only, "only", "", "mutants of functions that have this in their `name`")
+	flag.StringVar(&o.again, "again", "", "only those that an earlier run, whose output is in the `file`, left")
 	flag.BoolVar(&o.verbose, "v", false, "tell of those that were found too")
 	flag.Parse()
 	if flag.NArg() != 1 {
@@ -93,7 +95,13 @@ func mutate(o options, out io.Writer) (totals, error) {
 	if err != nil {
 		return totals{}, err
 	}
-	picked, texts, err := compiling(c, pick(good, o.n, o.seed, o.only))
+	picked := pick(good, o.n, o.seed, o.only)
+	if o.again != "" {
+		if picked, err = left(good, o.again); err != nil {
+			return totals{}, err
+		}
+	}
+	picked, texts, err := compiling(c, picked)
 	if err != nil {
 		return totals{}, err
 	}
@@ -163,6 +171,22 @@ func pick(mutants []*mutant, n int, seed uint64, only string) []*mutant {
 		slices.SortFunc(picked, func(a, b *mutant) int { return a.id - b.id })
 	}
 	return picked
+}
+
+// left picks the mutants that the output of an earlier run has as survived or unreached.
+func left(mutants []*mutant, output string) ([]*mutant, error) {
+	text, err := os.ReadFile(output)
+	if err != nil {
+		return nil, err
+	}
+	told := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if word, rest, _ := strings.Cut(strings.TrimSpace(line), " "); word == "SURVIVED" || word == "UNREACHED" {
+			_, what, _ := strings.Cut(rest, " ") // after the place, which may have moved
+			told[what] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(mutants), func(m *mutant) bool { return !told[m.in+": "+m.change] }), nil
 }
 
 // workspace is the folder of the go.work file.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -170,6 +171,25 @@ func TestPick(t *testing.T) {
 		if m.in != "Count" {
 			t.Errorf("got %s, want those of Count", m)
 		}
+	}
+}
+
+// What an earlier run left can be tried again, wherever it stands by now.
+func TestLeft(t *testing.T) {
+	output := filepath.Join(t.TempDir(), "output")
+	text := "sample: 40 mutants\nSURVIVED old/place.go:7 Both: a && b -> a\nUNREACHED x.go:1 Unused: return time.Second -> return 0\nfound by TestSum: x.go:1 Sum: n > 0 -> true\nSURVIVED x.go:2 Gone: a -> b\n"
+	if err := os.WriteFile(output, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := left(find(loadSample(t)), output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"Both: a && b -> a", "Unused: return time.Second -> return 0"}, changesOf(got)); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := left(nil, output+"x"); err == nil {
+		t.Error("without the output: got no error")
 	}
 }
 
