@@ -72,8 +72,8 @@ throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
 
-mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS=./a,./b try too, AGAIN=output only what is left of that run
-	$(GO) run ./services/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -again "$(AGAIN)" $(PKG)
+mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS (RUN) try too, AGAIN=output only what that run left
+	$(GO) run ./services/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -run "$(RUN)" -again "$(AGAIN)" $(PKG)
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,8 +41,8 @@ type listed struct {
 }
 
 // load reads a package, given as go list takes it.
-func load(pattern string) (*code, error) {
-	packages, err := list(pattern)
+func load(ctx context.Context, pattern string) (*code, error) {
+	packages, err := list(ctx, pattern)
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +82,8 @@ func load(pattern string) (*code, error) {
 	return c, nil
 }
 
-func list(pattern string) ([]listed, error) {
-	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Name,Dir,Export,GoFiles,DepOnly,Standard",
+func list(ctx context.Context, pattern string) ([]listed, error) {
+	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-export", "-json=ImportPath,Name,Dir,Export,GoFiles,DepOnly,Standard",
 		pattern, "os", "strconv", "sync/atomic") // which the switches import
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -8,16 +8,19 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -30,6 +33,7 @@ type options struct {
 	slack   time.Duration
 	verbose bool
 	only    string // functions, by a part of their name
+	run     string // of the tests of more packages, those that match; empty: all
 	again   string // a file with the output of an earlier run
 }
 
@@ -42,6 +46,7 @@ func main() {
 	flag.DurationVar(&o.slack, "slack", 10*time.Second, "a mutant hangs when its tests take five times as long as without it, and this")
 	flag.StringVar(&tests, "tests", "", "more `packages` whose tests try the mutants, with commas between them")
 	flag.StringVar(&o.only, "only", "", "mutants of functions that have this in their `name`")
+	flag.StringVar(&o.run, "run", "", "of -tests, only those that match the `expression`")
 	flag.StringVar(&o.again, "again", "", "only those that an earlier run, whose output is in the `file`, left")
 	flag.BoolVar(&o.verbose, "v", false, "tell of those that were found too")
 	flag.Parse()
@@ -51,7 +56,9 @@ func main() {
 	}
 	o.pkg = flag.Arg(0)
 	o.tests = append([]string{o.pkg}, strings.FieldsFunc(tests, func(r rune) bool { return r == ',' })...)
-	sums, err := mutate(o, os.Stdout)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	sums, err := mutate(ctx, o, os.Stdout)
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -75,10 +82,10 @@ func (t totals) percent() float64 {
 }
 
 // mutate tries the mutants of a package and tells of those that no test notices.
-func mutate(o options, out io.Writer) (totals, error) {
+func mutate(ctx context.Context, o options, out io.Writer) (totals, error) {
 	start := time.Now()
 	tell := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
-	c, err := load(o.pkg)
+	c, err := load(ctx, o.pkg)
 	if err != nil {
 		return totals{}, err
 	}
@@ -112,11 +119,15 @@ func mutate(o options, out io.Writer) (totals, error) {
 	defer os.RemoveAll(work)
 	var tests []*test
 	for i, pattern := range o.tests {
-		s, err := build(work, i, pattern, texts, o.slack)
+		s, err := build(ctx, work, i, pattern, texts, o.slack)
 		if err != nil {
 			return totals{}, err
 		}
-		ran, err := s.baseline(tell)
+		only := ""
+		if i > 0 {
+			only = o.run
+		}
+		ran, err := s.baseline(ctx, only, tell)
 		if err != nil {
 			return totals{}, err
 		}
@@ -128,7 +139,10 @@ func mutate(o options, out io.Writer) (totals, error) {
 	sums := totals{all: len(good), tried: len(picked)}
 	tries := trial{tests, map[string]map[string]bool{}}
 	for _, m := range picked {
-		v := tries.try(m)
+		v := tries.try(ctx, m)
+		if ctx.Err() != nil {
+			return sums, ctx.Err()
+		}
 		reason, ok := accepted[m.id]
 		switch {
 		case v.found:

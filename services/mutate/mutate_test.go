@@ -19,7 +19,7 @@ const sample = "./testdata/sample"
 
 func loadSample(t *testing.T) *code {
 	t.Helper()
-	c, err := load(sample)
+	c, err := load(t.Context(), sample)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestMutate(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	got, err := mutate(options{pkg: sample, tests: []string{sample}, slack: 5 * time.Second}, &out)
+	got, err := mutate(t.Context(), options{pkg: sample, tests: []string{sample}, slack: 5 * time.Second}, &out)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
@@ -258,7 +258,7 @@ func TestAccepted_Applies(t *testing.T) {
 			t.Errorf("accepted.txt:%d: packages of the name %s: got %v, want one", a.line, a.pkg, paths[a.pkg])
 			continue
 		}
-		c, err := load(paths[a.pkg][0])
+		c, err := load(t.Context(), paths[a.pkg][0])
 		if err != nil {
 			t.Fatal(err)
 		}

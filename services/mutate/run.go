@@ -34,8 +34,8 @@ type test struct {
 }
 
 // build compiles the tests of a package with other texts for some of its files, or of the packages it imports.
-func build(work string, number int, pattern string, texts map[string][]byte, slack time.Duration) (*suite, error) {
-	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", pattern).Output()
+func build(ctx context.Context, work string, number int, pattern string, texts map[string][]byte, slack time.Duration) (*suite, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", pattern).Output()
 	if err != nil {
 		return nil, fmt.Errorf("go list %s: %w", pattern, err)
 	}
@@ -56,7 +56,7 @@ func build(work string, number int, pattern string, texts map[string][]byte, sla
 		return nil, err
 	}
 	s := &suite{binary: filepath.Join(work, fmt.Sprintf("suite%d.test", number)), dir: strings.TrimSpace(string(out)), work: work, slack: slack}
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", file, "-o", s.binary, pattern).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", file, "-o", s.binary, pattern).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("compile the tests of %s: %w\n%s", pattern, err, out)
 	}
 	return s, nil
@@ -65,8 +65,8 @@ func build(work string, number int, pattern string, texts map[string][]byte, sla
 var errHung = errors.New("hung")
 
 // run runs tests of the suite, until one fails. It gives what they wrote.
-func (s *suite) run(mutant int, marks string, within time.Duration, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+func (s *suite) run(ctx context.Context, mutant int, marks string, within time.Duration, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	temp, err := os.MkdirTemp(s.work, "tmp")
 	if err != nil {
@@ -90,21 +90,31 @@ func (s *suite) run(mutant int, marks string, within time.Duration, args ...stri
 }
 
 // baseline runs every test alone, without a mutant, and notes which mutants it reaches. Tests that fail are told of
-// and left out.
-func (s *suite) baseline(tell func(string, ...any)) ([]*test, error) {
-	out, err := s.run(0, "", time.Minute, "-test.list", "^(Test|Fuzz|Example)")
+// and left out, as are those that only does not match.
+func (s *suite) baseline(ctx context.Context, only string, tell func(string, ...any)) ([]*test, error) {
+	out, err := s.run(ctx, 0, "", time.Minute, "-test.list", "^(Test|Fuzz|Example)")
 	if err != nil {
 		return nil, fmt.Errorf("list tests: %w\n%s", err, out)
 	}
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return nil, err
+	}
 	var all []*test
 	for _, name := range strings.Fields(string(out)) {
+		if !wanted.MatchString(name) {
+			continue
+		}
 		marks := filepath.Join(s.work, "marks")
 		if err := os.WriteFile(marks, nil, 0o600); err != nil {
 			return nil, err
 		}
 		start := time.Now()
-		out, err := s.run(0, marks, 5*time.Minute, "-test.run", "^"+name+"$", "-test.count=1")
+		out, err := s.run(ctx, 0, marks, 5*time.Minute, "-test.run", "^"+name+"$", "-test.count=1")
 		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
 			tell("left out, since it fails without a mutant: %s: %v\n%s", name, err, lastLines(out, 5))
 			continue
 		}
@@ -140,7 +150,7 @@ type trial struct {
 
 // try runs the tests that reach a mutant until some of them find it: first those that found one of the same function,
 // then the quick ones. What fails must fail twice: a busy machine makes some tests fail once.
-func (t *trial) try(m *mutant) verdict {
+func (t *trial) try(ctx context.Context, m *mutant) verdict {
 	var todo []*test
 	for _, one := range t.tests {
 		if one.reached[m.id] {
@@ -171,12 +181,12 @@ func (t *trial) try(m *mutant) verdict {
 			names = append(names, one.name)
 			return true
 		})
-		out, err := s.run(m.id, "", s.slack+5*total, choose(names)...)
+		out, err := s.run(ctx, m.id, "", s.slack+5*total, choose(names)...)
 		if by := failed.FindSubmatch(out); by != nil {
 			names = []string{string(by[1])}
 		}
 		if err != nil && !errors.Is(err, errHung) {
-			_, err = s.run(m.id, "", s.slack+5*total, choose(names)...)
+			_, err = s.run(ctx, m.id, "", s.slack+5*total, choose(names)...)
 		}
 		if err == nil {
 			continue
