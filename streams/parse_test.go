@@ -123,6 +123,20 @@ func TestKeysDiffer(t *testing.T) {
 			}
 		}
 	}
+	// What is stored is found again by keys of that form, for ever.
+	const hash = "ca978112ca1bbdcafac231b39a23dc4d"
+	for want, got := range map[string]string{
+		"0000000000000001.webhook." + hash:        streams.WebhookKey(1, "a"),
+		"login." + hash:                           streams.LoginKey("a"),
+		"sms.key.0.0000000000000001." + hash:      streams.KeySubject(0, 1, "a"),
+		hash + "a786eff8147c4e72b9807785afee48bb": string(streams.HashToken("a")),
+		"6362e5401d838374":                        streams.AccountIDOf("a").String(),
+		"9e2ef1ccfcc6cb14":                        streams.DeviceIDOf(1, "a").String(),
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 	if streams.LoginKey("a") == streams.LoginKey("b") || streams.HashToken("a") == streams.HashToken("b") {
 		t.Error("two logins or tokens share a key")
 	}

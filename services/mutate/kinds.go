@@ -129,6 +129,9 @@ func (f *finder) returns(n *ast.ReturnStmt) {
 		if _, several := tv.Type.(*types.Tuple); several {
 			return
 		}
+		if besideError(n, result) {
+			continue
+		}
 		zero := f.zero(i, result)
 		if zero == "" {
 			continue
@@ -144,6 +147,20 @@ func (f *finder) returns(n *ast.ReturnStmt) {
 		alt := "return " + strings.Join(all, ", ")
 		f.add(n, changed(f.text(n), alt), "if %s { "+alt+" }; ", "")
 	}
+}
+
+// besideError says that a value is returned beside an error that is made there: nobody may look at it.
+func besideError(n *ast.ReturnStmt, value ast.Expr) bool {
+	last := n.Results[len(n.Results)-1]
+	if value == last {
+		return false
+	}
+	call, ok := last.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	made, ok := call.Fun.(*ast.SelectorExpr)
+	return ok && (made.Sel.Name == "Errorf" || made.Sel.Name == "New")
 }
 
 // loneStatement says that nothing can be put before the statement that is looked at.
@@ -224,7 +241,7 @@ func (f *finder) number(n *ast.BasicLit) {
 	if n.Kind != token.INT || octal || !isInteger(tv.Type) || f.isHint(n) {
 		return
 	}
-	if f.inConstant() {
+	if back, ok := f.parent().(*ast.ReturnStmt); ok && besideError(back, n) || f.inConstant() {
 		return
 	}
 	f.replace(n, tv.Type, n.Value+" + 1")

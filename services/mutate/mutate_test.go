@@ -81,6 +81,16 @@ func TestFind(t *testing.T) {
 		"Ends: n == 0 -> n != 0",
 		"Ends: 0 -> 0 + 1",
 		`Ends: return "none" -> return ""`,
+		"Half: n%2 != 0 -> true",
+		"Half: n%2 != 0 -> false",
+		"Half: n%2 != 0 -> n%2 == 0",
+		"Half: n%2 -> n * 2",
+		"Half: 2 -> 2 + 1",
+		"Half: 0 -> 0 + 1",
+		`Half: return 0, errors.New("odd") -> return 0, nil`,
+		"Half: return n / 2, nil -> return 0, nil",
+		"Half: n / 2 -> n * 2",
+		"Half: 2 -> 2 + 1",
 	}
 	if diff := cmp.Diff(want, changesOf(good)); diff != "" {
 		t.Errorf("mutants (-want +got):\n%s", diff)
@@ -149,7 +159,7 @@ func TestMutate(t *testing.T) {
 		t.Errorf("left (-want +got):\n%s", diff)
 	}
 	// Counting without i++ has no end, which is noticed too.
-	if want := (totals{all: 40, tried: 40, found: 26, hung: 1, survived: 7, unreached: 7}); got != want {
+	if want := (totals{all: 50, tried: 50, found: 36, hung: 1, survived: 7, unreached: 7}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if after, err := os.ReadFile(sample + "/sample.go"); err != nil || !bytes.Equal(before, after) {

@@ -61,3 +61,11 @@ func Ends(n int) string {
 		panic("some")
 	}
 }
+
+// Half fails for what is odd.
+func Half(n int) (int, error) {
+	if n%2 != 0 {
+		return 0, errors.New("odd")
+	}
+	return n / 2, nil
+}

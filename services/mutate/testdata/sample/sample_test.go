@@ -32,3 +32,12 @@ func TestCheck(t *testing.T) {
 	}
 	Must(1)
 }
+
+func TestHalf(t *testing.T) {
+	if got, err := Half(6); err != nil || got != 3 {
+		t.Errorf("got %d, %v", got, err)
+	}
+	if _, err := Half(3); err == nil {
+		t.Error("3 is odd")
+	}
+}
