@@ -79,8 +79,13 @@ func TestReleaseSubjects(t *testing.T) {
 			t.Errorf("%q is read as %d", bad, got)
 		}
 	}
-	if got, err := streams.ParseVersionCode("1"); err != nil || got != 1 {
-		t.Errorf("the first version code: got %d, %v", got, err)
+	for text, want := range map[string]streams.VersionCode{"1": 1, "10": 10, "210000": 210000} {
+		if got, err := streams.ParseVersionCode(text); err != nil || got != want || want.String() != text {
+			t.Errorf("version code %s: got %d, %v, which is written %s", text, got, err, want)
+		}
+	}
+	if got := streams.AcceptedSubjects(2); len(got) != 2 || got[0] != "sms.enqueue.2.>" || got[1] != "sms.scheduled.2.*" {
+		t.Errorf("accepted messages: got %v", got)
 	}
 }
 
