@@ -72,8 +72,8 @@ throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
 
-mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS (RUN) try too, AGAIN=output only what that run left
-	$(GO) run ./services/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -run "$(RUN)" -again "$(AGAIN)" $(PKG)
+mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS (RUN) try too, AGAIN=output only what that left, QUICK=3s
+	$(GO) run ./services/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -run "$(RUN)" -quick $(or $(QUICK),0) -again "$(AGAIN)" $(PKG)
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)

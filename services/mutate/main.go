@@ -32,9 +32,10 @@ type options struct {
 	percent float64
 	slack   time.Duration
 	verbose bool
-	only    string // functions, by a part of their name
-	run     string // of the tests of more packages, those that match; empty: all
-	again   string // a file with the output of an earlier run
+	only    string        // functions, by a part of their name
+	run     string        // of the tests of more packages, those that match; empty: all
+	quick   time.Duration // tests that take longer are left out; 0: none
+	again   string        // a file with the output of an earlier run
 }
 
 func main() {
@@ -47,6 +48,7 @@ func main() {
 	flag.StringVar(&tests, "tests", "", "more `packages` whose tests try the mutants, with commas between them")
 	flag.StringVar(&o.only, "only", "", "mutants of functions that have this in their `name`")
 	flag.StringVar(&o.run, "run", "", "of -tests, only those that match the `expression`")
+	flag.DurationVar(&o.quick, "quick", 0, "leave tests out that take longer alone; try what is left then with -again")
 	flag.StringVar(&o.again, "again", "", "only those that an earlier run, whose output is in the `file`, left")
 	flag.BoolVar(&o.verbose, "v", false, "tell of those that were found too")
 	flag.Parse()
@@ -131,7 +133,11 @@ func mutate(ctx context.Context, o options, out io.Writer) (totals, error) {
 		if err != nil {
 			return totals{}, err
 		}
-		tests = append(tests, ran...)
+		for _, one := range ran {
+			if o.quick == 0 || one.took <= o.quick {
+				tests = append(tests, one)
+			}
+		}
 	}
 	tell("%s: %d mutants, %d that do not compile are left out, %d are tried by %d tests; ready after %.0f s",
 		c.name, len(good), len(possible)-len(good), len(picked), len(tests), time.Since(start).Seconds())
