@@ -15,7 +15,7 @@ CLUSTER      := ^TestCluster_(NodeStandsStill|Away)
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench build test race simulate crash powerloss overload hostile apart cluster cluster-test cluster-suite throughput planted fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+.PHONY: help run demo bench build test race simulate crash powerloss overload hostile apart cluster cluster-test cluster-suite throughput planted mutate fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
 
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
+
+mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS (RUN) try too, AGAIN=output only what that left, QUICK=3s
+	$(GO) run ./services/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -run "$(RUN)" -quick $(or $(QUICK),0) -again "$(AGAIN)" $(PKG)
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)

@@ -77,9 +77,9 @@ func IngressClaim(instance int) string { return ingressClaimPrefix + strconv.Ito
 
 // ParseIngressClaim reads what IngressClaim gives.
 func ParseIngressClaim(key string) (instance int, err error) {
-	number, ok := strings.CutPrefix(key, ingressClaimPrefix)
-	instance, err = strconv.Atoi(number)
-	if !ok || err != nil || instance < 0 || instance > MaxInstance || key != IngressClaim(instance) {
+	// What is no number is another key than that of the number it is read as.
+	instance, _ = strconv.Atoi(strings.TrimPrefix(key, ingressClaimPrefix))
+	if instance < 0 || instance > MaxInstance || key != IngressClaim(instance) {
 		return 0, fmt.Errorf("parse ingress claim %q: want ingress.<instance>", key)
 	}
 	return instance, nil

@@ -233,11 +233,5 @@ func fields(c jetstream.StreamConfig) map[string]any {
 	data, _ := json.Marshal(c)
 	all := map[string]any{}
 	_ = json.Unmarshal(data, &all)
-	// An empty object and a missing one say the same.
-	for name, value := range all {
-		if object, ok := value.(map[string]any); ok && len(object) == 0 {
-			delete(all, name)
-		}
-	}
 	return all
 }
