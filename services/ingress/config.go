@@ -13,7 +13,7 @@ import (
 
 // Config is what can be set about ingress.
 type Config struct {
-	BatchThreshold int           `yaml:"batch_threshold" doc:"Waiting messages from which on they are committed as one atomic batch; fewer go as pipelined singles. On a cluster, which gathers the syncs itself, 16 means never."`
+	BatchThreshold int           `yaml:"batch_threshold" doc:"Waiting messages from which on they are committed as one atomic batch; fewer go as pipelined singles. On a cluster, which gathers the syncs itself, 16 means never for reports, and messages always go together."`
 	StopGrace      time.Duration `yaml:"stop_grace" doc:"How long requests in flight may take to finish when the server stops."`
 	PublicURL      string        `yaml:"public_url" doc:"Address that everybody reaches the server at, as in https://sms.example.org, for the download links of app releases; empty: the one that a request was made to."`
 	TrustedProxies []string      `yaml:"trusted_proxies" doc:"Addresses of proxies, alone or as in 10.0.0.0/8, whose X-Forwarded-Proto and X-Forwarded-Host say where a request was made to."`

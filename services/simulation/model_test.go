@@ -20,7 +20,7 @@ type model struct {
 
 type stats struct {
 	Accepted, Unknown, Refused, HandedOut, Reported, Cancelled, Requeued int
-	Crashes                                                              int
+	Crashes, HeldBack                                                    int
 	Simulated                                                            time.Duration
 }
 

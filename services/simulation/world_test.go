@@ -54,6 +54,8 @@ type world struct {
 	model   *model
 	tenants []*tenant
 
+	networks networks // between the parts and the engine
+
 	mu     sync.Mutex
 	epoch  context.Context // ends with a crash
 	client *http.Client
@@ -84,6 +86,7 @@ func memoryDir(t *testing.T) string {
 // start starts the product on the data directory, and returns when it is ready.
 func (w *world) start() {
 	w.t.Helper()
+	w.networks.begin()
 	listener := httpx.NewMemory()
 	epoch, crash := context.WithCancel(context.Background())
 	client := listener.Client()
@@ -92,7 +95,7 @@ func (w *world) start() {
 	go func() {
 		ended <- allinone.Run(ctx, w.config(), allinone.Deps{
 			Log: zap.NewNop(), Version: "0.0.0-simulated", Listener: listener, Client: client,
-			InProcessOnly: true, Ready: func(s allinone.Started) { ready <- s },
+			InProcessOnly: true, Way: w.networks.between, Ready: func(s allinone.Started) { ready <- s },
 		})
 	}()
 	var started allinone.Started
