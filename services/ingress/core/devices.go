@@ -181,22 +181,19 @@ func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account
 	if err != nil {
 		return err
 	}
-	defer func() { _ = watcher.Stop() }()
 	var oldest jetstream.KeyValueEntry
 	var id streams.DeviceID
 	seen := d.now().Add(-unseenFor)
-	for entry := range watcher.Updates() {
-		if entry == nil {
-			break
-		}
+	err = eachEntry(ctx, watcher, func(entry jetstream.KeyValueEntry) bool {
 		var device streams.Device
 		_ = json.Unmarshal(entry.Value(), &device) // one that cannot be read was never seen
 		called := latest(device.Created, device.LastSeen, d.presence.lastSeen(device.ID))
 		if called.Before(seen) {
 			oldest, id, seen = entry, device.ID, called
 		}
-	}
-	if err := ctx.Err(); err != nil { // the list may be short
+		return true
+	})
+	if err != nil {
 		return err
 	}
 	if oldest == nil {

@@ -84,20 +84,35 @@ func oldMarkers(ctx context.Context, bucket jetstream.KeyValue, before time.Time
 	if err != nil {
 		return nil, fmt.Errorf("look through bucket %s: %w", bucket.Bucket(), err)
 	}
-	defer func() { _ = watcher.Stop() }()
 	var all []jetstream.KeyValueEntry
-	for len(all) < maxSwept {
+	err = eachEntry(ctx, watcher, func(entry jetstream.KeyValueEntry) bool {
+		if entry.Operation() != jetstream.KeyValuePut && entry.Created().Before(before) {
+			all = append(all, entry)
+		}
+		return len(all) < maxSwept
+	})
+	return all, err
+}
+
+// eachEntry calls f with what a bucket holds now, until f says false, and ends
+// the watch.
+func eachEntry(ctx context.Context, watcher jetstream.KeyWatcher, f func(jetstream.KeyValueEntry) bool) error {
+	defer func() {
+		_ = watcher.Stop()
+		for range watcher.Updates() { // what is left: the client waits until it is taken
+		}
+	}()
+	for {
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case entry, ok := <-watcher.Updates():
-			if !ok || entry == nil {
-				return all, nil
-			}
-			if entry.Operation() != jetstream.KeyValuePut && entry.Created().Before(before) {
-				all = append(all, entry)
+			switch {
+			case !ok:
+				return errKept
+			case entry == nil || !f(entry):
+				return nil
 			}
 		}
 	}
-	return all, nil
 }
