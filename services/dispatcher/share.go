@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -136,14 +137,15 @@ func (s *shard) shares(ctx context.Context) ([]request.Share, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look through shares: %w", err)
 	}
-	all := make([]request.Share, 0, len(found))
-	for _, one := range found {
-		all = append(all, one)
-	}
-	slices.SortFunc(all, func(a, b request.Share) int {
+	return most(found), nil
+}
+
+// most lists those that hold most, first.
+func most(found map[streams.AccountID]request.Share) []request.Share {
+	all := slices.SortedFunc(maps.Values(found), func(a, b request.Share) int {
 		return cmp.Or(cmp.Compare(max(b.Enqueue, b.Status), max(a.Enqueue, a.Status)), cmp.Compare(a.Account, b.Account))
 	})
-	return all[:min(len(all), maxShares)], nil
+	return all[:min(len(all), maxShares)]
 }
 
 // percentOf is how much of what it and the free room make together is held.
