@@ -118,7 +118,7 @@ func TestSharesOfStreams(t *testing.T) {
 	if before[big] != after[big] || len(before) != len(after) {
 		t.Errorf("before a rebuild %+v, after it %+v", before, after)
 	}
-	h.limit(streams.EnqueueStream(0), 50)
 	h.limit(streams.StatusStream(0), 50)
+	h.limit(streams.EnqueueStream(0), 50)
 	h.shares(none)
 }
