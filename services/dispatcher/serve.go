@@ -114,7 +114,8 @@ func (s *shard) requeue(ctx context.Context, q request.Decide) (request.Decided,
 
 func (s *shard) now() time.Time { return s.deps.Now().UTC().Truncate(time.Millisecond) }
 
-// sure is a time that has surely come: validities end by it, and the horizon moves.
+// sure is a time that has surely come: what was scheduled goes out by it,
+// validities end, and the horizon moves.
 func (s *shard) sure() time.Time { return s.deps.Sure().UTC().Truncate(time.Millisecond) }
 
 // decideAll decides about those of the messages that fit.

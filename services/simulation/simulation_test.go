@@ -59,6 +59,7 @@ func (s *stats) add(o stats) {
 	s.Cancelled += o.Cancelled
 	s.Requeued += o.Requeued
 	s.Crashes += o.Crashes
+	s.Steps += o.Steps
 	s.Simulated += o.Simulated
 }
 
@@ -103,9 +104,11 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 
 	for range 2 + rng.IntN(5) {
 		time.Sleep(time.Duration(rng.IntN(600_000)) * time.Millisecond)
-		switch rng.IntN(4) {
+		switch rng.IntN(6) {
 		case 0:
 			w.forgetConsumers()
+		case 1, 2:
+			w.stepClock()
 		default:
 			w.crash()
 		}
@@ -115,6 +118,7 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 	}
 	close(sending)
 	senders.Wait()
+	w.machine.Right()
 	w.drain()
 	close(carrying)
 	others.Wait()
