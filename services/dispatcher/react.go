@@ -282,7 +282,7 @@ func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 		case err != nil:
 			return time.Time{}, fmt.Errorf("move horizon: %w", err)
 		case seq == 0:
-			return next, nil
+			return s.wait(next), nil
 		}
 		if err := s.file.Wait(ctx, s.status, seq); err != nil {
 			return time.Time{}, fmt.Errorf("fold horizon: %w", err)

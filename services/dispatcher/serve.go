@@ -118,6 +118,9 @@ func (s *shard) now() time.Time { return s.deps.Now().UTC().Truncate(time.Millis
 // validities end, and the horizon moves.
 func (s *shard) sure() time.Time { return s.deps.Sure().UTC().Truncate(time.Millisecond) }
 
+// wait says when a time that is to be sure will be so, as far as is known now.
+func (s *shard) wait(until time.Time) time.Time { return until.Add(max(s.now().Sub(s.sure()), 0)) }
+
 // decideAll decides about those of the messages that fit.
 func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r record, held bool) bool, decision func([]event.Turn) event.Event) (request.Decided, error) {
 	answer := request.Decided{Changed: []streams.MessageID{}}
