@@ -97,14 +97,15 @@ func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 		return next, err
 	}
 	for {
-		now := s.deps.Now()
+		now := s.sure()
 		var account streams.AccountID
 		var leaseID streams.LeaseID
 		found := false
 		err := s.view(func(v view) error {
+			var ends time.Time
 			var err error
-			account, leaseID, next, err = s.ended(v, now, next)
-			found = leaseID != 0
+			account, leaseID, ends, err = s.ended(v, now, now.Add(lookAtLeast))
+			next, found = earlier(next, s.wait(ends)), leaseID != 0
 			return err
 		})
 		if err != nil || !found {
@@ -163,7 +164,7 @@ func (s *shard) endLease(ctx context.Context, a streams.AccountID, leaseID strea
 		if err != nil || !ok {
 			return nil, err
 		}
-		e, err := ending(v, a, leaseID, s.live(l), s.now())
+		e, err := ending(v, a, leaseID, s.live(l), s.sure())
 		if lapse, ok := e.(event.Lapsed); ok && l.reportedUntil().After(lapse.At) {
 			lapse.At = l.reportedUntil() // of a report from the future, which would void it
 			return lapse, err
