@@ -96,7 +96,7 @@ func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return next, err
 	}
-	for {
+	for tried := map[streams.LeaseID]bool{}; ; {
 		now := s.sure()
 		var account streams.AccountID
 		var leaseID streams.LeaseID
@@ -111,9 +111,13 @@ func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 		if err != nil || !found {
 			return next, err
 		}
+		if tried[leaseID] { // what was decided did not end it
+			return s.now().Add(retryAfter), nil
+		}
 		if err := s.endLease(ctx, account, leaseID); err != nil {
 			return next, err
 		}
+		tried[leaseID] = true
 	}
 }
 
