@@ -21,6 +21,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock/clocktest"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/operator/accounts"
@@ -53,6 +54,7 @@ type world struct {
 	shards  int
 	model   *model
 	tenants []*tenant
+	machine clocktest.Stepped // whose clock the parts read, and the engine does not
 
 	networks networks // between the parts and the engine
 
@@ -94,7 +96,7 @@ func (w *world) start() {
 	ended, ready := make(chan error, 1), make(chan allinone.Started, 1)
 	go func() {
 		ended <- allinone.Run(ctx, w.config(), allinone.Deps{
-			Log: zap.NewNop(), Version: "0.0.0-simulated", Listener: listener, Client: client,
+			Log: zap.NewNop(), Version: "0.0.0-simulated", Listener: listener, Client: client, Now: w.machine.Now,
 			InProcessOnly: true, Way: w.networks.between, Ready: func(s allinone.Started) { ready <- s },
 		})
 	}()
