@@ -221,6 +221,10 @@ func TestCommitter_take(t *testing.T) {
 		}
 	}
 	c = NewCommitter(&Bus{}, "S", CommitterOptions{MaxWaiting: 10})
+	if first, second := c.put(&request{bytes: 1}), c.put(&request{bytes: 10}); first != nil || !errors.Is(second, ErrBusy) {
+		t.Errorf("a large one beside one byte: got %v, %v, want ErrBusy", first, second)
+	}
+	c = NewCommitter(&Bus{}, "S", CommitterOptions{MaxWaiting: 10})
 	if err := c.put(&request{bytes: 11}); err != nil {
 		t.Errorf("one alone: got %v", err)
 	}
