@@ -87,6 +87,7 @@ func TestParseAck(t *testing.T) {
 		"another word":  {"", "404", ErrUnknownOutcome, 0},
 		"no JSON":       {"?", "503", ErrUnknownOutcome, 0},
 		"no sequence":   {`{"stream":"S"}`, "", ErrUnknownOutcome, 0},
+		"partly other":  {`{"seq":5,"duplicate":"x"}`, "", ErrUnknownOutcome, 5},
 		"of other form": {`{"seq":"x"}`, "", ErrUnknownOutcome, 0},
 	} {
 		m := &nats.Msg{Data: []byte(test.data), Header: nats.Header{}}
