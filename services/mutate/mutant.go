@@ -56,6 +56,14 @@ func find(c *code) []*mutant {
 			ast.Inspect(d, f.visit)
 		}
 	}
+	// The same change twice in a function has a number.
+	times := map[string]int{}
+	for _, m := range f.found {
+		key := m.in + ": " + m.change
+		if times[key]++; times[key] > 1 {
+			m.change += fmt.Sprintf(" #%d", times[key])
+		}
+	}
 	return f.found
 }
 
