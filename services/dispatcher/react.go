@@ -29,6 +29,10 @@ const (
 	pace = 10 * time.Millisecond
 	// patience bounds one decision.
 	patience = 30 * time.Second
+	// farAhead is how far the end of a lease, or a report, is ahead if no clock
+	// gave it that is nearly right. It is more than clocks may differ, and than
+	// a decision is under way.
+	farAhead = 10 * time.Minute
 	// contactReach is how many lease times after a report the contacts of a
 	// device can keep the rest of a lease.
 	contactReach = 3
@@ -177,7 +181,7 @@ func leaseOf(key []byte) leaseRef {
 
 // ahead says whether a lease's end is further off than any clock gives one that
 // agrees with now.
-func (l *lease) ahead(now time.Time) bool { return l.until.Sub(now) > l.length+2*clock.Apart }
+func (l *lease) ahead(now time.Time) bool { return l.until.Sub(now) > l.length+farAhead }
 
 // end is when a lease ends that the clock gave, or is due to: no sooner than its
 // length after it was given, renewed or reported on last, by time that passed.
