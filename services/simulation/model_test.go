@@ -260,7 +260,8 @@ func (m *model) reported(p *pageOf, texts []string, states []int, whole, untouch
 	for i, text := range texts {
 		s := m.sms[text]
 		m.stats.Reported++
-		if untouched && s.page == p && began.Before(p.until()) && began.After(p.reported) {
+		// A report that was on its way when the lease ended may have come too late.
+		if untouched && s.page == p && now.Before(p.until()) && began.After(p.reported) {
 			p.reported = began
 		}
 		switch {
