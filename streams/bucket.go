@@ -23,7 +23,9 @@ const (
 // SessionTTL is how long a session can be renewed, and that it ended is known.
 const SessionTTL = 30 * 24 * time.Hour
 
-// maxSessions is the most bytes of ended sessions: half a million of them.
+// maxSessions is the most bytes of ended sessions: half a million of them. An
+// account has a share of it: some 25 together use it up, and then nobody's
+// session can be ended.
 const maxSessions = 64 << 20
 
 // SigningKey is the registry's key of what signs sessions.
@@ -46,13 +48,11 @@ func WebhookKeys(account AccountID) string { return account.String() + ".webhook
 
 // RevokedKey is the key in the sessions bucket of a session that was ended.
 func RevokedKey(account AccountID, session string) string {
-	return revokedPrefix + account.String() + "." + session
+	return RevokedPrefix + account.String() + "." + session
 }
 
-const revokedPrefix = "revoked."
-
-// RevokedKeys matches the keys of all sessions that were ended.
-const RevokedKeys = revokedPrefix + ">"
+// RevokedPrefix begins the keys of all sessions that were ended.
+const RevokedPrefix = "revoked."
 
 // RenewedKey is the key in the sessions bucket of a session that was renewed,
 // or ended: it is renewed once.

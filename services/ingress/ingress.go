@@ -72,12 +72,13 @@ func New(cfg Config, d Deps) *Ingress {
 	return i
 }
 
-// maxWaiting bounds the bytes that wait to be committed to a stream: a few seconds of work.
+// maxWaiting bounds the bytes that wait to be committed to a stream: a few seconds of work. An account has no more of it
+// than it leaves to others, and they take turns: who uses up its share waits behind others, and only its posts are refused.
 const maxWaiting = 16 << 20
 
 func (i *Ingress) committer(stream string, fence *bus.Fence, observe observer) *bus.Committer {
 	c := bus.NewCommitter(i.deps.Bus, stream, bus.CommitterOptions{
-		Threshold: i.cfg.BatchThreshold, MaxWaiting: maxWaiting, Observe: observe, Now: i.deps.Now, Fence: fence,
+		Threshold: i.cfg.BatchThreshold, MaxWaiting: maxWaiting, Owner: streams.OwnerOf, Observe: observe, Now: i.deps.Now, Fence: fence,
 	})
 	i.committers = append(i.committers, c)
 	return c

@@ -65,26 +65,35 @@ func (d *devices) contact(ctx context.Context, account streams.AccountID, name s
 	if name == "" {
 		return 0, nil
 	}
-	id, now := streams.DeviceIDOf(account, name), d.now()
-	d.presence.called(id)
+	id := streams.DeviceIDOf(account, name)
+	err := d.note(ctx, account, id, name)
+	if err == nil { // one that is refused is no phone of the account
+		d.presence.called(id)
+	}
+	return id, err
+}
+
+// note brings the bucket up to date with a contact.
+func (d *devices) note(ctx context.Context, account streams.AccountID, id streams.DeviceID, name string) error {
+	now := d.now()
 	if d.fresh(id, now) {
-		return id, nil
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
 	defer cancel()
 	giveBack, err := d.turns.Take(ctx, account)
 	if err != nil {
-		return id, errDevicesLate.With(err)
+		return errDevicesLate.With(err)
 	}
 	defer giveBack()
 	if d.fresh(id, now) {
-		return id, nil
+		return nil
 	}
 	err = d.write(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
 	if err == nil || errors.Is(err, errDevices) {
-		return id, err
+		return err
 	}
-	return id, errDevicesLate.With(err)
+	return errDevicesLate.With(err)
 }
 
 // fresh says whether nothing is to be written.
