@@ -285,6 +285,27 @@ func TestCommitter_Owners(t *testing.T) {
 	}
 }
 
+// What waits costs no memory beside itself.
+func TestCommitter_QueueAllocates(t *testing.T) {
+	c := NewCommitter(&Bus{}, "S", CommitterOptions{MaxWaiting: 1000})
+	var all [30]request
+	for i := range all {
+		all[i] = request{msgs: make([]*nats.Msg, 1), owner: []string{"shop", "clinic", "bank"}[i%3], bytes: 1}
+	}
+	var taken []*request
+	if got := testing.AllocsPerRun(100, func() {
+		for i := range all {
+			if err := c.put(&all[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for taken = c.take(taken[:0]); len(taken) > 0; taken = c.take(taken[:0]) {
+		}
+	}); got > 0 {
+		t.Errorf("got %v allocations for 30 requests of 3 owners", got)
+	}
+}
+
 func TestCommitterOptions(t *testing.T) {
 	given := NewCommitter(&Bus{}, "S", CommitterOptions{Threshold: 1, MaxBatch: 1, MaxWaiting: 1}).o
 	if given.Threshold != 1 || given.MaxBatch != 1 || given.MaxWaiting != 1 {

@@ -7,7 +7,7 @@ type queue struct {
 	lines   map[string]*line
 	turns   []*line // in the order in which they come next; none is empty
 	waiting int64   // bytes
-	spare   *line   // an empty one, for who comes next
+	spare   []*line // empty ones, for who comes next: as many as there were at once
 }
 
 // line is what one owner has waiting, first come, first served.
@@ -46,8 +46,10 @@ func (q *queue) put(r *request, most int64) bool {
 
 // begin makes a line, which has the last turn.
 func (q *queue) begin(owner string) *line {
-	l := q.spare
-	if q.spare = nil; l == nil {
+	var l *line
+	if n := len(q.spare) - 1; n >= 0 {
+		l, q.spare = q.spare[n], q.spare[:n]
+	} else {
 		l = &line{}
 	}
 	l.owner = owner
@@ -104,6 +106,6 @@ func (q *queue) drop(l *line) (last bool) {
 	q.turns[n] = nil
 	q.turns = q.turns[:n]
 	*l = line{requests: l.requests[:0]}
-	q.spare = l
+	q.spare = append(q.spare, l)
 	return true
 }

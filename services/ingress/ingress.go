@@ -31,6 +31,7 @@ type Disk interface {
 // Deps is what ingress is made of.
 type Deps struct {
 	service.Deps
+	Aside    *bus.Bus // another connection, for what must not wait behind pages: the claim and the checks; nil: Bus
 	Shards   streams.Shards
 	Disk     Disk                // nil where the engine is in another process
 	Listener net.Listener        // where HTTP is served; Run closes it
@@ -51,6 +52,9 @@ type Ingress struct {
 
 // New makes an ingress that runs once.
 func New(cfg Config, d Deps) *Ingress {
+	if d.Aside == nil {
+		d.Aside = d.Bus
+	}
 	i := &Ingress{cfg: cfg, deps: d}
 	for _, shard := range d.Shards.All() {
 		i.fences = append(i.fences, bus.NewFence(d.Bus, streams.EnqueueStream(shard)))
