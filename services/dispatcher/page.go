@@ -59,6 +59,31 @@ func (p *page) fit() {
 	}
 }
 
+// over is how many bytes the page has beyond what was asked for. Where what fits
+// is wanted, it puts the rest back, unless not even the first fits.
+func (p *page) over(q request.Pull) (needs int) {
+	if q.Bytes <= 0 || len(p.candidates) == 0 {
+		return 0
+	}
+	fits, size := 0, 0
+	for i, c := range p.candidates {
+		if size += len(c.body); size <= q.Bytes {
+			fits = i + 1
+		}
+	}
+	switch {
+	case size <= q.Bytes:
+		return 0
+	case !q.Fit:
+		return size
+	case fits == 0:
+		return len(p.candidates[0].body)
+	}
+	putBack(p.candidates[fits:])
+	p.candidates, p.cut = p.candidates[:fits], true
+	return 0
+}
+
 // laneWork is what the projection knows of a lane's work.
 type laneWork struct {
 	lane     streams.Lane

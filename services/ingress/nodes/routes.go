@@ -165,7 +165,9 @@ func refuse(c *gin.Context, err error) {
 	if status >= http.StatusInternalServerError {
 		_ = c.Error(err)
 	}
-	httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
+	if f.Kind != fault.UnknownOutcome { // who repeats it may send it twice: nobody should be told to
+		httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
+	}
 	answer(c, status, body)
 }
 

@@ -175,8 +175,10 @@ func refusal(f *fault.Error) (status int, body faultOut) {
 		return http.StatusTooManyRequests, faultOut{"SMS limit exceeded for this month"}
 	case fault.RateLimited:
 		return http.StatusTooManyRequests, faultOut{f.Text}
-	case fault.Full, fault.Unavailable, fault.UnknownOutcome:
+	case fault.Full, fault.Unavailable: // surely not stored
 		return http.StatusServiceUnavailable, faultOut{f.Text}
+	case fault.UnknownOutcome:
+		return http.StatusInternalServerError, faultOut{f.Text}
 	default:
 		return http.StatusInternalServerError, faultOut{"Database error"}
 	}
