@@ -22,7 +22,7 @@ func TestCount_Unwritten(t *testing.T) {
 			Time: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), Data: []byte(`{"id":"0123456789abcdef","month":"` + month + `"}`),
 		}
 	}
-	make := func(tx *bolt.Tx, names ...[]byte) error {
+	makeAll := func(tx *bolt.Tx, names ...[]byte) error {
 		for _, name := range names {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
@@ -36,9 +36,9 @@ func TestCount_Unwritten(t *testing.T) {
 		want   error
 	}{
 		"the month's bucket": {func(*bolt.Tx) error { return nil }, "2026-11", berrors.ErrTxNotWritable},
-		"the month":          {func(tx *bolt.Tx) error { return make(tx, monthBucket) }, "2026-11", berrors.ErrTxNotWritable},
+		"the month":          {func(tx *bolt.Tx) error { return makeAll(tx, monthBucket) }, "2026-11", berrors.ErrTxNotWritable},
 		"the counts' bucket": {func(tx *bolt.Tx) error {
-			if err := make(tx, monthBucket); err != nil {
+			if err := makeAll(tx, monthBucket); err != nil {
 				return err
 			}
 			return tx.Bucket(monthBucket).Put(newestKey, []byte("2026-11"))
