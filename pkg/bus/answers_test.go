@@ -35,7 +35,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%d: got %v, want %v", code, err, want.reason)
 		}
 		for _, other := range []error{ErrFull, ErrDuplicate} {
-			if other != want.reason && errors.Is(err, other) {
+			if !errors.Is(want.reason, other) && errors.Is(err, other) {
 				t.Errorf("%d: got %v, which is %v too", code, err, other)
 			}
 		}
@@ -95,7 +95,7 @@ func TestParseAck(t *testing.T) {
 			m.Header.Set("Status", test.status)
 		}
 		a, err := parseAck(m)
-		if !errors.Is(err, test.want) || a.Seq != test.seq || (test.want != ErrNotStored) && errors.Is(err, ErrNotStored) {
+		if !errors.Is(err, test.want) || a.Seq != test.seq || !errors.Is(test.want, ErrNotStored) && errors.Is(err, ErrNotStored) {
 			t.Errorf("%s: got %+v, %v, want %v", name, a, err, test.want)
 		}
 	}

@@ -22,7 +22,7 @@ func TestCount_Unwritten(t *testing.T) {
 			Time: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), Data: []byte(`{"id":"0123456789abcdef","month":"` + month + `"}`),
 		}
 	}
-	make := func(tx *bolt.Tx, names ...[]byte) error {
+	makeAll := func(tx *bolt.Tx, names ...[]byte) error {
 		for _, name := range names {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
@@ -36,7 +36,7 @@ func TestCount_Unwritten(t *testing.T) {
 		want   error
 	}{
 		"the messages' bucket": {func(*bolt.Tx) error { return nil }, berrors.ErrTxNotWritable},
-		"the message":          {func(tx *bolt.Tx) error { return make(tx, known.ids) }, berrors.ErrTxNotWritable},
+		"the message":          {func(tx *bolt.Tx) error { return makeAll(tx, known.ids) }, berrors.ErrTxNotWritable},
 		"a repeat":             {func(tx *bolt.Tx) error { return count{1}.Apply(tx, counted("2026-11")) }, berrors.ErrTxNotWritable},
 	} {
 		db, err := bolt.Open(filepath.Join(t.TempDir(), "use.db"), 0o600, nil)
