@@ -36,7 +36,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%d: got %v, want %v", code, err, want.reason)
 		}
 		for _, other := range []error{ErrFull, ErrDuplicate} {
-			if other != want.reason && errors.Is(err, other) {
+			if !errors.Is(want.reason, other) && errors.Is(err, other) {
 				t.Errorf("%d: got %v, which is %v too", code, err, other)
 			}
 		}
@@ -88,6 +88,7 @@ func TestParseAck(t *testing.T) {
 		"another word":  {"", "404", ErrUnknownOutcome, 0},
 		"no JSON":       {"?", "503", ErrUnknownOutcome, 0},
 		"no sequence":   {`{"stream":"S"}`, "", ErrUnknownOutcome, 0},
+		"partly other":  {`{"seq":5,"duplicate":"x"}`, "", ErrUnknownOutcome, 5},
 		"of other form": {`{"seq":"x"}`, "", ErrUnknownOutcome, 0},
 	} {
 		m := &nats.Msg{Data: []byte(test.data), Header: nats.Header{}}
@@ -95,7 +96,7 @@ func TestParseAck(t *testing.T) {
 			m.Header.Set("Status", test.status)
 		}
 		a, err := parseAck(m)
-		if !errors.Is(err, test.want) || a.Seq != test.seq || (test.want != ErrNotStored) && errors.Is(err, ErrNotStored) {
+		if !errors.Is(err, test.want) || a.Seq != test.seq || !errors.Is(test.want, ErrNotStored) && errors.Is(err, ErrNotStored) {
 			t.Errorf("%s: got %+v, %v, want %v", name, a, err, test.want)
 		}
 	}
@@ -220,6 +221,10 @@ func TestCommitter_take(t *testing.T) {
 		if err := c.put(&request{bytes: test.bytes}); !errors.Is(err, test.want) {
 			t.Errorf("request %d: got %v, want %v", i, err, test.want)
 		}
+	}
+	c = NewCommitter(&Bus{}, "S", CommitterOptions{MaxWaiting: 10})
+	if first, second := c.put(&request{bytes: 1}), c.put(&request{bytes: 10}); first != nil || !errors.Is(second, ErrBusy) {
+		t.Errorf("a large one beside one byte: got %v, %v, want ErrBusy", first, second)
 	}
 	c = NewCommitter(&Bus{}, "S", CommitterOptions{MaxWaiting: 10})
 	if err := c.put(&request{bytes: 11}); err != nil {

@@ -27,7 +27,7 @@ func startCluster(t testing.TB) *bus.Bus {
 	}
 	for n := range nodes {
 		engine, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprint("node-", n), Host: "127.0.0.1", Port: ports[n], NoSigs: true, NoLog: true,
+			ServerName: fmt.Sprint("node-", n), Host: "127.0.0.1", Port: ports[n], NoSigs: true, NoLog: true, SyncAlways: syncs(t),
 			JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 1 << 30, JetStreamMaxMemory: 64 << 20,
 			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[nodes+n]},
 			Routes:  server.RoutesFromStr(strings.Join(routes, ",")),
@@ -84,4 +84,10 @@ func onBoth(t *testing.T, f func(t *testing.T, b *bus.Bus)) {
 		makeReplicas(t, b)
 		f(t, b)
 	})
+}
+
+// syncs says whether the engines sync: a benchmark's do, as in production.
+func syncs(t testing.TB) bool {
+	_, measured := t.(*testing.B)
+	return measured
 }

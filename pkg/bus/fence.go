@@ -32,9 +32,10 @@ type Fence struct {
 // position is where a fence stands. Nobody but the owner has moved it between first and last, so what expected any of
 // these may expect the last one.
 type position struct {
-	subject     string
 	first, last uint64
 	moved       time.Time
+
+	onSubject, onLast []string // the same as values of headers, which nobody changes
 }
 
 // NewFence makes a fence that stands nowhere.
@@ -71,15 +72,12 @@ func (f *Fence) Use(ctx context.Context, move *nats.Msg) error {
 }
 
 // Expected is what a message expects of a fence.
-type Expected struct {
-	subject string
-	last    uint64
-}
+type Expected struct{ at *position }
 
 // Put writes it into a message's header.
 func (e Expected) Put(m *nats.Msg) {
-	m.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = []string{e.subject}
-	m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(e.last, 10)}
+	m.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = e.at.onSubject
+	m.Header[jetstream.ExpectedLastSubjSeqHeader] = e.at.onLast
 }
 
 // Expect gives what messages expect that are refused if anybody but the owner moves the fence from now on. An error is
@@ -96,7 +94,7 @@ func (f *Fence) Expect(ctx context.Context) (Expected, error) {
 			at = f.at.Load()
 		}
 	}
-	return Expected{at.subject, at.last}, nil
+	return Expected{at}, nil
 }
 
 // Move refuses from now on whatever has been sent and not arrived. What expects the fence and is sent later is not
@@ -186,7 +184,10 @@ func (f *Fence) advance(ctx context.Context) error {
 
 // put notes where the fence stands now.
 func (f *Fence) put(last uint64) {
-	next := &position{subject: f.move.Subject, first: last, last: last, moved: time.Now()}
+	next := &position{
+		first: last, last: last, moved: time.Now(),
+		onSubject: []string{f.move.Subject}, onLast: []string{strconv.FormatUint(last, 10)},
+	}
 	if at := f.at.Load(); at != nil {
 		next.first = at.first
 	}
@@ -215,10 +216,7 @@ func (at *position) holds(expects uint64) bool {
 func expecting(msgs []*nats.Msg) (m *nats.Msg, last uint64) {
 	for _, m := range msgs {
 		if m.Header[jetstream.ExpectedLastSubjSeqSubjHeader] != nil {
-			last, err := strconv.ParseUint(m.Header.Get(jetstream.ExpectedLastSubjSeqHeader), 10, 64)
-			if err != nil {
-				last = 0
-			}
+			last, _ := strconv.ParseUint(m.Header.Get(jetstream.ExpectedLastSubjSeqHeader), 10, 64) // 0: nobody's
 			return m, last
 		}
 	}

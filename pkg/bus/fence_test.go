@@ -299,3 +299,35 @@ func TestFence_KeepsUp(t *testing.T) {
 		}
 	})
 }
+
+// A decision that arrives late passes only if nothing was decided since: its own subject is its fence.
+func TestPublishFenced_ArrivesLate(t *testing.T) {
+	for _, decided := range []bool{true, false} {
+		t.Run(fmt.Sprint("decided=", decided), func(t *testing.T) {
+			dir := t.TempDir()
+			bustest.Simulate(t, func(t *testing.T) {
+				s := startStalling(t, dir, func(n *bustest.Network) nats.Option { return nats.InProcessServer(n) })
+				first, err := s.PublishFenced(t.Context(), message("s.decision", "", "first"), 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				late := s.network.Stop()
+				if _, err := s.PublishFenced(t.Context(), message("s.decision", "", "late"), first); !errors.Is(err, bus.ErrUnknownOutcome) {
+					t.Fatalf("got %v, want an unknown outcome", err)
+				}
+				want := []string{"first", "late"}
+				if decided {
+					want[1] = "other"
+					if _, err := s.direct.PublishFenced(t.Context(), message("s.decision", "", "other"), first); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(64 * time.Second)
+				late.Arrive()
+				if got := kept(t, s.direct); !slices.Equal(got, want) {
+					t.Errorf("got %v, want %v", got, want)
+				}
+			})
+		})
+	}
+}

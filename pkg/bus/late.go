@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -102,8 +101,8 @@ func (u *unit) expect(f *Fence) error {
 			delete(q.fenced.Header, jetstream.ExpectedLastSubjSeqSubjHeader)
 		default:
 			once = true
-			q.fenced.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(at.last, 10)}
-			q.fenced.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = []string{at.subject}
+			q.fenced.Header[jetstream.ExpectedLastSubjSeqHeader] = at.onLast
+			q.fenced.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = at.onSubject
 		}
 	}
 	return nil

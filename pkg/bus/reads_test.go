@@ -62,6 +62,20 @@ func TestReads_BySubject(t *testing.T) {
 	}
 }
 
+// A stored message may have headers that look like the engine's.
+func TestReads_OwnStatus(t *testing.T) {
+	b := bustest.New(t)
+	makeStream(t, b)
+	m := message("s.a", "", "body")
+	m.Header.Set("Status", "404")
+	if _, err := b.JS.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.Get(t.Context(), stream, 1); err != nil || string(got.Data) != "body" || got.Header.Get("Status") != "404" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 // answering answers all requests of a subject that no stream has.
 func answering(t *testing.T, b *bus.Bus, subject string, with *nats.Msg) {
 	t.Helper()
@@ -111,7 +125,8 @@ func TestAnswersOfOthers(t *testing.T) {
 	if _, err := bus.Call[int](t.Context(), b, "faulty", 1); err == nil || fault.As(err).Kind != fault.Internal {
 		t.Errorf("a fault that cannot be read: got %v", err)
 	}
-	if _, err := bus.Call[int](t.Context(), b, "faulty", func() {}); err == nil {
+	answering(t, b, "one", &nats.Msg{Data: []byte("1")})
+	if _, err := bus.Call[int](t.Context(), b, "one", func() {}); err == nil {
 		t.Error("a request that cannot be written: got no error")
 	}
 	answering(t, b, "batches", &nats.Msg{Data: []byte(`{"error":{"code":400,"err_code":10060}}`)})

@@ -70,6 +70,7 @@ type link struct {
 
 	mu      sync.Mutex
 	stopped bool
+	stopAt  []byte        // what the part sends then; nil: nothing
 	kept    bytes.Buffer  // of what the part has sent since
 	more    chan struct{} // closed when more is kept
 }
@@ -115,6 +116,9 @@ func (l *link) carryUp() {
 func (l *link) keep(sent []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.stopAt != nil && bytes.Contains(sent, l.stopAt) {
+		l.stopped = true
+	}
 	if !l.stopped {
 		return false
 	}
@@ -147,12 +151,21 @@ type Stopped []*link
 
 // Stop stops the connections that there are. Later ones work.
 func (n *Network) Stop() Stopped {
+	return n.each(func(l *link) { l.stopped = true })
+}
+
+// StopAt stops each of the connections that there are once its part sends what contains text.
+func (n *Network) StopAt(text string) Stopped {
+	return n.each(func(l *link) { l.stopAt = []byte(text) })
+}
+
+func (n *Network) each(f func(*link)) Stopped {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var all Stopped
 	for l := range n.links {
 		l.mu.Lock()
-		l.stopped = true
+		f(l)
 		l.mu.Unlock()
 		all = append(all, l)
 	}

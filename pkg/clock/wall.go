@@ -50,13 +50,15 @@ type Clock struct {
 	log  *zap.Logger
 
 	mu      sync.Mutex
-	base    time.Time // a reading of the machine's clock that is believed
-	since   time.Time // the reading at which the Clock began, or last stepped
-	known   time.Time // the latest time that has surely come
-	at      time.Time // the reading at which that was known
-	held    time.Time // what was known at the start, of which the machine's clock was far ahead; zero: no doubt
-	doubted time.Time // the reading at which it was seen to have stepped; zero: it has not
+	base    time.Time     // a reading of the machine's clock that is believed
+	since   time.Time     // the reading at which the Clock began, or last stepped
+	known   time.Time     // the latest time that has surely come
+	at      time.Time     // the reading at which that was known
+	held    time.Time     // what was known at the start, while how far the machine's clock was ahead of it is not confirmed; zero: it is
+	ahead   time.Duration // that far
+	doubted time.Time     // the reading at which it was seen to have stepped; zero: it has not
 	by      time.Duration
+	stood   time.Time // what the Clock said when it was seen to have stepped
 	jumps   []jump
 	skew    [2]time.Duration
 }
@@ -83,9 +85,11 @@ func New(o Options) *Clock {
 	case o.Right || o.Known.IsZero():
 		c.known = wall
 	case ahead > Away:
-		c.held = c.known
+		c.held, c.ahead = c.known, ahead
 		c.log.Warn("the clock is far ahead of when it was read last: the horizon, the month and validities wait until it is confirmed",
 			zap.Duration("ahead", ahead), zap.Duration("confirmed_after", Settles))
+	case ahead > Bound:
+		c.held, c.ahead = c.known, ahead
 	case ahead < -Bound:
 		c.log.Warn("the clock is behind the latest time that is known: the horizon and the month wait until it has caught up",
 			zap.Duration("behind", -ahead))
@@ -143,7 +147,7 @@ func (c *Clock) Doubt() time.Duration {
 	switch {
 	case !c.doubted.IsZero():
 		return c.by
-	case !c.held.IsZero():
+	case !c.held.IsZero() && c.ahead > Away:
 		return wall.Sub(c.sure(now, wall))
 	}
 	return 0
@@ -169,8 +173,11 @@ func (c *Clock) Ends(start, until time.Time, length time.Duration) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now, _ := c.look()
-	if start.After(now.Add(Bound)) {
+	if start.After(now.Add(Bound)) && until.After(now.Add(length+Bound)) { // else it was renewed since
 		return c.since.Round(0).Add(length)
+	}
+	if !c.held.IsZero() && !start.After(c.since.Round(0)) {
+		until = until.Add(c.ahead)
 	}
 	for _, j := range c.jumps {
 		if !start.After(j.at) && !until.After(j.at.Add(length)) { // else it was renewed since
@@ -210,7 +217,7 @@ func (c *Clock) look() (now, wall time.Time) {
 		}
 		c.base, now = r, r
 	case c.doubted.IsZero() || (by-c.by).Abs() > Bound:
-		c.doubted, c.by = r, by
+		c.doubted, c.by, c.stood = r, by, now.Round(0)
 		catchesUp := by > 0 && !wall.After(c.reached(now))
 		takesBack := by < 0 && !c.held.IsZero() && !wall.Before(c.known)
 		if catchesUp || takesBack {
@@ -222,8 +229,10 @@ func (c *Clock) look() (now, wall time.Time) {
 		now = c.step(now, wall, "by time")
 	}
 	if !c.held.IsZero() && c.doubted.IsZero() && r.Sub(c.since) >= Settles && c.since.Round(0).Sub(c.held) <= Most {
+		if c.ahead > Away {
+			c.log.Info("the clock is confirmed by time")
+		}
 		c.held = time.Time{}
-		c.log.Info("the clock is confirmed by time")
 	}
 	return now, wall
 }
@@ -252,8 +261,11 @@ func (c *Clock) step(now, wall time.Time, confirmed string) time.Time {
 }
 
 func (c *Clock) sure(now, wall time.Time) time.Time {
-	sure := earlier(now.Round(0), wall)
-	if !c.held.IsZero() {
+	sure := now.Round(0)
+	if !c.doubted.IsZero() && c.by < 0 {
+		sure = earlier(sure, later(wall, c.stood)) // it waits, and does not go back
+	}
+	if !c.held.IsZero() && c.ahead > Away {
 		sure = earlier(sure, c.held.Add(now.Sub(c.since)))
 	}
 	return sure

@@ -148,7 +148,7 @@ func (p *Place) take(more int64) error {
 	defer g.mu.Unlock()
 	for !p.lost && p.of.held+more > g.bytes-g.held-more {
 		slow := g.slowest(p, more)
-		if slow == nil || slow == p {
+		if slow == nil {
 			return errOverloaded
 		}
 		slow.lost = true
@@ -164,15 +164,18 @@ func (p *Place) take(more int64) error {
 	return nil
 }
 
-// slowest is the body that has to make room where p needs more: perhaps p itself, or none.
+// slowest is the body that has to make room where p needs more: none where that is p itself.
 func (g *Gate) slowest(p *Place, more int64) *Place {
 	var slow *Place
 	stalled := time.Now().Add(-stalledFor)
 	for one := range g.coming {
 		mayLose := one.step.Before(stalled) || !one.answers && (one.of == p.of || one.of.held >= p.of.held+more)
-		if mayLose && !one.lost && (slow == nil || one.step.Before(slow.step)) {
+		if mayLose && !one.lost && one != p && (slow == nil || one.step.Before(slow.step)) {
 			slow = one
 		}
+	}
+	if _, coming := g.coming[p]; coming && slow != nil && p.step.Before(slow.step) {
+		return nil
 	}
 	return slow
 }

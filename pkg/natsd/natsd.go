@@ -218,8 +218,11 @@ func engineOptions(o Options, public string) *server.Options {
 // Connect opens an in-process connection named name. It buffers nothing while
 // the engine is away: a publish fails then, instead of being sent later. Stop
 // closes it if its user has not.
-func (s *Server) Connect(name string) (*nats.Conn, error) {
-	opts := append(connOptions(name, s.key, s.log), nats.InProcessServer(s))
+func (s *Server) Connect(name string) (*nats.Conn, error) { return s.ConnectBy(name, s) }
+
+// ConnectBy is Connect by a way of the caller's, which leads to InProcessConn.
+func (s *Server) ConnectBy(name string, way nats.InProcessConnProvider) (*nats.Conn, error) {
+	opts := append(connOptions(name, s.key, s.log), nats.InProcessServer(way))
 	conn, err := nats.Connect("", opts...)
 	if err != nil {
 		return nil, fmt.Errorf("connect %s to the engine: %w", name, err)

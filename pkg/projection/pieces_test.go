@@ -20,6 +20,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/testnote"
 )
 
 // file makes a bbolt file with what fill writes.
@@ -271,6 +272,51 @@ func TestMarks(t *testing.T) {
 	}
 	if f, err := Open(path, nil, sources{{Stream: "A"}}, Options{}); err == nil {
 		t.Errorf("a file whose mark cannot be read was opened: %v", f.Close())
+	}
+}
+
+// The mark stands while the file is open, and the checksum while it is closed.
+func TestOpenAndClosedAreTold(t *testing.T) {
+	b := bustest.New(t)
+	path := filepath.Join(t.TempDir(), "file.db")
+	there := func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+	for range 2 {
+		f, err := Open(path, b, sources{{Stream: "A"}}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.boot == "" {
+			testnote.Skip(t, "this system does not name its boots")
+		}
+		if !there(markPath(path)) || there(sumPath(path)) {
+			t.Errorf("open: got the mark %t and the checksum %t", there(markPath(path)), there(sumPath(path)))
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if there(markPath(path)) || !there(sumPath(path)) {
+			t.Errorf("closed: got the mark %t and the checksum %t", there(markPath(path)), there(sumPath(path)))
+		}
+	}
+	// What cannot be put away or written beside the file keeps it from being opened.
+	for _, beside := range []string{path + ".new", path + ".snapshot", path + ".verify", sumPath(path), markPath(path)} {
+		_ = os.Remove(beside)
+		if err := os.MkdirAll(filepath.Join(beside, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := Open(path, b, sources{{Stream: "A"}}, Options{}); err == nil {
+			t.Errorf("opened beside a folder %s: %v", beside, f.Close())
+		}
+		if err := os.RemoveAll(beside); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := Open(path, b, sources{{Stream: "A"}}, Options{Replaced: func(*bolt.Tx) error { return errLost }})
+	if !errors.Is(err, errLost) {
+		t.Errorf("what cannot be loaded was opened: %v, %v", f, err)
 	}
 }
 

@@ -45,6 +45,9 @@ type Deps struct {
 	// InProcessOnly leaves out the engine's own listener: simulated time needs
 	// that, and no command can reach the server then.
 	InProcessOnly bool
+	// Way lies between the parts and the engine, to which it is given the way;
+	// nil: nothing does. Simulations hold back there what is on its way.
+	Way func(nats.InProcessConnProvider) nats.InProcessConnProvider
 	// Ready is called once, as soon as every part works.
 	Ready func(Started)
 }
@@ -156,7 +159,7 @@ func connect(cfg Config, d Deps, watch *clock.Clock, engine *natsd.Server, dir s
 	shards := streams.Shards(cfg.Engine.Shards)
 	p := &parts{}
 	deps := func(name string) (service.Deps, error) {
-		b, err := dial(engine, name)
+		b, err := dial(engine, d.Way, name)
 		if err != nil {
 			return service.Deps{}, err
 		}
@@ -186,8 +189,12 @@ func connect(cfg Config, d Deps, watch *clock.Clock, engine *natsd.Server, dir s
 	return p, nil
 }
 
-func dial(engine *natsd.Server, name string) (*bus.Bus, error) {
-	conn, err := engine.Connect(name)
+func dial(engine *natsd.Server, by func(nats.InProcessConnProvider) nats.InProcessConnProvider, name string) (*bus.Bus, error) {
+	var way nats.InProcessConnProvider = engine
+	if by != nil {
+		way = by(engine)
+	}
+	conn, err := engine.ConnectBy(name, way)
 	if err != nil {
 		return nil, err
 	}

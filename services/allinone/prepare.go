@@ -37,7 +37,7 @@ const registryFile = "created-registry"
 // prepare makes the engine hold what the services expect. On the first start it
 // gives the token of the account it made.
 func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (secret.String, error) {
-	b, err := dial(engine, "start")
+	b, err := dial(engine, nil, "start")
 	if err != nil {
 		return "", err
 	}

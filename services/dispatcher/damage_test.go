@@ -41,7 +41,10 @@ func TestDamagedMessagesHideNothing(t *testing.T) {
 				pass(streams.DefaultLease + time.Second)
 				var got []streams.MessageID
 				q.Limit = 3
-				for range 8 { // the first ones learn which are damaged
+				q.Wait = 5 * time.Second
+				got = h.pull(q) // it looks again by itself, if it has not got past them all
+				q.Wait = 0
+				for range 4 {
 					got = append(got, h.pull(q)...)
 				}
 				if len(got) > 7 {

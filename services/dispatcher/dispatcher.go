@@ -112,6 +112,7 @@ type shard struct {
 	polls      polls
 	unreadable unreadable
 	releases   *bus.Committer // of what was scheduled, into ENQUEUE
+	stored     chan struct{}  // has a token when something was folded: see share
 
 	leases, validity, schedule *reaction
 }
@@ -120,6 +121,7 @@ func (d *Dispatcher) open(number streams.Shard) (*shard, error) {
 	s := &shard{
 		Dispatcher: d,
 		number:     number,
+		stored:     make(chan struct{}, 1),
 		enqueue:    streams.EnqueueStream(number),
 		status:     streams.StatusStream(number),
 		releases:   bus.NewCommitter(d.deps.Bus, streams.EnqueueStream(number), bus.CommitterOptions{Now: d.deps.Now}),
@@ -162,6 +164,10 @@ func (s *shard) view(f func(view) error) error {
 
 // committed wakes what waits for the events that were just folded.
 func (s *shard) committed(events []projection.Event) {
+	select {
+	case s.stored <- struct{}{}:
+	default:
+	}
 	polled := s.polls.any()
 	var accepted, scheduled bool
 	woken := map[streams.AccountID]map[work]bool{}

@@ -20,7 +20,7 @@ const (
 	// larger comes in several.
 	maxAnswer = 6 << 20
 	// maxRead is the most bytes of messages that are read for a list.
-	maxRead = 48 << 20
+	maxRead = 24 << 20
 	// bodiesAtATime is how many messages are read at a time for an answer.
 	bodiesAtATime = 32
 )

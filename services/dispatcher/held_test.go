@@ -9,6 +9,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 // What an account holds falls as the horizon moves on, by whole days: such as
@@ -54,5 +55,23 @@ func TestHeldBytesAgeOut(t *testing.T) {
 	apply(start.Add(40*24*time.Hour), streams.ReportSubject(0, a), report)
 	if got := held(); got != 1 {
 		t.Errorf("%d events are held, want 1", got)
+	}
+}
+
+// Where very many accounts hold much, those that hold most are told of.
+func TestSharesAreBounded(t *testing.T) {
+	found := map[streams.AccountID]request.Share{}
+	for i := range 2 * maxShares {
+		a := streams.AccountID(i + 1)
+		found[a] = request.Share{Account: a, Enqueue: 70, Status: 71 + i%2}
+	}
+	all := most(found)
+	if len(all) != maxShares {
+		t.Fatalf("got %d", len(all))
+	}
+	for i, one := range all {
+		if one.Status != 72 || one.Account != streams.AccountID(2*i+2) {
+			t.Fatalf("number %d is %+v", i, one)
+		}
 	}
 }

@@ -96,23 +96,28 @@ func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return next, err
 	}
-	for {
-		now := s.deps.Now()
+	for tried := map[streams.LeaseID]bool{}; ; {
+		now := s.sure()
 		var account streams.AccountID
 		var leaseID streams.LeaseID
 		found := false
 		err := s.view(func(v view) error {
+			var ends time.Time
 			var err error
-			account, leaseID, next, err = s.ended(v, now, next)
-			found = leaseID != 0
+			account, leaseID, ends, err = s.ended(v, now, now.Add(lookAtLeast))
+			next, found = earlier(next, s.wait(ends)), leaseID != 0
 			return err
 		})
 		if err != nil || !found {
 			return next, err
 		}
+		if tried[leaseID] { // what was decided did not end it
+			return s.now().Add(retryAfter), nil
+		}
 		if err := s.endLease(ctx, account, leaseID); err != nil {
 			return next, err
 		}
+		tried[leaseID] = true
 	}
 }
 
@@ -163,7 +168,7 @@ func (s *shard) endLease(ctx context.Context, a streams.AccountID, leaseID strea
 		if err != nil || !ok {
 			return nil, err
 		}
-		e, err := ending(v, a, leaseID, s.live(l), s.now())
+		e, err := ending(v, a, leaseID, s.live(l), s.sure())
 		if lapse, ok := e.(event.Lapsed); ok && l.reportedUntil().After(lapse.At) {
 			lapse.At = l.reportedUntil() // of a report from the future, which would void it
 			return lapse, err
@@ -280,7 +285,7 @@ func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 		case err != nil:
 			return time.Time{}, fmt.Errorf("move horizon: %w", err)
 		case seq == 0:
-			return next, nil
+			return s.wait(next), nil
 		}
 		if err := s.file.Wait(ctx, s.status, seq); err != nil {
 			return time.Time{}, fmt.Errorf("fold horizon: %w", err)

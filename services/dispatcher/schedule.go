@@ -58,7 +58,7 @@ func (s *shard) expire(ctx context.Context) (time.Time, error) {
 			return nil
 		})
 		if err != nil || len(over) == 0 {
-			return next, err
+			return s.wait(next), err
 		}
 		byAccount := map[streams.AccountID][]streams.MessageID{}
 		for _, one := range over {
@@ -101,13 +101,13 @@ func (s *shard) endValidity(ctx context.Context, a streams.AccountID, ids []stre
 func (s *shard) release(ctx context.Context) (time.Time, error) {
 	for {
 		var all []due
-		next := s.now().Add(lookAtLeast)
+		next := s.sure().Add(lookAtLeast)
 		err := s.view(func(v view) (err error) {
-			all, next, err = v.due(s.now(), next)
+			all, next, err = v.due(s.sure(), next)
 			return err
 		})
 		if err != nil || len(all) == 0 {
-			return next, err
+			return s.wait(next), err
 		}
 		enqueued, err := s.enqueueDue(ctx, all)
 		if err != nil {
@@ -115,7 +115,7 @@ func (s *shard) release(ctx context.Context) (time.Time, error) {
 		}
 		if enqueued == 0 {
 			// What cannot be read stays scheduled until its validity ends.
-			return earlier(next, s.now().Add(retryUnreadable)), nil
+			return s.wait(earlier(next, s.sure().Add(retryUnreadable))), nil
 		}
 		last, err := s.deps.Bus.LastForSubjects(ctx, s.enqueue, streams.EnqueuedSubjects(s.number))
 		if err == nil {

@@ -152,8 +152,12 @@ func (s *shard) requeue(ctx context.Context, q request.Decide) (request.Decided,
 
 func (s *shard) now() time.Time { return s.deps.Now().UTC().Truncate(time.Millisecond) }
 
-// sure is a time that has surely come: validities end by it, and the horizon moves.
+// sure is a time that has surely come: what was scheduled goes out by it,
+// leases and validities end, and the horizon moves.
 func (s *shard) sure() time.Time { return s.deps.Sure().UTC().Truncate(time.Millisecond) }
+
+// wait says when a time that is to be sure will be so, as far as is known now.
+func (s *shard) wait(until time.Time) time.Time { return until.Add(max(s.now().Sub(s.sure()), 0)) }
 
 // decideAll decides about those of the messages that fit.
 func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r record, held bool) bool, decision func([]event.Turn) event.Event) (request.Decided, error) {

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -26,24 +28,37 @@ const (
 // quarters of what it may hold.
 func (c Config) nearShare() int { return c.AccountShare * 3 / 4 }
 
+// tellAgain is how often it is told that no account holds much any more: what is
+// told may be lost.
+const tellAgain = 5
+
 // share tells all ingresses which accounts hold nearly their share of the
-// shard's streams or more, and says so in the log, until ctx is done.
+// shard's streams or more, and says so in the log, until ctx is done. While none
+// does and nothing is stored it rests.
 func (s *shard) share(ctx context.Context) error {
-	tick := time.NewTicker(shareEvery)
-	defer tick.Stop()
 	told := map[streams.AccountID]request.Share{}
-	for {
-		select {
-		case <-ctx.Done():
+	for left := tellAgain; ; {
+		if left == 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.stored:
+			}
+		}
+		if clock.Sleep(ctx, shareEvery) != nil {
 			return nil
-		case <-tick.C:
 		}
 		if !s.settled() {
+			left = tellAgain
 			continue // what is not folded is not known
 		}
 		all, err := s.shares(ctx)
 		if err != nil {
+			left = tellAgain
 			continue // the streams cannot be asked now; what was told stands
+		}
+		if left = max(left-1, 0); len(all) > 0 {
+			left = tellAgain
 		}
 		told = s.noteShares(told, all)
 		if data, err := json.Marshal(request.Shares{Shard: s.number, Accounts: all}); err == nil {
@@ -136,14 +151,15 @@ func (s *shard) shares(ctx context.Context) ([]request.Share, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look through shares: %w", err)
 	}
-	all := make([]request.Share, 0, len(found))
-	for _, one := range found {
-		all = append(all, one)
-	}
-	slices.SortFunc(all, func(a, b request.Share) int {
+	return most(found), nil
+}
+
+// most lists those that hold most, first.
+func most(found map[streams.AccountID]request.Share) []request.Share {
+	all := slices.SortedFunc(maps.Values(found), func(a, b request.Share) int {
 		return cmp.Or(cmp.Compare(max(b.Enqueue, b.Status), max(a.Enqueue, a.Status)), cmp.Compare(a.Account, b.Account))
 	})
-	return all[:min(len(all), maxShares)], nil
+	return all[:min(len(all), maxShares)]
 }
 
 // percentOf is how much of what it and the free room make together is held.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,8 @@ type apartHost struct {
 	client *http.Client
 	engine *part
 	parts  map[string]*part // "dispatcher-0"
+
+	behind map[string]string // by part: the directory by which it finds the engine, if not dir
 }
 
 // kind is how many there are of one part.
@@ -105,7 +108,7 @@ func (h *apartHost) run(t *testing.T, role string, number int) *part {
 	p.cmd = exec.Command(os.Args[0])
 	p.cmd.Env = append(os.Environ(),
 		roleVariable+"="+role, fmt.Sprintf("%s=%d", numberVariable, number),
-		dirVariable+"="+h.dir, fmt.Sprintf("%s=%d", shardsVariable, h.shards))
+		dirVariable+"="+cmp.Or(h.behind[p.name()], h.dir), fmt.Sprintf("%s=%d", shardsVariable, h.shards))
 	p.cmd.Stderr = p.log
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {

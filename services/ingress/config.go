@@ -13,10 +13,10 @@ import (
 
 // Config is what can be set about ingress.
 type Config struct {
-	BatchThreshold int           `yaml:"batch_threshold" doc:"Waiting messages from which on they are committed as one atomic batch; fewer go as pipelined singles. On a cluster, which gathers the syncs itself, 16 means never."`
+	BatchThreshold int           `yaml:"batch_threshold" doc:"Waiting messages from which on they are committed as one atomic batch; fewer go as pipelined singles. On a cluster, which gathers the syncs itself, 16 means never for reports, and messages always go together."`
 	StopGrace      time.Duration `yaml:"stop_grace" doc:"How long requests in flight may take to finish when the server stops."`
 	PublicURL      string        `yaml:"public_url" doc:"Address that everybody reaches the server at, as in https://sms.example.org, for the download links of app releases; empty: the one that a request was made to."`
-	TrustedProxies []string      `yaml:"trusted_proxies" doc:"Addresses of proxies, alone or as in 10.0.0.0/8, whose X-Forwarded-Proto and X-Forwarded-Host say where a request was made to."`
+	TrustedProxies []string      `yaml:"trusted_proxies" doc:"Addresses of proxies, alone or as in 10.0.0.0/8, whose X-Forwarded-Proto and X-Forwarded-Host say where a request was made to, and whose X-Forwarded-For says where it came from."`
 	MaxDownloads   int           `yaml:"max_downloads" doc:"Most downloads of app releases at a time; what comes over it is told to try again."`
 	DownloadRate   config.Size   `yaml:"download_rate" doc:"Most bytes a second of all downloads of app releases together, so that they leave room for messages; 0 is no limit."`
 }

@@ -72,6 +72,7 @@ func (d *dispatcher) Run(ctx context.Context) error {
 			})},
 			bus.Endpoint{Subject: request.DispatcherHangup(shard), Handler: bus.Handle(d.hangup), Broadcast: true},
 			bus.Endpoint{Subject: request.DispatcherFind(shard), Handler: bus.Handle(d.find)},
+			bus.Endpoint{Subject: request.DispatcherPreview(shard), Handler: bus.Handle(d.preview)},
 			bus.Endpoint{Subject: request.DispatcherChanged(shard), Handler: bus.Handle(func(ctx context.Context, q request.ChangedBy) (request.Changed, error) {
 				return d.changed(ctx, shard, q)
 			})},
@@ -195,6 +196,26 @@ func (d *dispatcher) Hung(poll string) {
 	hung := d.hangs(poll)
 	d.mu.Unlock()
 	<-hung
+}
+
+func (d *dispatcher) preview(ctx context.Context, q request.Preview) (request.Changed, error) {
+	if d.Mute.Load() {
+		<-ctx.Done()
+		return request.Changed{}, ctx.Err()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	changed := request.Changed{Messages: make([]request.Change, len(q.Messages))}
+	for i, said := range q.Messages {
+		for _, m := range d.messages {
+			if m.id == said.ID && m.account == q.Account {
+				would := *m
+				changed.Messages[i] = would.report(said.State, q.Device)
+				changed.Messages[i].State = m.state
+			}
+		}
+	}
+	return changed, nil
 }
 
 func (d *dispatcher) changed(ctx context.Context, shard streams.Shard, q request.ChangedBy) (request.Changed, error) {

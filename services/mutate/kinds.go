@@ -129,7 +129,7 @@ func (f *finder) returns(n *ast.ReturnStmt) {
 		if _, several := tv.Type.(*types.Tuple); several {
 			return
 		}
-		if besideError(n, result) {
+		if f.besideError(n, result) {
 			continue
 		}
 		zero := f.zero(i, result)
@@ -150,10 +150,14 @@ func (f *finder) returns(n *ast.ReturnStmt) {
 }
 
 // besideError says that a value is returned beside an error that is made there: nobody may look at it.
-func besideError(n *ast.ReturnStmt, value ast.Expr) bool {
+func (f *finder) besideError(n *ast.ReturnStmt, value ast.Expr) bool {
 	last := n.Results[len(n.Results)-1]
 	if value == last {
 		return false
+	}
+	if name, ok := last.(*ast.Ident); ok { // or one of the package's
+		one, ok := f.code.info.Uses[name].(*types.Var)
+		return ok && one.Parent() == f.code.types.Scope()
 	}
 	call, ok := last.(*ast.CallExpr)
 	if !ok {
@@ -241,7 +245,7 @@ func (f *finder) number(n *ast.BasicLit) {
 	if n.Kind != token.INT || octal || !isInteger(tv.Type) || f.isHint(n) {
 		return
 	}
-	if back, ok := f.parent().(*ast.ReturnStmt); ok && besideError(back, n) || f.inConstant() {
+	if back, ok := f.parent().(*ast.ReturnStmt); ok && f.besideError(back, n) || f.inConstant() {
 		return
 	}
 	f.replace(n, tv.Type, n.Value+" + 1")

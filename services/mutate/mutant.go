@@ -34,13 +34,12 @@ func on(id int) string { return fmt.Sprintf("%s(%d)", onFunc, id) }
 
 // finder collects the mutants of a package.
 type finder struct {
-	code    *code
-	file    *file
-	in      string
-	results []string // types of the results of the function whose returns are looked at
-	stack   []ast.Node
-	found   []*mutant
-	consts  map[string]*mutant
+	code   *code
+	file   *file
+	in     string
+	stack  []ast.Node
+	found  []*mutant
+	consts map[string]*mutant
 }
 
 // find lists all mutants of a package, in the order of its files. Some may not compile.
@@ -54,6 +53,14 @@ func find(c *code) []*mutant {
 				f.in = f.nameOf(fn)
 			}
 			ast.Inspect(d, f.visit)
+		}
+	}
+	// The same change twice in a function has a number.
+	times := map[string]int{}
+	for _, m := range f.found {
+		key := m.in + ": " + m.change
+		if times[key]++; times[key] > 1 {
+			m.change += fmt.Sprintf(" #%d", times[key])
 		}
 	}
 	return f.found

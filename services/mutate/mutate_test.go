@@ -90,7 +90,7 @@ func TestFind(t *testing.T) {
 		`Half: return 0, errors.New("odd") -> return 0, nil`,
 		"Half: return n / 2, nil -> return 0, nil",
 		"Half: n / 2 -> n * 2",
-		"Half: 2 -> 2 + 1",
+		"Half: 2 -> 2 + 1 #2",
 	}
 	if diff := cmp.Diff(want, changesOf(good)); diff != "" {
 		t.Errorf("mutants (-want +got):\n%s", diff)

@@ -14,9 +14,6 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// clockSkew is how far clocks may differ.
-const clockSkew = 5 * time.Second
-
 // roster knows which ingress instances may hold open grants: those whose claim
 // was renewed within GrantTTL. A claim that lapsed proves nothing: its ingress
 // may be cut off with a publish under way. One that was removed does.
@@ -72,12 +69,9 @@ func (r *roster) see(entry jetstream.KeyValueEntry) {
 		delete(r.seen, instance)
 	case err == nil:
 		// One that is told of late, as to an instance that has just begun to
-		// watch, was renewed when it was stored.
-		at := r.now()
-		if stored := entry.Created().Add(clockSkew); stored.Before(at) {
-			at = stored
-		}
-		r.seen[instance] = at
+		// watch, was renewed before. When is not known: the engine's clock need
+		// not agree with this one.
+		r.seen[instance] = r.now()
 	case entry.Key() == streams.QuotaClaim && removed:
 		select {
 		case r.freed <- struct{}{}:

@@ -241,6 +241,9 @@ func (a *actor) pull(c character) (p *pageOf, texts, hashes []string) {
 	return p, texts, hashes
 }
 
+// toldWithin is how long an ingress asks what a report has changed.
+const toldWithin = 2 * time.Second
+
 // reportWithin is how long a phone waits for the answer to a report.
 const reportWithin = 20 * time.Second
 
@@ -272,7 +275,9 @@ func (a *actor) report(c character, p *pageOf, texts, hashes []string) {
 		}
 		var got struct{ Updated int }
 		_ = json.Unmarshal([]byte(answer), &got)
-		a.model.reported(p, texts, states, got.Updated == len(texts), untouched, began, a.now())
+		// A dispatcher that cannot be asked in time changes nothing about the answer.
+		whole := got.Updated == len(texts) && a.now().Sub(began) < toldWithin
+		a.model.reported(p, texts, states, whole, untouched, began, a.now())
 	}
 }
 

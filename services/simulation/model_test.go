@@ -15,12 +15,13 @@ type model struct {
 	broken   []string
 	top      map[string]topmost
 	disorder bool // an answer was lost: what phones see need not be in order any more
+	wrong    bool // the product's clock is, or was: when things are due, over or counted is not judged
 	stats    stats
 }
 
 type stats struct {
 	Accepted, Unknown, Refused, HandedOut, Reported, Cancelled, Requeued int
-	Crashes                                                              int
+	Crashes, HeldBack, Steps                                             int
 	Simulated                                                            time.Duration
 }
 
@@ -53,6 +54,7 @@ type sms struct {
 	endedAt  time.Time
 	reopened bool // an operator may have offered it again
 	longer   bool // an operator may have given it more time
+	odd      bool // it was posted while the product's clock was wrong
 	touched  bool // a phone or an operator may have ended it: another report need not renew
 }
 
@@ -98,7 +100,7 @@ func (m *model) posted(account, sender string, texts []string, numbers []int, no
 func (m *model) scheduled(text, name string, due, until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.sms[text].name, m.sms[text].due, m.sms[text].until = name, due, until
+	m.sms[text].name, m.sms[text].due, m.sms[text].until, m.sms[text].odd = name, due, until, m.wrong
 }
 
 // outcome of a post.
@@ -145,8 +147,8 @@ func (m *model) answered(account string, limit int64, texts, hashes []string, o 
 		s.hash = hashes[i]
 	}
 	m.stats.Accepted += int(fresh)
-	if before := m.usage(account, began); before != u {
-		// The month ended meanwhile, and it counts in either.
+	if before := m.usage(account, began); before != u || m.wrong {
+		// The month ended meanwhile, and it counts in either; or in which month it counts is not known.
 		u.unknown += fresh
 		before.unknown += fresh
 		return
@@ -191,11 +193,11 @@ func (m *model) handedOut(p *pageOf, account string, texts, hashes []string, now
 			m.breach("%s has hash %s, and was handed out as %s", text, s.hash, hashes[i])
 		}
 		seen[text] = true
-		if now.Before(s.due) {
+		if now.Before(s.due) && !m.wrong && !s.odd {
 			m.breach("%s is due at %s, and was handed out to %s at %s", text, stamp(s.due), p.phone, stamp(now))
 		}
 		// Of one whose hash nobody was told, nobody knows what an operator did.
-		if !s.until.IsZero() && s.hash != "" && !s.longer && p.asked.After(s.until) {
+		if !s.until.IsZero() && s.hash != "" && !s.longer && !m.wrong && !s.odd && p.asked.After(s.until) {
 			m.breach("%s was valid until %s, and was handed out to %s, who asked at %s", text, stamp(s.until), p.phone, stamp(p.asked))
 		}
 		if s.ended != "" && !s.reopened && p.asked.After(s.endedAt) {

@@ -59,6 +59,8 @@ func (s *stats) add(o stats) {
 	s.Cancelled += o.Cancelled
 	s.Requeued += o.Requeued
 	s.Crashes += o.Crashes
+	s.HeldBack += o.HeldBack
+	s.Steps += o.Steps
 	s.Simulated += o.Simulated
 }
 
@@ -101,11 +103,15 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 	overseer := &actor{world: w, rng: rand.New(rand.NewPCG(seed, 900)), over: sending}
 	senders.Go(overseer.oversee)
 
-	for range 2 + rng.IntN(5) {
+	for range 2 + rng.IntN(6) {
 		time.Sleep(time.Duration(rng.IntN(600_000)) * time.Millisecond)
-		switch rng.IntN(4) {
+		switch rng.IntN(8) {
 		case 0:
 			w.forgetConsumers()
+		case 1, 2:
+			w.holdBack()
+		case 3, 4:
+			w.stepClock()
 		default:
 			w.crash()
 		}
@@ -115,9 +121,11 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 	}
 	close(sending)
 	senders.Wait()
+	w.machine.Right()
 	w.drain()
 	close(carrying)
 	others.Wait()
+	w.networks.arriving.Wait()
 	settle()
 	w.verify()
 	w.reckon()

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock/clocktest"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/operator/accounts"
@@ -53,6 +54,9 @@ type world struct {
 	shards  int
 	model   *model
 	tenants []*tenant
+	machine clocktest.Stepped // whose clock the parts read, and the engine does not
+
+	networks networks // between the parts and the engine
 
 	mu     sync.Mutex
 	epoch  context.Context // ends with a crash
@@ -84,6 +88,7 @@ func memoryDir(t *testing.T) string {
 // start starts the product on the data directory, and returns when it is ready.
 func (w *world) start() {
 	w.t.Helper()
+	w.networks.begin()
 	listener := httpx.NewMemory()
 	epoch, crash := context.WithCancel(context.Background())
 	client := listener.Client()
@@ -91,8 +96,8 @@ func (w *world) start() {
 	ended, ready := make(chan error, 1), make(chan allinone.Started, 1)
 	go func() {
 		ended <- allinone.Run(ctx, w.config(), allinone.Deps{
-			Log: zap.NewNop(), Version: "0.0.0-simulated", Listener: listener, Client: client,
-			InProcessOnly: true, Ready: func(s allinone.Started) { ready <- s },
+			Log: zap.NewNop(), Version: "0.0.0-simulated", Listener: listener, Client: client, Now: w.machine.Now,
+			InProcessOnly: true, Way: w.networks.between, Ready: func(s allinone.Started) { ready <- s },
 		})
 	}()
 	var started allinone.Started

@@ -119,7 +119,7 @@ func New(o Options) *Core {
 // followAgain is after how long the accounts are followed again when the engine has ended it.
 const followAgain = time.Second
 
-// Run follows the accounts and the sessions that ended, and shares with other ingresses, until ctx is done.
+// Run follows the accounts and the sessions that ended, shares with other ingresses, and tidies up, until ctx is done.
 func (c *Core) Run(ctx context.Context) error {
 	var sharing sync.WaitGroup
 	defer sharing.Wait()
@@ -127,6 +127,7 @@ func (c *Core) Run(ctx context.Context) error {
 	defer cancel()
 	sharing.Go(func() { c.share(ctx) })
 	sharing.Go(func() { c.keepPlaces(ctx) })
+	sharing.Go(func() { c.sweep(ctx) })
 	for {
 		err := c.follow(ctx)
 		if ctx.Err() != nil {

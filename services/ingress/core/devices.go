@@ -19,6 +19,10 @@ import (
 const (
 	// seenEvery is how often a device's last-seen time is written.
 	seenEvery = 5 * time.Minute
+	// unseenFor is after how long a device gives its name's place up, if the account
+	// has no other. It is longer than anything can be leased to it, held by it, or
+	// wait for it alone: streams.MaxSchedule and streams.MaxValidity.
+	unseenFor = 30 * 24 * time.Hour
 	// maxKnown bounds the devices in memory. One that fell out costs a read
 	// when it comes again.
 	maxKnown = 1 << 16
@@ -60,7 +64,7 @@ var (
 
 // contact notes that a phone called, and gives its id. A phone without a name
 // has none. It is a fault if the name is new and the account has
-// streams.MaxDevices already.
+// streams.MaxDevices already, all of which called within unseenFor.
 func (d *devices) contact(ctx context.Context, account streams.AccountID, name string) (streams.DeviceID, error) {
 	if name == "" {
 		return 0, nil
@@ -169,7 +173,9 @@ func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account
 		return err
 	}
 	if count >= streams.MaxDevices {
-		return errDevices
+		if err := d.retire(ctx, bucket, account); err != nil {
+			return err
+		}
 	}
 	revision, err := bucket.Create(ctx, key, value)
 	if errors.Is(err, jetstream.ErrKeyExists) {
@@ -179,6 +185,52 @@ func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account
 		d.remember(device.ID, known{revision, device.LastSeen, device.Created})
 	}
 	return err
+}
+
+// retire removes the device of an account that has not called for longest, if
+// that is long ago.
+func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account streams.AccountID) error {
+	watcher, err := bucket.Watch(ctx, streams.DeviceKeys(account), jetstream.IgnoreDeletes())
+	if err != nil {
+		return err
+	}
+	var oldest jetstream.KeyValueEntry
+	var id streams.DeviceID
+	seen := d.now().Add(-unseenFor)
+	err = eachEntry(ctx, watcher, func(entry jetstream.KeyValueEntry) bool {
+		var device streams.Device
+		_ = json.Unmarshal(entry.Value(), &device) // one that cannot be read was never seen
+		called := latest(device.Created, device.LastSeen, d.presence.lastSeen(device.ID))
+		if called.Before(seen) {
+			oldest, id, seen = entry, device.ID, called
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if oldest == nil {
+		return errDevices
+	}
+	// Unless it calls just now.
+	err = bucket.Delete(ctx, oldest.Key(), jetstream.LastRevision(oldest.Revision()))
+	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		return errDevices
+	}
+	if err == nil {
+		d.forget(id)
+		d.log.Info("a phone that has not called for long gives its place up", zap.Stringer("account", account), zap.Stringer("device", id))
+	}
+	return err
+}
+
+func latest(first time.Time, others ...time.Time) time.Time {
+	for _, t := range others {
+		if t.After(first) {
+			first = t
+		}
+	}
+	return first
 }
 
 // forget makes the next contact read the bucket.

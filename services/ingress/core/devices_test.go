@@ -7,9 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
 func TestDevices(t *testing.T) {
@@ -113,5 +115,80 @@ func TestDevices_Bounded(t *testing.T) {
 	}
 	if got := len(d.known); got != maxKnown {
 		t.Errorf("got %d in memory, want %d", got, maxKnown)
+	}
+}
+
+// A name that nobody used for long gives its place up to a new one, and no other.
+func TestDevices_GiveTheirPlacesUp(t *testing.T) {
+	c := newCore(t)
+	now := time.Now()
+	c.devices.now = func() time.Time { return now }
+	bucket, err := c.bus.JS.KeyValue(t.Context(), streams.DevicesBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(name string, created, seen time.Time) {
+		t.Helper()
+		device := streams.Device{ID: streams.DeviceIDOf(account.ID, name), Name: name, Created: created, LastSeen: seen}
+		data, err := json.Marshal(device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.bus.JS.PublishAsync("$KV.devices."+streams.DeviceKey(account.ID, device.ID), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const day = 24 * time.Hour
+	for i := range streams.MaxDevices - 4 {
+		put(fmt.Sprint("phone ", i), now.Add(-300*day), now.Add(-29*day))
+	}
+	put("just made", now.Add(-29*day), time.Time{})
+	put("old", now.Add(-300*day), now.Add(-31*day))
+	put("older", now.Add(-300*day), now.Add(-32*day))
+	put("here", now.Add(-300*day), now.Add(-40*day))
+	<-c.bus.JS.PublishAsyncComplete()
+	c.presence.called(streams.DeviceIDOf(account.ID, "here")) // which is not written yet
+	for _, step := range []struct {
+		name, gone string
+		want       error
+	}{{"first", "older", nil}, {"second", "old", nil}, {"third", "", errDevices}, {"just made", "", nil}, {"here", "", nil}} {
+		if _, err := c.devices.contact(t.Context(), account.ID, step.name); !errors.Is(err, step.want) {
+			t.Fatalf("%s: got %v, want %v", step.name, err, step.want)
+		}
+		if step.gone == "" {
+			continue
+		}
+		if _, err := bucket.Get(t.Context(), streams.DeviceKey(account.ID, streams.DeviceIDOf(account.ID, step.gone))); !errors.Is(err, jetstream.ErrKeyNotFound) {
+			t.Errorf("%s: %s is still there: %v", step.name, step.gone, err)
+		}
+	}
+	names, err := c.Devices(t.Context(), Caller{Account: account})
+	if err != nil || len(names) != streams.MaxDevices {
+		t.Errorf("got %d names, %v", len(names), err)
+	}
+}
+
+// A report is stored also where the phone's name has no place. It still tells which phone it is.
+func TestCore_Report_TooManyDevices(t *testing.T) {
+	c := newCore(t)
+	for i := range streams.MaxDevices {
+		data := fmt.Appendf(nil, `{"last_seen":%q}`, time.Now().Format(time.RFC3339))
+		if _, err := c.bus.JS.PublishAsync("$KV.devices."+streams.DeviceKey(account.ID, streams.DeviceID(i+1)), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-c.bus.JS.PublishAsyncComplete()
+	if _, err := c.Pull(t.Context(), Pull{Caller: Caller{Account: account}, Device: "Phone", Limit: 1}); !errors.Is(err, errDevices) {
+		t.Errorf("a pull: got %v", err)
+	}
+	if got, err := c.Report(t.Context(), reports(streams.Delivered)); err != nil || got.Updated != 1 {
+		t.Fatalf("a report: got %+v, %v", got, err)
+	}
+	msg, err := c.bus.LastForSubject(t.Context(), streams.StatusStream(0), streams.ReportSubject(0, account.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := event.Decode[event.Reported](msg.Data); err != nil || len(e.Messages) != 1 || e.Name != "" || e.Device != streams.DeviceIDOf(account.ID, "Phone") {
+		t.Errorf("stored %+v, %v", e, err)
 	}
 }

@@ -204,11 +204,11 @@ func refusal(err error) error {
 func (c *Core) setTimes(cmd *Enqueue) error {
 	now := c.now()
 	cmd.Due = cmd.Due.UTC().Truncate(time.Millisecond)
-	if !cmd.Due.After(now) {
+	if !cmd.Due.After(c.sure()) { // what has gone out cannot be taken back
 		cmd.Due = time.Time{}
 	}
 	from := now
-	if !cmd.Due.IsZero() {
+	if cmd.Due.After(now) {
 		from = cmd.Due
 	}
 	if from.After(now.Add(streams.MaxSchedule)) {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
-	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 const (
@@ -45,10 +44,15 @@ type told struct {
 	idle    float64 // reports that change nothing and may still be stored unasked
 	counted time.Time
 
-	// Reports by when they were stored: those since turned, and of the time
-	// before.
-	recent, before map[request.Said]time.Time
+	// What was said last of messages: since turned, and in the time before.
+	recent, before map[streams.MessageID]word
 	turned         time.Time
+}
+
+// word is what was said of a message, and stored.
+type word struct {
+	at    int64 // nanoseconds
+	state streams.State
 }
 
 func newRepeats() *repeats { return &repeats{accounts: map[streams.AccountID]*told{}} }
@@ -61,7 +65,7 @@ func (r *repeats) take(a streams.AccountID, all []said, now time.Time) bool {
 	defer r.mu.Unlock()
 	t := r.told(a, now)
 	for _, one := range all {
-		if t.stored(one.word(), now) {
+		if last, ok := t.last(one.ID, now); ok && last == one.State {
 			return false
 		}
 	}
@@ -76,13 +80,14 @@ func (r *repeats) settle(a streams.AccountID, n int, now time.Time) {
 	t.idle = min(t.idle+float64(n), maxIdle)
 }
 
-// again says whether a report that changes nothing is to be stored: not if it
-// was within a minute.
+// again says whether a report that changes nothing is to be stored: not if one
+// of the message was within a minute.
 func (r *repeats) again(a streams.AccountID, one said, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.told(a, now)
-	return !t.stored(one.word(), now) && t.take(1)
+	_, lately := t.last(one.ID, now)
+	return !lately && t.take(1)
 }
 
 // stored says whether a report is known to stand in the stream, from within a
@@ -90,7 +95,8 @@ func (r *repeats) again(a streams.AccountID, one said, now time.Time) bool {
 func (r *repeats) stored(a streams.AccountID, one said, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.told(a, now).stored(one.word(), now)
+	last, ok := r.told(a, now).last(one.ID, now)
+	return ok && last == one.State
 }
 
 // remember notes what has been stored.
@@ -98,15 +104,14 @@ func (r *repeats) remember(a streams.AccountID, all []said, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.told(a, now)
+	before := len(t.recent)
 	for _, one := range all {
-		if len(t.recent)+len(t.before) >= maxRecalled || r.recalled >= maxRecalledAll {
-			return
+		if len(t.recent)+len(t.before) >= maxRecalled || r.recalled+len(t.recent)-before >= maxRecalledAll {
+			break
 		}
-		if _, ok := t.recent[one.word()]; !ok {
-			r.recalled++
-		}
-		t.recent[one.word()] = now
+		t.recent[one.ID] = word{now.UnixNano(), one.State}
 	}
+	r.recalled += len(t.recent) - before
 }
 
 // silent says that no dispatcher answered within askDeaf: nobody waits for one
@@ -136,7 +141,7 @@ func (r *repeats) told(a streams.AccountID, now time.Time) *told {
 	}
 	t := r.accounts[a]
 	if t == nil {
-		t = &told{idle: maxIdle, counted: now, recent: map[request.Said]time.Time{}, turned: now}
+		t = &told{idle: maxIdle, counted: now, recent: map[streams.MessageID]word{}, turned: now}
 		r.accounts[a] = t
 	}
 	r.turn(t, now)
@@ -153,7 +158,7 @@ func (r *repeats) turn(t *told, now time.Time) {
 		return
 	}
 	r.recalled -= len(t.before)
-	t.before, t.recent = t.recent, map[request.Said]time.Time{}
+	t.before, t.recent = t.recent, map[streams.MessageID]word{}
 	if now.Sub(t.turned) >= 2*repeatWithin {
 		r.recalled -= len(t.before)
 		t.before = nil
@@ -169,10 +174,11 @@ func (t *told) take(n int) bool {
 	return true
 }
 
-func (t *told) stored(word request.Said, now time.Time) bool {
-	at, ok := t.recent[word]
+// last is the state that was said of a message within a minute.
+func (t *told) last(m streams.MessageID, now time.Time) (streams.State, bool) {
+	last, ok := t.recent[m]
 	if !ok {
-		at, ok = t.before[word]
+		last, ok = t.before[m]
 	}
-	return ok && now.Sub(at) < repeatWithin
+	return last.state, ok && now.UnixNano()-last.at < int64(repeatWithin)
 }

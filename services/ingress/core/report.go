@@ -194,8 +194,6 @@ type said struct {
 	index int
 }
 
-func (s said) word() request.Said { return request.Said{ID: s.ID, State: s.State} }
-
 // read makes of the items one word for each message. Where the request speaks
 // of one more than once, the furthest state counts, and a failure after a
 // success is the same problem as in a later request. Those that are absent are no
@@ -279,7 +277,7 @@ func (c *Core) changed(ctx context.Context, account streams.AccountID, device st
 func (c *Core) preview(ctx context.Context, account streams.AccountID, device streams.DeviceID, all []said) ([]request.Change, bool) {
 	q := request.Preview{Account: account, Device: device, Messages: make([]request.Said, len(all))}
 	for i, one := range all {
-		q.Messages[i] = one.word()
+		q.Messages[i] = request.Said{ID: one.ID, State: one.State}
 	}
 	ctx, cancel := context.WithTimeout(ctx, changedWithin)
 	defer cancel()

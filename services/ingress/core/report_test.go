@@ -294,6 +294,26 @@ func TestCore_Report_RepeatsOnceAMinute(t *testing.T) {
 	}
 }
 
+// What was delivered earlier is not stored beside a repeat.
+func TestCore_Report_DeliveredLongAgo(t *testing.T) {
+	c := newCore(t)
+	now := time.Now()
+	c.now = func() time.Time { return now }
+	cmd := reports(streams.Delivered, streams.Sent)
+	a, _ := streams.ParseMessageID(cmd.Items[0].ID)
+	b, _ := streams.ParseMessageID(cmd.Items[1].ID)
+	newStandIn(t, c, a, b)
+	for _, items := range [][]Item{cmd.Items[:1], cmd.Items[1:], cmd.Items} {
+		if _, err := c.Report(t.Context(), Report{Caller: cmd.Caller, Items: items}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(40 * time.Second)
+	}
+	if n := saidInStream(t, c); n != 2 {
+		t.Errorf("%d items are stored, want each once", n)
+	}
+}
+
 // What an account invents is stored up to a bound, and answered as ever.
 func TestCore_Report_Invented(t *testing.T) {
 	c := newCore(t)

@@ -33,8 +33,8 @@ const (
 	renewScope = "tokens:refresh"
 	maxScopes  = 32 // of a session
 	maxScope   = 64 // characters
-	// sweepEvery is how often ended sessions are forgotten that can be used no more.
-	sweepEvery = 24 * time.Hour
+	// forgetEvery is how often ended sessions are forgotten that can be used no more.
+	forgetEvery = 24 * time.Hour
 )
 
 // Session is who calls with an access token, and what for.
@@ -104,7 +104,7 @@ func (s *sessions) note(entry jetstream.KeyValueEntry) {
 	}
 	s.ended[entry.Key()] = now
 	// The bucket lets them run out in silence. What goes by its clock knows what it knows, whatever the time is here.
-	if now.Sub(s.swept) < sweepEvery {
+	if now.Sub(s.swept) < forgetEvery {
 		return
 	}
 	s.swept = now

@@ -81,7 +81,7 @@ func New(o Options) *Releases {
 		turn:   make(chan struct{}, 1),
 		counts: counts{pending: map[streams.VersionCode]int64{}, more: make(chan struct{}, 1)},
 		counted: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
-			Namespace: "trunkline", Subsystem: "ingress", Name: "downloads_total", Help: "Releases of the app downloaded to their last byte.",
+			Namespace: "trunkline", Subsystem: "ingress", Name: "downloads_total", Help: "Releases of the app downloaded whole.",
 		}),
 	}
 }
