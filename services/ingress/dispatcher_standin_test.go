@@ -131,7 +131,7 @@ func (d *dispatcher) pull(ctx context.Context, shard streams.Shard, q request.Pu
 	defer cancel()
 	for {
 		pulled, moved, hung := d.lease(q)
-		if len(pulled.Messages) > 0 {
+		if len(pulled.Messages) > 0 || pulled.Needs > 0 {
 			return pulled, nil
 		}
 		select {
@@ -148,11 +148,21 @@ func (d *dispatcher) lease(q request.Pull) (request.Pulled, <-chan struct{}, <-c
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var pulled request.Pulled
+	var page []*message
+	size := 0
 	for _, m := range d.messages {
-		if m.account == q.Account && m.state == streams.Pending && len(pulled.Messages) < q.Limit {
-			m.state, m.device = streams.Leased, q.Device
-			pulled.Messages = append(pulled.Messages, request.Outgoing{ID: m.id, Body: m.body})
+		if m.account == q.Account && m.state == streams.Pending && len(page) < q.Limit {
+			page = append(page, m)
+			size += len(m.body)
 		}
+	}
+	if q.Bytes > 0 && size > q.Bytes {
+		pulled.Needs = size
+		return pulled, d.moved, d.hangs(q.Poll)
+	}
+	for _, m := range page {
+		m.state, m.device = streams.Leased, q.Device
+		pulled.Messages = append(pulled.Messages, request.Outgoing{ID: m.id, Body: m.body})
 	}
 	return pulled, d.moved, d.hangs(q.Poll)
 }
