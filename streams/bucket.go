@@ -20,7 +20,9 @@ const (
 	SessionsBucket = "sessions" // sessions that were ended before their time
 )
 
-// SessionTTL is how long a session can be renewed, and that it ended is known.
+// SessionTTL is how long a session can be renewed, and that it ended is
+// known. Passed by a session that rests: only its own login has to begin
+// another.
 const SessionTTL = 30 * 24 * time.Hour
 
 // maxSessions is the most bytes of ended sessions: half a million of them. An
@@ -61,7 +63,9 @@ func RenewedKey(account AccountID, session string) string {
 }
 
 // ClaimTTL is how long a claim lasts after its last renewal. It is the
-// bucket's: a key's own would be lost with the first update.
+// bucket's: a key's own would be lost with the first update. Used up by an
+// engine that is away: its ingress takes no messages, or quota has no leader,
+// until it is back.
 const ClaimTTL = 20 * time.Second
 
 // QuotaClaim is the key of the quota leader's claim.

@@ -16,14 +16,18 @@ const (
 	// MaxRequest is the most messages one Commit takes: 1,000 items and a marker.
 	MaxRequest = 1001
 
-	defaultThreshold  = 16
+	defaultThreshold = 16
+	// Used up by an owner with many: others wait for one commit, not for all
+	// of it.
 	defaultMaxBatch   = 1000
 	defaultMaxWaiting = 64 << 20
 	// batchHeaders is room for what a batch adds to a message.
 	batchHeaders = 128
 	// cleanEvery is how often a fence is tried that could not be moved.
 	cleanEvery = time.Second
-	// maxBatchBytes bounds what is committed together. One request may be larger.
+	// maxBatchBytes bounds what is committed together. One request may be
+	// larger. Used up by an owner with large ones: others wait for one
+	// commit, not for all of it.
 	maxBatchBytes = 8 << 20
 )
 

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// answerStep is how much of a large answer is sent at a time. Each may take stepWithin.
+// answerStep is how much of a large answer is sent at a time. Each may take stepWithin. Used up by a client
+// that does not read, which alone is cut off.
 const answerStep = 16 << 10
 
 // Answer gives a place to an answer that is to be made, which holds nothing yet. The caller weighs it before it is made,

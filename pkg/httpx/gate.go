@@ -8,7 +8,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// stalledFor is how long a body may bring less than a step, before it may lose its place to anybody who needs the room.
+// stalledFor is how long a body may bring less than a step, before it may lose its place to anybody who needs
+// the room. Used up by a client that stands still; it alone loses its place.
 const stalledFor = 5 * time.Second
 
 // Gate bounds what requests of one kind take up together: their bodies as far as they have come, and what is made of

@@ -44,7 +44,7 @@ type page struct {
 }
 
 // maxPageBytes is the most that the messages of a page may be; one alone may be
-// larger.
+// larger. Used up by an account with large texts, and only its own pages are shorter.
 const maxPageBytes = 4 << 20
 
 // fit puts back what does not fit into an answer.

@@ -69,6 +69,7 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 }
 
 // maxInTurn is how many pulls of an account wait for the one before them.
+// Used up by one account, and only its own pulls are refused.
 const maxInTurn = 1024
 
 var errCrowd = func() error {

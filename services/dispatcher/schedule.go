@@ -24,7 +24,9 @@ type timed struct {
 }
 
 const (
-	// atATime is how many messages are read, stored or ended at a time.
+	// atATime is how many messages are read, stored or ended at a time. Used
+	// up by an account with much that is due or over at once: others' wait
+	// for a round, not for all of it.
 	atATime = event.MaxItems
 	// releasesAtATime is how many messages are released before they are folded.
 	releasesAtATime = 10 * atATime

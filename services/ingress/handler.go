@@ -21,6 +21,7 @@ import (
 // second. More of them would be stored no sooner, and each would wait longer. An account has no more of it than it
 // leaves to others, so none can use it up: one alone has half, of two each has a third.
 const (
+	// Used up by several accounts together, or by one its share: who has most is refused first.
 	maxUnderWay = 512      // requests
 	maxPosts    = 32 << 20 // bytes of posts, and of what is made of them
 	maxReports  = 16 << 20 // bytes of reports, and of what is read in them
@@ -33,7 +34,8 @@ const (
 	maxAnswers = 128 << 20 // bytes
 )
 
-// maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes memory.
+// maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes
+// memory. Used up by a stranger, whom only a proxy keeps out: the operator's monitoring gets 503.
 const maxMetrics = 4
 
 // handler is the whole HTTP side.

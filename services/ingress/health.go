@@ -19,7 +19,8 @@ import (
 // releaseID numbers the HTTP side's contract.
 const releaseID = 1
 
-// fullAt is how full a stream or the disk may be before health warns, in percent.
+// fullAt is how full a stream or the disk may be before health warns, in percent. Used up by accounts that
+// store much: the operator is warned, and nobody waits.
 const fullAt = 70
 
 // health is ready when senders and phones can be served.

@@ -105,7 +105,8 @@ func (c *serveCommand) settings(env []string) (allinone.Config, error) {
 	return cfg, nil
 }
 
-// stopMargin is what the engine may take to stop after the last request.
+// stopMargin is what the engine may take to stop after the last request. Only
+// the operator meets it.
 const stopMargin = time.Second
 
 // endInTime ends the process when it has not ended by itself for so long after

@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// MaxWait is the longest that a pull waits for work.
+	// MaxWait is the longest that a pull waits for work. Who waits longer is
+	// answered then; it hurts nobody.
 	MaxWait = 30 * time.Second
-	// pullWithin is how long a dispatcher may take beside the wait.
+	// pullWithin is how long a dispatcher may take beside the wait. Used up
+	// by a dispatcher that is slow: pulls of the shard get 503.
 	pullWithin = 5 * time.Second
 	// hangupWithin is how long a wait may take to end once it was told to.
 	hangupWithin = time.Second
@@ -118,7 +120,8 @@ func (c *Core) ask(ctx context.Context, shard streams.Shard, q request.Pull, _ <
 }
 
 // pollSlice is how long one dispatcher is asked to wait. A longer wait is
-// several of them: a dispatcher that is gone tells nobody.
+// several of them: a dispatcher that is gone tells nobody. Used up by every
+// phone that waits, at one request each; it hurts nobody.
 const pollSlice = 8 * time.Second
 
 // poll asks and waits, one slice after the other.

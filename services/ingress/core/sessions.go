@@ -23,16 +23,19 @@ import (
 )
 
 const (
-	// MaxAccess is the longest that an access token lasts, and how long it lasts if nobody says.
+	// MaxAccess is the longest that an access token lasts, and how long it lasts if nobody says. Used up by
+	// one request, which alone is refused.
 	MaxAccess = 24 * time.Hour
-	// registryWithin is how long the buckets of sessions, webhooks and settings may take.
+	// registryWithin is how long the buckets of sessions, webhooks and settings may take. Used up by an
+	// engine that is slow: these requests get 503.
 	registryWithin = 2 * time.Second
 
 	issuer     = "trunkline"
 	keyBytes   = 32
 	renewScope = "tokens:refresh"
-	maxScopes  = 32 // of a session
-	maxScope   = 64 // characters
+	// Used up by one request, which alone is refused.
+	maxScopes = 32 // of a session
+	maxScope  = 64 // characters
 	// forgetEvery is how often ended sessions are forgotten that can be used no more.
 	forgetEvery = 24 * time.Hour
 )

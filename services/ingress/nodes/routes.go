@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// lookFor is how long an answer waits for phones to take its messages.
+	// lookFor is how long an answer waits for phones to take its messages. Used up where no phone takes the
+	// messages at once: only that answer waits.
 	lookFor   = 300 * time.Millisecond
 	lookEvery = 20 * time.Millisecond
 )
