@@ -26,9 +26,6 @@ const (
 	Away = time.Hour
 	// lookEvery is how often the machine's clock is looked at, at least.
 	lookEvery = time.Second
-	// remembered is for how long a step forward is, which is longer than any
-	// lease.
-	remembered = 48 * time.Hour
 )
 
 // Options are what a Clock is made of.
@@ -60,14 +57,7 @@ type Clock struct {
 	doubted time.Time     // the reading at which it was seen to have stepped; zero: it has not
 	by      time.Duration
 	stood   time.Time // what the Clock said when it was seen to have stepped
-	jumps   []jump
 	skew    [2]time.Duration
-}
-
-// jump is a step forward that was believed.
-type jump struct {
-	at time.Time // what the Clock said before
-	by time.Duration
 }
 
 // New makes a Clock that begins with what the machine says.
@@ -166,26 +156,14 @@ func (c *Clock) Confirm() {
 	c.known, c.at = wall, c.base
 }
 
-// Ends says when a lease ends that began at start and was last given until a
-// time, for length, by this Clock or one that agreed with it: no step since then
-// makes it shorter, and one from the future, of a clock that was wrong, lasts no
-// longer than length from when this one became what it is.
-func (c *Clock) Ends(start, until time.Time, length time.Duration) time.Time {
+// Since is when the Clock began, or stepped last: two times that it gave since
+// then are as far apart as they say, but for small steps, which are Bound
+// together in Settles. Of any other times nobody knows that.
+func (c *Clock) Since() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, _ := c.look()
-	if start.After(now.Add(Bound)) && until.After(now.Add(length+Bound)) { // else it was renewed since
-		return c.since.Round(0).Add(length)
-	}
-	if !c.held.IsZero() && !start.After(c.since.Round(0)) {
-		until = until.Add(c.ahead)
-	}
-	for _, j := range c.jumps {
-		if !start.After(j.at) && !until.After(j.at.Add(length)) { // else it was renewed since
-			until = until.Add(j.by)
-		}
-	}
-	return until
+	c.look()
+	return c.since.Round(0)
 }
 
 // SetSkew notes how far this clock is ahead of the engines' clocks: of the one
@@ -216,7 +194,10 @@ func (c *Clock) look() (now, wall time.Time) {
 			c.log.Warn("the clock is back where it was", zap.Duration("stepped", c.by), zap.Duration("after", r.Sub(c.doubted)))
 			c.doubted, c.by = time.Time{}, 0
 		}
-		c.base, now = r, r
+		now = r
+		if r.Sub(c.base) >= Settles { // many small steps are a large one
+			c.base = r
+		}
 	case c.doubted.IsZero() || (by-c.by).Abs() > Bound:
 		c.doubted, c.by, c.stood = r, by, now.Round(0)
 		catchesUp := by > 0 && !wall.After(c.reached(now))
@@ -249,12 +230,6 @@ func (c *Clock) reached(now time.Time) time.Time { return c.known.Add(now.Sub(c.
 // step follows the machine's clock.
 func (c *Clock) step(now, wall time.Time, confirmed string) time.Time {
 	c.log.Warn("the clock steps", zap.Duration("by", c.by), zap.String("confirmed", confirmed))
-	if c.by > 0 {
-		c.jumps = append(c.jumps, jump{now.Round(0), c.by})
-		for wall.Sub(c.jumps[0].at) > remembered+c.jumps[0].by {
-			c.jumps = c.jumps[1:]
-		}
-	}
 	c.base = c.read()
 	c.since = c.base
 	c.held, c.doubted, c.by = time.Time{}, time.Time{}, 0

@@ -193,28 +193,44 @@ func TestClock_Right(t *testing.T) {
 	})
 }
 
-// No step shortens a lease, and none from the future lasts longer than it was
-// given for.
-func TestClock_Ends(t *testing.T) {
+// Between a time since Since and Now lies what they say.
+func TestClock_Since(t *testing.T) {
 	stepping(t, 0, func(t *testing.T, machine *clocktest.Stepped, c *clock.Clock) {
-		const length = time.Hour
+		began := c.Since()
+		if got := wrong(began); got != 0 {
+			t.Errorf("it began %v from when it did", got)
+		}
+		for _, by := range []time.Duration{2 * time.Hour, -2 * time.Hour, -10 * time.Minute} {
+			machine.Step(by)
+			if c.Now(); !c.Since().Equal(began) {
+				t.Errorf("step by %v: it has another beginning before it is confirmed", by)
+			}
+			time.Sleep(clock.Settles)
+			if began = c.Since(); !began.Equal(c.Now().Round(0)) {
+				t.Errorf("step by %v, confirmed: it begins %v ago", by, c.Now().Round(0).Sub(began))
+			}
+			time.Sleep(time.Hour)
+			if passed := c.Now().Round(0).Sub(c.Since()); passed != time.Hour {
+				t.Errorf("step by %v: %v passed in an hour", by, passed)
+			}
+		}
+	})
+}
+
+// Small steps, one after the other, are as wrong as a large one.
+func TestClock_ManySmallSteps(t *testing.T) {
+	stepping(t, 0, func(t *testing.T, machine *clocktest.Stepped, c *clock.Clock) {
 		before := c.Now().Round(0)
-		machine.Step(2 * time.Hour)
-		c.Now()
-		time.Sleep(clock.Settles)
-		during := c.Now().Add(-time.Second).Round(0)
-		if ends := c.Ends(before, before.Add(length), length); ends.Sub(before) != length+2*time.Hour {
-			t.Errorf("a lease from before the step ends after %v", ends.Sub(before))
+		for range 120 {
+			machine.Step(clock.Bound)
+			time.Sleep(time.Second)
+			c.Now()
 		}
-		if ends := c.Ends(during, during.Add(length), length); ends.Sub(during) != length {
-			t.Errorf("a lease from after the step ends after %v", ends.Sub(during))
+		if passed := c.Now().Round(0).Sub(before); passed > 2*time.Minute+clock.Bound {
+			t.Errorf("%v passed in two minutes", passed)
 		}
-		machine.Step(-2 * time.Hour)
-		c.Now()
-		time.Sleep(clock.Settles)
-		since := c.Now().Round(0)
-		if ends := c.Ends(during, during.Add(length), length); !ends.Equal(since.Add(length)) {
-			t.Errorf("a lease from the future ends after %v, want %v", ends.Sub(since), length)
+		if c.Doubt() == 0 {
+			t.Error("it does not doubt")
 		}
 	})
 }

@@ -40,12 +40,12 @@ func (d Deps) Sure() time.Time {
 	return d.Clock.Sure()
 }
 
-// Ends is clock.Clock's.
-func (d Deps) Ends(start, until time.Time, length time.Duration) time.Time {
+// Since is when Now began, or stepped last; the zero time if it never does.
+func (d Deps) Since() time.Time {
 	if d.Clock == nil {
-		return until
+		return time.Time{}
 	}
-	return d.Clock.Ends(start, until, length)
+	return d.Clock.Since()
 }
 
 var errReturned = errors.New("returned although nobody stopped it")

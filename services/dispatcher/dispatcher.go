@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
@@ -115,6 +116,9 @@ type shard struct {
 	stored     chan struct{}  // has a token when something was folded: see share
 
 	leases, validity, schedule *reaction
+
+	ending      map[leaseRef]bool // by leases, since then: see endLeases
+	endingSince time.Time
 }
 
 func (d *Dispatcher) open(number streams.Shard) (*shard, error) {

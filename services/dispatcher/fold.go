@@ -214,9 +214,16 @@ func (w *writer) leased(e event.Leased) error {
 	return w.endIfEmpty(e.Lease)
 }
 
+// renewed folds new ends of leases. A report from long after the renewal came by
+// a clock that was ahead: it renews no more than this.
 func (w *writer) renewed(e event.Renewed) error {
 	for _, renewal := range e.Leases {
-		err := w.changeLease(renewal.Lease, func(l *lease) { l.until = renewal.Until })
+		err := w.changeLease(renewal.Lease, func(l *lease) {
+			l.until = renewal.Until
+			if l.reported.Sub(e.At) > farAhead {
+				l.reported = e.At
+			}
+		})
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/clock/clocktest"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/services/dispatcher"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -28,6 +30,9 @@ type harness struct {
 	cfg    dispatcher.Config
 	dir    string
 	shift  time.Duration // how far ahead of the test the product's clock is
+	// machine, if there is one, is what a Clock of each start reads.
+	machine *clocktest.Stepped
+	clock   *clock.Clock
 	stop   func()
 }
 
@@ -44,15 +49,23 @@ func newHarness(t testing.TB, shards streams.Shards) *harness {
 	return h
 }
 
-func (h *harness) now() time.Time { return time.Now().Add(h.shift) }
+func (h *harness) now() time.Time {
+	if h.clock != nil {
+		return h.clock.Now()
+	}
+	return time.Now().Add(h.shift)
+}
 
 func (h *harness) start() { h.stop = h.run(h.dir, 0) }
 
 // run runs another dispatcher over the same streams.
 func (h *harness) run(dir string, instance int) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
+	if h.machine != nil {
+		h.clock = clock.New(clock.Options{Now: h.machine.Now})
+	}
 	d := dispatcher.New(h.cfg, dispatcher.Deps{
-		Deps:     service.Deps{Bus: h.bus, Dir: dir, Log: zap.NewNop(), Now: h.now},
+		Deps:     service.Deps{Bus: h.bus, Dir: dir, Log: zap.NewNop(), Now: h.now, Clock: h.clock},
 		Shards:   h.shards,
 		Instance: instance,
 	})

@@ -210,7 +210,7 @@ func (s *shard) lend(ctx context.Context, q request.Pull, p *page) error {
 			return err
 		}
 		l, ok, err := v.lease(q.Account, p.lease)
-		if !ok || !s.now().Before(s.live(l).until) {
+		if !ok || !s.now().Before(l.until) {
 			p.candidates = nil // this process was stopped: others may have them by now
 		}
 		return err

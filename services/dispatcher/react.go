@@ -23,10 +23,17 @@ const (
 	// lookAtLeast is how often a reaction looks that knows of nothing, for the
 	// clock may have stepped.
 	lookAtLeast = time.Minute
-	// retryAfter follows a decision that could not be stored.
+	// retryAfter follows a decision that could not be stored, or that did not
+	// do what it was made for.
 	retryAfter = time.Second
+	// pace lies between two looks of a reaction, whatever happens meanwhile.
+	pace = 10 * time.Millisecond
 	// patience bounds one decision.
 	patience = 30 * time.Second
+	// farAhead is how far the end of a lease, or a report, is ahead if no clock
+	// gave it that is nearly right. It is more than clocks may differ, and than
+	// a decision is under way.
+	farAhead = 10 * time.Minute
 	// contactReach is how many lease times after a report the contacts of a
 	// device can keep the rest of a lease. Used up by a phone that reports on
 	// a part: only its own messages come back.
@@ -69,16 +76,18 @@ func (s *shard) react(ctx context.Context, r *reaction) error {
 		if err == nil {
 			next, err = r.do(ctx)
 		}
-		if ctx.Err() != nil {
+		again := errors.Is(err, errAgain)
+		if err != nil && !again && !failed && ctx.Err() == nil && s.file.Err() == nil { // which says so itself
+			s.deps.Log.Warn("could not store a decision, trying again until it is stored", zap.Error(err), zap.Int("shard", int(s.number)))
+		}
+		failed = err != nil && !again
+		rest := pace
+		if err != nil {
+			rest, next = retryAfter, time.Time{}
+		}
+		if clock.Sleep(ctx, rest) != nil {
 			return nil
 		}
-		if err != nil {
-			if !failed && s.file.Err() == nil { // which says so itself
-				s.deps.Log.Warn("could not store a decision, trying again until it is stored", zap.Error(err), zap.Int("shard", int(s.number)))
-			}
-			next = s.deps.Now().Add(retryAfter)
-		}
-		failed = err != nil
 		timer := time.NewTimer(min(next.Sub(s.deps.Now()), lookAtLeast))
 		select {
 		case <-timer.C:
@@ -92,67 +101,102 @@ func (s *shard) react(ctx context.Context, r *reaction) error {
 	}
 }
 
-// endLeases moves the horizon and ends the leases that are due.
+// errAgain ends a look that found what it had decided about already.
+var errAgain = errors.New("decided already")
+
+// endLeases moves the horizon and ends the leases that are due. It decides about
+// one at most once in retryAfter: what was decided may have been void.
 func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 	next, err := s.moveHorizon(ctx)
 	if err != nil {
 		return next, err
 	}
-	for tried := map[streams.LeaseID]bool{}; ; {
-		now := s.sure()
-		var account streams.AccountID
-		var leaseID streams.LeaseID
-		found := false
+	if now := time.Now(); now.Sub(s.endingSince) >= retryAfter {
+		s.ending, s.endingSince = map[leaseRef]bool{}, now
+	}
+	for {
+		now := s.now()
+		var due leaseRef
+		var waits bool
 		err := s.view(func(v view) error {
 			var ends time.Time
 			var err error
-			account, leaseID, ends, err = s.ended(v, now, now.Add(lookAtLeast))
-			next, found = earlier(next, s.wait(ends)), leaseID != 0
+			due, waits, ends, err = s.due(v, now, now.Add(lookAtLeast))
+			next = earlier(next, ends)
 			return err
 		})
-		if err != nil || !found {
+		switch {
+		case err != nil:
+			return next, err
+		case due.id == 0 && waits:
+			return next, errAgain
+		case due.id == 0:
+			return next, nil
+		}
+		s.ending[due] = true
+		if err := s.endLease(ctx, due); err != nil {
 			return next, err
 		}
-		if tried[leaseID] { // what was decided did not end it
-			return s.now().Add(retryAfter), nil
-		}
-		if err := s.endLease(ctx, account, leaseID); err != nil {
-			return next, err
-		}
-		tried[leaseID] = true
 	}
 }
 
-// ended finds a lease that has ended, and says when the next one does.
-func (s *shard) ended(v view, now, next time.Time) (streams.AccountID, streams.LeaseID, time.Time, error) {
+// leaseRef names a lease.
+type leaseRef struct {
+	account streams.AccountID
+	id      streams.LeaseID
+}
+
+// due finds a lease of which the stored end has come, or is one that this clock
+// cannot have given. If there is none it says when the next one comes, and
+// whether one waits that was decided about.
+func (s *shard) due(v view, now, next time.Time) (due leaseRef, waits bool, ends time.Time, err error) {
 	c := v.bucket(dueBucket).Cursor()
 	for key, _ := c.First(); key != nil; key, _ = c.Next() {
 		at := fromMillis(id(key, 0))
-		over := !at.After(now)
-		if !over {
+		if at.After(now) {
 			next = earlier(next, at)
-			key, _ = c.Last() // which a clock may have given that was far ahead
-		}
-		account, leaseID := streams.AccountID(id(key, 1)), streams.LeaseID(id(key, 2))
-		l, _, err := v.lease(account, leaseID)
-		if l = s.live(l); err != nil || !l.until.After(now) {
-			return account, leaseID, next, err
-		}
-		if next = earlier(next, l.until); !over {
 			break
 		}
+		if due = leaseOf(key); !s.ending[due] {
+			return due, false, next, nil
+		}
+		waits = true
 	}
-	return 0, 0, next, nil
+	if key, _ := c.Last(); key != nil {
+		due = leaseOf(key)
+		l, _, err := v.lease(due.account, due.id)
+		switch {
+		case err != nil:
+			return leaseRef{}, waits, next, err
+		case l.ahead(now) && !s.ending[due]:
+			return due, false, next, nil
+		}
+		waits = waits || l.ahead(now)
+	}
+	return leaseRef{}, waits, next, nil
 }
 
-// live is a lease as it stands after what the clock did since it was given.
-func (s *shard) live(l lease) lease {
-	until := s.deps.Ends(l.start, l.until, l.length)
-	l.start, l.until = l.start.Add(until.Sub(l.until)), until
-	if !l.reported.IsZero() {
-		l.reported = s.deps.Ends(l.reported, l.reportedUntil(), l.length).Add(-l.length)
+// leaseOf reads a key of dueBucket.
+func leaseOf(key []byte) leaseRef {
+	return leaseRef{streams.AccountID(id(key, 1)), streams.LeaseID(id(key, 2))}
+}
+
+// ahead says whether a lease's end is further off than any clock gives one that
+// agrees with now.
+func (l *lease) ahead(now time.Time) bool { return l.until.Sub(now) > l.length+farAhead }
+
+// end is when a lease ends that the clock gave, or is due to: no sooner than its
+// length after it was given, renewed or reported on last, by time that passed.
+//
+// A clock that began, or stepped, cannot tell how long ago anything was before
+// that. So each lease from before has its whole length from then. One that ends
+// too late was given by a clock that was ahead, and has its whole length from now.
+func (l lease) end(since, now time.Time) time.Time {
+	l.until = later(later(l.until, l.reportedUntil()), since.Add(l.length))
+	if l.ahead(now) {
+		return now.Add(l.length)
 	}
-	return l
+	return l.until
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -162,33 +206,34 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// endLease renews a lease whose phone reported within the lease time, and lets
-// any other lapse.
-func (s *shard) endLease(ctx context.Context, a streams.AccountID, leaseID streams.LeaseID) error {
-	err := s.decideInTurn(ctx, a, func(v view) (event.Event, error) {
-		l, ok, err := v.lease(a, leaseID)
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// endLease lets a lease lapse that has ended, and renews any other.
+func (s *shard) endLease(ctx context.Context, due leaseRef) error {
+	err := s.decideInTurn(ctx, due.account, func(v view) (event.Event, error) {
+		l, ok, err := v.lease(due.account, due.id)
 		if err != nil || !ok {
 			return nil, err
 		}
-		e, err := ending(v, a, leaseID, s.live(l), s.sure())
-		if lapse, ok := e.(event.Lapsed); ok && l.reportedUntil().After(lapse.At) {
-			lapse.At = l.reportedUntil() // of a report from the future, which would void it
-			return lapse, err
-		}
-		return e, err
+		return ending(v, due.account, due.id, l, s.since(), s.now())
 	})
 	if err != nil {
-		return fmt.Errorf("end lease %s: %w", leaseID, err)
+		return fmt.Errorf("end lease %s: %w", due.id, err)
 	}
 	return nil
 }
 
 // ending decides about one lease: nothing before its end.
-func ending(v view, a streams.AccountID, leaseID streams.LeaseID, l lease, now time.Time) (event.Event, error) {
-	if l.held || now.Before(l.until) {
+func ending(v view, a streams.AccountID, leaseID streams.LeaseID, l lease, since, now time.Time) (event.Event, error) {
+	if l.held || now.Before(l.until) && !l.ahead(now) {
 		return nil, nil
 	}
-	if until := l.reportedUntil(); until.After(now) {
+	if until := l.end(since, now); until.After(now) {
 		return event.Renewed{At: now, Leases: []event.Renewal{{Lease: leaseID, Until: until}}}, nil
 	}
 	e := event.Lapsed{At: now, Lease: leaseID}
@@ -229,7 +274,6 @@ func (s *shard) contact(ctx context.Context, a streams.AccountID, d streams.Devi
 			if err != nil {
 				return nil, err
 			}
-			l = s.live(l)
 			if until, renew := l.renewal(now); ok && renew && len(e.Leases) < event.MaxItems {
 				e.Leases = append(e.Leases, event.Renewal{Lease: leaseID, Until: until})
 			}

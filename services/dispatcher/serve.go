@@ -152,8 +152,11 @@ func (s *shard) requeue(ctx context.Context, q request.Decide) (request.Decided,
 
 func (s *shard) now() time.Time { return s.deps.Now().UTC().Truncate(time.Millisecond) }
 
+// since is when now began, or stepped last.
+func (s *shard) since() time.Time { return s.deps.Since().UTC().Truncate(time.Millisecond) }
+
 // sure is a time that has surely come: what was scheduled goes out by it,
-// leases and validities end, and the horizon moves.
+// validities end, and the horizon moves.
 func (s *shard) sure() time.Time { return s.deps.Sure().UTC().Truncate(time.Millisecond) }
 
 // wait says when a time that is to be sure will be so, as far as is known now.

@@ -76,7 +76,6 @@ func (a *actor) send() {
 
 // post posts once, and says whether the outcome is known.
 func (a *actor) post(body string, texts []string, header map[string]string) bool {
-	began := a.now()
 	status, answer := a.do("POST", "/api/"+a.own.token+"/queue", body, header, 40*time.Second)
 	var got queueAnswer
 	_ = json.Unmarshal([]byte(answer), &got)
@@ -97,7 +96,7 @@ func (a *actor) post(body string, texts []string, header map[string]string) bool
 	default:
 		o = refused
 	}
-	a.model.answered(a.own.name, a.own.limit, texts, hashes, o, began, a.now())
+	a.model.answered(texts, hashes, o)
 	return o != unknown
 }
 
@@ -124,7 +123,6 @@ func (a *actor) plan() {
 		data, _ := json.Marshal(body)
 		a.model.posted(a.own.name, text, []string{text}, []int{1}, a.now())
 		a.model.scheduled(text, name, due, until)
-		began := a.now()
 		status, answer := a.do("POST", "/3rdparty/v1/messages", string(data), map[string]string{"Authorization": a.own.login}, 40*time.Second)
 		var got struct{ Message string }
 		_ = json.Unmarshal([]byte(answer), &got)
@@ -138,7 +136,7 @@ func (a *actor) plan() {
 		case status == 0 || status == 500 || got.Message == "It is not known whether this was stored":
 			o = unknown
 		}
-		a.model.answered(a.own.name, a.own.limit, []string{text}, hashes, o, began, a.now())
+		a.model.answered([]string{text}, hashes, o)
 	}
 }
 

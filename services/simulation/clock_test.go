@@ -16,38 +16,44 @@ func (w *world) stepClock() {
 	soon := time.Duration(w.rng.Int64N(int64(clock.Settles - time.Minute)))
 	switch w.rng.IntN(4) {
 	case 0: // a step that is taken back soon is none
-		w.machine.Step(w.amount(400 * 24 * time.Hour))
+		by := w.amount(400 * 24 * time.Hour)
+		right := w.model.doubt(by, by.Abs() <= clock.Bound)
+		w.machine.Step(by)
 		time.Sleep(soon)
 		w.machine.Right()
+		right()
 	case 1: // one that stands is believed, unless it is too large
-		w.model.doubt()
-		w.machine.Step(w.amount(2 * time.Hour))
+		by := w.amount(2 * time.Hour)
+		right := w.model.doubt(by, true)
+		w.machine.Step(by)
 		time.Sleep(clock.Settles + soon)
 		w.machine.Right()
 		time.Sleep(clock.Settles + time.Minute)
-		w.model.trust()
+		right()
 	case 2: // the product begins on a wrong clock
-		w.model.doubt()
+		by := w.amount(8 * 24 * time.Hour)
+		right := w.model.doubt(by, by <= clock.Away)
 		w.model.crashed()
 		w.stop()
-		w.machine.Step(w.amount(8 * 24 * time.Hour))
+		w.machine.Step(by)
 		go func() {
 			time.Sleep(soon)
 			w.machine.Right()
 		}()
 		w.start() // far ahead it waits until the clock is right
 		time.Sleep(2*clock.Settles + time.Minute)
-		w.model.trust()
+		right()
 	case 3: // the clock is wrong for a moment, and the product begins anew
-		w.model.doubt()
-		w.machine.Step(w.amount(400 * 24 * time.Hour))
+		by := w.amount(400 * 24 * time.Hour)
+		right := w.model.doubt(by, by <= clock.Away)
+		w.machine.Step(by)
 		go func() {
 			time.Sleep(soon)
 			w.machine.Right()
 		}()
 		w.crash()
 		time.Sleep(2*clock.Settles + time.Minute)
-		w.model.trust()
+		right()
 	}
 }
 
@@ -63,19 +69,87 @@ func (w *world) amount(most time.Duration) time.Duration {
 	return by
 }
 
-// doubt says that the product's clock may be wrong from now on, trust that it is
-// right again.
-func (m *model) doubt() {
+// wrong is a time in which the machine's clock may be wrong, or the product may
+// not know yet that it is right again.
+type wrong struct {
+	from, to time.Time // zero: it has not ended
+	by       time.Duration
+	believed bool // what cannot be taken back may go by it
+}
+
+// doubt says that the machine's clock may be wrong from now on, until right is called.
+func (m *model) doubt(by time.Duration, believed bool) (right func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.wrong = true
-	for _, s := range m.sms {
-		s.odd = true
+	one := &wrong{from: time.Now(), by: by, believed: believed}
+	m.wrong = append(m.wrong, one)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		one.to = time.Now()
 	}
 }
 
-func (m *model) trust() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.wrong = false
+// overlaps says whether it was so at some time between two.
+func (w *wrong) overlaps(from, to time.Time) bool {
+	return !w.from.After(to) && (w.to.IsZero() || !w.to.Before(from))
+}
+
+// furthest is the latest time that the product may have taken for sure between two times.
+func (m *model) furthest(from, to time.Time) time.Time {
+	furthest := to
+	for _, one := range m.wrong {
+		if one.believed && one.by > 0 && one.overlaps(from, to) {
+			until := to
+			if !one.to.IsZero() && one.to.Before(to) {
+				until = one.to
+			}
+			if at := until.Add(one.by); at.After(furthest) {
+				furthest = at
+			}
+		}
+	}
+	return furthest
+}
+
+// doubted says whether the product's clock may have been wrong at a time.
+func (m *model) doubted(at time.Time) bool {
+	for _, one := range m.wrong {
+		if one.overlaps(at, at) {
+			return true
+		}
+	}
+	return false
+}
+
+// counts says whether a message that was stored at a time may count in a month.
+func (m *model) counts(in string, at time.Time) bool {
+	const late = 10 * time.Minute // a grant is older than what it is for, and a month may begin late
+	from, to := at.Add(-late), at
+	for _, one := range m.wrong {
+		if !one.overlaps(at.Add(-late), at) {
+			continue
+		}
+		if one.from.Add(-late).Before(from) { // a month waits while the clock is behind
+			from = one.from.Add(-late)
+		}
+		switch {
+		case one.believed && one.by > 0:
+			to = later(to, at.Add(one.by))
+		case one.by < 0 && one.by >= -2*time.Hour:
+			if back := at.Add(one.by - late); back.Before(from) {
+				from = back
+			}
+		}
+	}
+	return in == month(from) || in == month(to) || in == month(at)
+}
+
+func month(t time.Time) string { return t.UTC().Format("2006-01") }
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -11,11 +11,10 @@ import (
 type model struct {
 	mu       sync.Mutex
 	sms      map[string]*sms // by text, which is drawn once
-	used     map[string]*use // by account and month
 	broken   []string
 	top      map[string]topmost
-	disorder bool // an answer was lost: what phones see need not be in order any more
-	wrong    bool // the product's clock is, or was: when things are due, over or counted is not judged
+	disorder bool     // an answer was lost: what phones see need not be in order any more
+	wrong    []*wrong // when the product's clock may have been
 	stats    stats
 }
 
@@ -30,9 +29,6 @@ type topmost struct {
 	number int
 	at     time.Time
 }
-
-// use is how much of a month's limit was accepted.
-type use struct{ accepted, unknown, limit int64 }
 
 // sms is one message on its way.
 type sms struct {
@@ -54,7 +50,6 @@ type sms struct {
 	endedAt  time.Time
 	reopened bool // an operator may have offered it again
 	longer   bool // an operator may have given it more time
-	odd      bool // it was posted while the product's clock was wrong
 	touched  bool // a phone or an operator may have ended it: another report need not renew
 }
 
@@ -78,7 +73,7 @@ func (p *pageOf) until() time.Time {
 }
 
 func newModel() *model {
-	return &model{sms: map[string]*sms{}, used: map[string]*use{}, top: map[string]topmost{}}
+	return &model{sms: map[string]*sms{}, top: map[string]topmost{}}
 }
 
 func (m *model) breach(format string, args ...any) {
@@ -100,7 +95,7 @@ func (m *model) posted(account, sender string, texts []string, numbers []int, no
 func (m *model) scheduled(text, name string, due, until time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.sms[text].name, m.sms[text].due, m.sms[text].until, m.sms[text].odd = name, due, until, m.wrong
+	m.sms[text].name, m.sms[text].due, m.sms[text].until = name, due, until
 }
 
 // outcome of a post.
@@ -112,12 +107,10 @@ const (
 	unknown
 )
 
-// answered says what a sender was told of its texts, by a request that ran
-// from began to ended.
-func (m *model) answered(account string, limit int64, texts, hashes []string, o outcome, began, ended time.Time) {
+// answered says what a sender was told of its texts.
+func (m *model) answered(texts, hashes []string, o outcome) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	u := m.usage(account, ended)
 	switch o {
 	case refused:
 		m.stats.Refused += len(texts)
@@ -128,8 +121,6 @@ func (m *model) answered(account string, limit int64, texts, hashes []string, o 
 	case unknown:
 		m.stats.Unknown += len(texts)
 		m.disorder = true
-		u.unknown += int64(len(texts))
-		m.usage(account, began).unknown += int64(len(texts))
 		return
 	}
 	fresh := int64(0)
@@ -147,26 +138,6 @@ func (m *model) answered(account string, limit int64, texts, hashes []string, o 
 		s.hash = hashes[i]
 	}
 	m.stats.Accepted += int(fresh)
-	if before := m.usage(account, began); before != u || m.wrong {
-		// The month ended meanwhile, and it counts in either; or in which month it counts is not known.
-		u.unknown += fresh
-		before.unknown += fresh
-		return
-	}
-	u.limit = limit
-	if u.accepted += fresh; limit > 0 && u.accepted > limit {
-		m.breach("account %s: %d accepted in %s, the limit is %d", account, u.accepted, month(ended), limit)
-	}
-}
-
-func month(t time.Time) string { return t.UTC().Format("2006-01") }
-
-func (m *model) usage(account string, at time.Time) *use {
-	key := account + "/" + month(at)
-	if m.used[key] == nil {
-		m.used[key] = &use{}
-	}
-	return m.used[key]
 }
 
 // handedOut says that a phone was given these texts by a pull that ran from
@@ -193,11 +164,11 @@ func (m *model) handedOut(p *pageOf, account string, texts, hashes []string, now
 			m.breach("%s has hash %s, and was handed out as %s", text, s.hash, hashes[i])
 		}
 		seen[text] = true
-		if now.Before(s.due) && !m.wrong && !s.odd {
+		if m.furthest(s.since, now).Before(s.due) {
 			m.breach("%s is due at %s, and was handed out to %s at %s", text, stamp(s.due), p.phone, stamp(now))
 		}
 		// Of one whose hash nobody was told, nobody knows what an operator did.
-		if !s.until.IsZero() && s.hash != "" && !s.longer && !m.wrong && !s.odd && p.asked.After(s.until) {
+		if !s.until.IsZero() && s.hash != "" && !s.longer && p.asked.After(s.until) && !m.doubted(p.asked) {
 			m.breach("%s was valid until %s, and was handed out to %s, who asked at %s", text, stamp(s.until), p.phone, stamp(p.asked))
 		}
 		if s.ended != "" && !s.reopened && p.asked.After(s.endedAt) {
@@ -260,7 +231,8 @@ func (m *model) reported(p *pageOf, texts []string, states []int, whole, untouch
 	for i, text := range texts {
 		s := m.sms[text]
 		m.stats.Reported++
-		if untouched && s.page == p && began.Before(p.until()) && began.After(p.reported) {
+		// A report that was on its way when the lease ended may have come too late.
+		if untouched && s.page == p && now.Before(p.until()) && began.After(p.reported) {
 			p.reported = began
 		}
 		switch {

@@ -203,18 +203,8 @@ func (w *world) reckon() {
 				break
 			}
 		}
-		usage, ok := operate[request.Usage](w, request.QuotaUsage, request.UsageOf{Account: own.id})
-		u := w.model.used[own.name+"/"+usage.Month]
-		if u == nil {
-			u = &use{}
-		}
-		if !ok || usage.Used < u.accepted || usage.Used > u.accepted+u.unknown {
-			w.model.breach("account %s: %d used in %s, %d were accepted and %d may have been", own.name, usage.Used, usage.Month, u.accepted, u.unknown)
-		}
-		if own.limit > 0 && usage.Used > own.limit {
-			w.model.breach("account %s: %d used in %s, the limit is %d", own.name, usage.Used, usage.Month, own.limit)
-		}
 	}
+	w.reckonMonths()
 	for text, s := range w.model.sms {
 		own := w.tenants[slices.IndexFunc(w.tenants, func(own *tenant) bool { return own.name == s.account })]
 		if s.told && s.hash == "" {

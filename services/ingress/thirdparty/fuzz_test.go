@@ -78,7 +78,7 @@ func FuzzSend(f *testing.F) {
 		switch n := utf8.RuneCountInString(text); {
 		case len(o.Drafts) > maxNumbers, !utf8.ValidString(text), n < 1, n > maxText, (first.Text == "") == (first.Data == ""),
 			first.SIM < 0, first.SIM > maxSIM, o.Name != "" && !isID(o.Name), !o.Due.IsZero() && !o.Due.After(began),
-			!o.Until.IsZero() && (o.Until.Before(began) || o.Due.After(o.Until)):
+			!o.Until.IsZero() && (o.Until.Before(streams.Epoch) || o.Due.After(o.Until)):
 			t.Fatalf("took %d messages of %d characters: %+v", len(o.Drafts), n, o)
 		}
 		again := map[string]any{

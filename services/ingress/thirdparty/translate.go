@@ -222,8 +222,8 @@ func (in sendIn) times(now time.Time) (due, until time.Time, err error) {
 		if until, err = time.Parse(time.RFC3339, *in.ValidUntil); err != nil {
 			return due, until, invalid("validUntil must be a time as in RFC 3339")
 		}
-		if until.Before(now) {
-			until = now // too late is too late; the year 1 would be no time at all
+		if until.Before(streams.Epoch) {
+			until = streams.Epoch // too late is too late; the year 1 would be no time at all
 		}
 	}
 	if !until.IsZero() && due.After(until) {

@@ -191,7 +191,7 @@ func TestParseSend_Meaning(t *testing.T) {
 		},
 		{
 			"over already", string(sending(`"validUntil":"0001-01-01T00:00:00Z",`)),
-			core.Enqueue{Until: began, Drafts: []core.Draft{{Content: content, Lane: normal}}},
+			core.Enqueue{Until: streams.Epoch, Drafts: []core.Draft{{Content: content, Lane: normal}}},
 		},
 		{
 			"priority 99", string(sending(`"priority":99,`)),
