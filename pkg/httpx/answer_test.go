@@ -96,6 +96,7 @@ func TestGate_SlowReaders(t *testing.T) {
 				close(read)
 				return
 			}
+			defer func() { _ = resp.Body.Close() }()
 			total := 0
 			for {
 				n, err := io.CopyN(io.Discard, resp.Body, 8<<10) // 8 KiB a second: two minutes
@@ -119,6 +120,7 @@ func TestGate_SlowReaders(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer func() { _ = resp.Body.Close() }()
 			_, _ = io.Copy(io.Discard, resp.Body)
 			return resp.StatusCode
 		}
