@@ -1,14 +1,20 @@
 package dispatcher_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/clock/clocktest"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
+	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 const (
@@ -164,6 +170,34 @@ func TestLeasesAreNotEndedInALoop(t *testing.T) {
 		pass(10 * time.Second)
 		if n := h.decisions() - before - 20; n > 10 {
 			t.Errorf("%d decisions in 10 s, want at most one a second", n)
+		}
+	})
+}
+
+// A dispatcher whose clock agrees with no engine's ends nothing, and hands out nothing.
+func TestLeasesWaitForAClockThatAgrees(t *testing.T) {
+	onAClock(t, func(h *harness) {
+		q := phone(shop, "Dead", 1)
+		h.enqueue(shop, normal, 2)
+		h.pull(q)
+		for _, skew := range []time.Duration{clock.Apart + time.Second, -clock.Apart - time.Second} {
+			before := h.decisions()
+			h.clock.SetSkew(skew, skew)
+			pass(2 * streams.DefaultLease)
+			if n := h.decisions() - before; n != 0 {
+				t.Errorf("%v apart: %d decisions about leases", skew, n)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			_, err := bus.Call[request.Pulled](ctx, h.bus, request.DispatcherPull(h.shards.Of(shop)), phone(shop, "Alive", 1))
+			cancel()
+			if refused := new(fault.Error); !errors.As(err, &refused) || refused.Code != "clock_differs" {
+				t.Errorf("%v apart: a pull got %v, want clock_differs", skew, err)
+			}
+		}
+		h.clock.SetSkew(clock.Apart, 2*clock.Apart) // one of two engines is wrong
+		pass(2 * time.Minute)
+		if got := h.pull(phone(shop, "Alive", 2)); len(got) != 2 {
+			t.Errorf("got %v, want what lapsed and what was waiting", got)
 		}
 	})
 }
