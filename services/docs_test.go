@@ -179,7 +179,7 @@ var elsewhere = []string{
 
 // otherDialects is what the core does for other dialects alone.
 var otherDialects = []string{
-	"ingress/core/groups.go", "ingress/core/logins.go", "ingress/core/registry.go", "ingress/core/sessions.go",
+	"ingress/core/groups.go", "ingress/core/logins.go", "ingress/core/registry.go", "ingress/core/sessions.go", "ingress/core/marks.go",
 }
 
 // TestQueuePage holds the errors on the dialect's page to those in the code.

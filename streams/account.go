@@ -31,6 +31,7 @@ type Login struct {
 
 // Plan is what an account may do.
 type Plan struct {
+	// Used up by the account, and only its own posts are refused.
 	Limit      int64         `json:"limit"`    // messages a UTC month; 0: no limit
 	Rate       int           `json:"rate"`     // requests a minute and token; 0: no limit
 	Lease      time.Duration `json:"lease"`    // nanoseconds a pull's messages stay with a phone
@@ -41,9 +42,15 @@ type Plan struct {
 
 // The defaults of a plan.
 const (
-	DefaultRate     = 60
-	DefaultLease    = 10 * time.Minute
+	// Used up by who has the token, and only that token's requests are
+	// refused.
+	DefaultRate = 60
+	// Used up by a phone that is gone: only its messages wait.
+	DefaultLease = 10 * time.Minute
+	// Used up by phones that do not report, and only that account's messages
+	// fail.
 	DefaultAttempts = 3
+	// Passed by a message that no phone takes, which alone expires.
 	DefaultValidity = 72 * time.Hour
 )
 
@@ -105,14 +112,17 @@ type Device struct {
 
 // How long messages may wait.
 const (
-	// MaxSchedule is how far ahead a message may be due.
+	// MaxSchedule is how far ahead a message may be due. Used up by one
+	// request, which alone is refused.
 	MaxSchedule = 21 * day
 	// MaxValidity is how long after it was accepted, or after it is due, a
-	// message may be sent: with MaxSchedule, less than it is known.
+	// message may be sent: with MaxSchedule, less than it is known. Used up
+	// by one request, which alone is refused.
 	MaxValidity = 7 * day
 )
 
-// MaxDevices is the most devices an account can have.
+// MaxDevices is the most devices an account can have. Used up by one account,
+// and only its own new phones are refused.
 const MaxDevices = 1000
 
 // DeviceKey is a device's key in the devices bucket.

@@ -20,10 +20,14 @@ const (
 	SessionsBucket = "sessions" // sessions that were ended before their time
 )
 
-// SessionTTL is how long a session can be renewed, and that it ended is known.
+// SessionTTL is how long a session can be renewed, and that it ended is
+// known. Passed by a session that rests: only its own login has to begin
+// another.
 const SessionTTL = 30 * 24 * time.Hour
 
-// maxSessions is the most bytes of ended sessions: half a million of them.
+// maxSessions is the most bytes of ended sessions: half a million of them. An
+// account has a share of it: some 25 together use it up, and then nobody's
+// session can be ended.
 const maxSessions = 64 << 20
 
 // SigningKey is the registry's key of what signs sessions.
@@ -46,13 +50,11 @@ func WebhookKeys(account AccountID) string { return account.String() + ".webhook
 
 // RevokedKey is the key in the sessions bucket of a session that was ended.
 func RevokedKey(account AccountID, session string) string {
-	return revokedPrefix + account.String() + "." + session
+	return RevokedPrefix + account.String() + "." + session
 }
 
-const revokedPrefix = "revoked."
-
-// RevokedKeys matches the keys of all sessions that were ended.
-const RevokedKeys = revokedPrefix + ">"
+// RevokedPrefix begins the keys of all sessions that were ended.
+const RevokedPrefix = "revoked."
 
 // RenewedKey is the key in the sessions bucket of a session that was renewed,
 // or ended: it is renewed once.
@@ -61,7 +63,9 @@ func RenewedKey(account AccountID, session string) string {
 }
 
 // ClaimTTL is how long a claim lasts after its last renewal. It is the
-// bucket's: a key's own would be lost with the first update.
+// bucket's: a key's own would be lost with the first update. Used up by an
+// engine that is away: its ingress takes no messages, or quota has no leader,
+// until it is back.
 const ClaimTTL = 20 * time.Second
 
 // QuotaClaim is the key of the quota leader's claim.

@@ -15,15 +15,20 @@ type Deployment struct {
 	StatusMaxBytes  int64 // of one STATUS stream: its own, so that a full ENQUEUE never stops reports
 }
 
-// KeyTTL is how long a request's idempotency marker answers repeats.
+// KeyTTL is how long a request's idempotency marker answers repeats. Markers
+// count in the account's share of the stream: used up, only that account is
+// refused.
 const KeyTTL = 24 * time.Hour
 
 const (
 	day = 24 * time.Hour
 	// Streams keep five days more than the horizon, so that a rebuild sees
-	// every event that a live projection still holds.
+	// every event that a live projection still holds. Passed by every event;
+	// an account that stores much has its share of the room meanwhile.
 	retention = 35 * day
 	// Each lane with work has a consumer; the engine's own default is 1,000.
+	// Used up by 160 accounts with a thousand phones in all lanes:
+	// everybody's pulls from new lanes fail.
 	maxConsumers = 1_000_000
 )
 
@@ -45,10 +50,11 @@ func (d Deployment) Enqueue(shard Shard) jetstream.StreamConfig {
 		Storage:   jetstream.FileStorage,
 		// Pulls read single messages out of the log: compressed blocks make
 		// that eight times dearer.
-		Compression:        jetstream.NoCompression,
-		Discard:            jetstream.DiscardNew,
-		MaxBytes:           d.EnqueueMaxBytes,
-		MaxAge:             retention,
+		Compression: jetstream.NoCompression,
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    d.EnqueueMaxBytes,
+		MaxAge:      retention,
+		// Used up by a packet that comes later, which the fence refuses.
 		Duplicates:         30 * time.Second,
 		MaxMsgs:            -1,
 		MaxMsgsPerSubject:  -1,

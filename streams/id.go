@@ -88,7 +88,10 @@ func (id ID[Of]) String() string {
 // Time-ordered ids: 41 bit milliseconds since Epoch, 10 bit instance, 12 bit
 // sequence.
 const (
+	// Only the operator meets it.
 	instanceBits = 10
+	// Used up by no load that was seen: ids then run ahead of the clock,
+	// which hurts nobody.
 	sequenceBits = 12
 
 	// MaxInstance is the highest instance number that can make ids.

@@ -18,7 +18,8 @@ func ParsePlaceNumber(n uint64) (Shard, uint64) { return Shard(n % MaxShards), n
 // Shards is how many shards a deployment has, fixed when it begins.
 type Shards int
 
-// MaxShards is the most shards that a deployment can have.
+// MaxShards is the most shards that a deployment can have. Only the operator
+// meets it.
 const MaxShards = 64
 
 // Of is the shard that holds everything of an account.

@@ -47,6 +47,20 @@ func TestStatusSubjects(t *testing.T) {
 	}
 }
 
+func TestOwnerOf(t *testing.T) {
+	shop := streams.AccountIDOf("shop")
+	for _, subject := range []string{
+		streams.EnqueueSubject(3, shop, streams.Lane{}), streams.ScheduledSubject(3, shop), streams.KeySubject(3, shop, "key"), streams.DecisionSubject(3, shop),
+	} {
+		if got := streams.OwnerOf(subject); got != shop.String() {
+			t.Errorf("%s: got %q, want %s", subject, got, shop)
+		}
+	}
+	if got := streams.OwnerOf("sms.barrier.3"); got != "" {
+		t.Errorf("got %q, want nobody", got)
+	}
+}
+
 func TestKeySubjectHidesTheKey(t *testing.T) {
 	account := streams.AccountIDOf("shop")
 	a, b := streams.KeySubject(0, account, "order 1"), streams.KeySubject(0, account, "order 2")

@@ -13,13 +13,14 @@ import (
 )
 
 const (
-	// MaxSize is the most bytes that a file may have.
+	// MaxSize is the most bytes that a file may have. Only the operator meets
+	// it.
 	MaxSize = 512 << 20
 	// maxDirectory bounds the list of a file's parts, of which there may be
-	// tens of thousands.
+	// tens of thousands. Only the operator meets it.
 	maxDirectory = 16 << 20
 	// maxManifest bounds the manifest when it is unpacked. Those of large apps
-	// have some hundred kilobytes.
+	// have some hundred kilobytes. Only the operator meets it.
 	maxManifest = 4 << 20
 
 	maxPackage = 255 // characters

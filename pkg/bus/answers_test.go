@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%d: got %v, want %v", code, err, want.reason)
 		}
 		for _, other := range []error{ErrFull, ErrDuplicate} {
-			if other != want.reason && errors.Is(err, other) {
+			if !errors.Is(want.reason, other) && errors.Is(err, other) {
 				t.Errorf("%d: got %v, which is %v too", code, err, other)
 			}
 		}
@@ -95,7 +96,7 @@ func TestParseAck(t *testing.T) {
 			m.Header.Set("Status", test.status)
 		}
 		a, err := parseAck(m)
-		if !errors.Is(err, test.want) || a.Seq != test.seq || (test.want != ErrNotStored) && errors.Is(err, ErrNotStored) {
+		if !errors.Is(err, test.want) || a.Seq != test.seq || !errors.Is(test.want, ErrNotStored) && errors.Is(err, ErrNotStored) {
 			t.Errorf("%s: got %+v, %v, want %v", name, a, err, test.want)
 		}
 	}
@@ -189,10 +190,10 @@ func TestCommitter_take(t *testing.T) {
 		"none":                    {nil, 0},
 	} {
 		c := queued(test.sizes...)
-		waiting := c.waiting
+		waiting := c.queue.waiting
 		taken := c.take(nil)
-		if len(taken) != test.want || len(c.queue) != len(test.sizes)-test.want {
-			t.Errorf("%s: got %d, and %d wait, want %d", name, len(taken), len(c.queue), test.want)
+		if len(taken) != test.want || c.queue.count() != len(test.sizes)-test.want {
+			t.Errorf("%s: got %d, and %d wait, want %d", name, len(taken), c.queue.count(), test.want)
 		}
 		for _, r := range taken {
 			waiting -= int64(r.bytes)
@@ -200,16 +201,16 @@ func TestCommitter_take(t *testing.T) {
 				t.Errorf("%s: what was taken can be withdrawn", name)
 			}
 		}
-		if c.waiting != waiting {
-			t.Errorf("%s: got %d bytes that wait, want %d", name, c.waiting, waiting)
+		if c.queue.waiting != waiting {
+			t.Errorf("%s: got %d bytes that wait, want %d", name, c.queue.waiting, waiting)
 		}
 	}
 	c := queued(10, 10, 10)
-	if !c.withdraw(c.queue[0]) || c.waiting != 20 {
-		t.Errorf("got %d bytes after one of three was withdrawn, want 20", c.waiting)
+	if !c.withdraw(c.queue.next()) || c.queue.waiting != 20 {
+		t.Errorf("got %d bytes after one of three was withdrawn, want 20", c.queue.waiting)
 	}
-	if taken := c.take(nil); len(taken) != 2 || len(c.queue) != 0 || c.waiting != 0 {
-		t.Errorf("got %d, and %d wait, want the two that were not withdrawn", len(taken), len(c.queue))
+	if taken := c.take(nil); len(taken) != 2 || c.queue.count() != 0 || c.queue.waiting != 0 {
+		t.Errorf("got %d, and %d wait, want the two that were not withdrawn", len(taken), c.queue.count())
 	}
 	// The bound is for those who come when others wait: one alone may be larger.
 	c = NewCommitter(&Bus{}, "S", CommitterOptions{MaxWaiting: 10})
@@ -231,6 +232,82 @@ func TestCommitter_take(t *testing.T) {
 	}
 	if err := c.put(&request{}); !errors.Is(err, ErrBusy) {
 		t.Errorf("beside one that is larger than all: got %v", err)
+	}
+}
+
+// Owners take turns, and none has more of the room than it leaves to others.
+func TestCommitter_Owners(t *testing.T) {
+	c := NewCommitter(&Bus{}, "S", CommitterOptions{MaxBatch: 1, MaxWaiting: 1000})
+	put := func(owner string, bytes int) error {
+		return c.put(&request{msgs: make([]*nats.Msg, 1), owner: owner, bytes: bytes, done: make(chan outcome, 1)})
+	}
+	for i := range 5 {
+		if err := put("greedy", 100); err != nil {
+			t.Fatalf("request %d of half the room: got %v", i, err)
+		}
+	}
+	if err := put("greedy", 1); !errors.Is(err, ErrBusy) {
+		t.Errorf("more than half of the room: got %v, want ErrBusy", err)
+	}
+	for _, owner := range []string{"shop", "clinic"} {
+		for range 2 {
+			if err := put(owner, 10); err != nil {
+				t.Errorf("%s beside it: got %v", owner, err)
+			}
+		}
+	}
+	if err := put("large", 460); err != nil {
+		t.Errorf("the first of another that fits: got %v", err)
+	}
+	if err := put("late", 1); !errors.Is(err, ErrBusy) {
+		t.Errorf("beyond all of the room: got %v, want ErrBusy", err)
+	}
+	if !c.withdraw(c.queue.lines["clinic"].requests[0]) {
+		t.Error("it cannot be withdrawn")
+	}
+	var order []string
+	for taken := c.take(nil); len(taken) > 0; taken = c.take(nil) {
+		order = append(order, taken[0].owner)
+	}
+	want := []string{"greedy", "shop", "clinic", "large", "greedy", "shop", "greedy", "greedy", "greedy"}
+	if !slices.Equal(order, want) || c.queue.waiting != 0 || len(c.queue.lines) != 0 || c.queue.count() != 0 {
+		t.Errorf("got %v and %d bytes, want %v and none", order, c.queue.waiting, want)
+	}
+	// An owner's own keep their order, also while more come.
+	number := 0
+	for i := range 100 {
+		for range 3 {
+			if err := c.put(&request{msgs: make([]*nats.Msg, 1), owner: "shop", expects: uint64(number)}); err != nil {
+				t.Fatal(err)
+			}
+			number++
+		}
+		for k := range 2 {
+			if got := c.take(nil)[0].expects; got != uint64(2*i+k) {
+				t.Fatalf("got request %d, want %d", got, 2*i+k)
+			}
+		}
+	}
+}
+
+// What waits costs no memory beside itself.
+func TestCommitter_QueueAllocates(t *testing.T) {
+	c := NewCommitter(&Bus{}, "S", CommitterOptions{MaxWaiting: 1000})
+	var all [30]request
+	for i := range all {
+		all[i] = request{msgs: make([]*nats.Msg, 1), owner: []string{"shop", "clinic", "bank"}[i%3], bytes: 1}
+	}
+	var taken []*request
+	if got := testing.AllocsPerRun(100, func() {
+		for i := range all {
+			if err := c.put(&all[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for taken = c.take(taken[:0]); len(taken) > 0; taken = c.take(taken[:0]) {
+		}
+	}); got > 0 {
+		t.Errorf("got %v allocations for 30 requests of 3 owners", got)
 	}
 }
 

@@ -42,6 +42,8 @@ type patience struct {
 // has an earlier try says so, and is told less often from then on.
 var (
 	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, fetch: callTimeout, ask: callTimeout, asked: callTimeout}
+	// Used up by a network that is slow: what is told is told again, and
+	// hurts nobody.
 	patienceAcross = patience{commit: time.Second, fenced: 2 * time.Second, fetch: time.Second, ask: time.Second, asked: 3 * time.Second}
 )
 

@@ -17,7 +17,8 @@ import (
 // span, not a point in time, so that clocks need not agree.
 const timeoutHeader = "Trunkline-Timeout"
 
-// callTimeout ends a call whose context has no deadline.
+// callTimeout ends a call whose context has no deadline. Used up by a part
+// that is away: who asks is told so.
 const callTimeout = 5 * time.Second
 
 // Call sends q to a handler of subject and gives its answer. A fault the

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,14 +16,18 @@ const (
 	// MaxRequest is the most messages one Commit takes: 1,000 items and a marker.
 	MaxRequest = 1001
 
-	defaultThreshold  = 16
+	defaultThreshold = 16
+	// Used up by an owner with many: others wait for one commit, not for all
+	// of it.
 	defaultMaxBatch   = 1000
 	defaultMaxWaiting = 64 << 20
 	// batchHeaders is room for what a batch adds to a message.
 	batchHeaders = 128
 	// cleanEvery is how often a fence is tried that could not be moved.
 	cleanEvery = time.Second
-	// maxBatchBytes bounds what is committed together. One request may be larger.
+	// maxBatchBytes bounds what is committed together. One request may be
+	// larger. Used up by an owner with large ones: others wait for one
+	// commit, not for all of it.
 	maxBatchBytes = 8 << 20
 )
 
@@ -37,7 +40,12 @@ type CommitterOptions struct {
 	// MaxBatch is the most messages committed together, 1,000 if 0.
 	MaxBatch int
 	// MaxWaiting bounds the bytes that wait, 64 MiB if 0; ErrBusy is over it.
+	// With an Owner, its own requests are refused first.
 	MaxWaiting int64
+	// Owner says whose a request is, by the subject of its last message: owners
+	// take turns, and none has more of MaxWaiting than it leaves to others. Nil:
+	// all are one's, who may have all of it.
+	Owner func(subject string) string
 	// Observe is told of each commit: the messages stored by it, and how long
 	// it took. It runs on the committer's goroutine.
 	Observe func(messages int, took time.Duration)
@@ -61,8 +69,7 @@ type Committer struct {
 	o      CommitterOptions
 
 	mu      sync.Mutex
-	queue   []*request
-	waiting int64 // bytes in queue
+	queue   queue
 	stopped bool
 	wake    chan struct{}
 
@@ -72,6 +79,7 @@ type Committer struct {
 // request is one Commit.
 type request struct {
 	msgs      []*nats.Msg
+	owner     string
 	bytes     int
 	taken     bool // from the queue: it waits for its outcome now
 	withdrawn bool // by its caller, before it was taken
@@ -100,6 +108,9 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 	}
 	if o.Observe == nil {
 		o.Observe = func(int, time.Duration) {}
+	}
+	if o.Owner == nil {
+		o.Owner = func(string) string { return "" }
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -139,7 +150,7 @@ func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error
 	if err := c.bus.mayStore(); err != nil {
 		return Stored{}, err
 	}
-	r := &request{msgs: msgs, done: make(chan outcome, 1)}
+	r := &request{msgs: msgs, owner: c.o.Owner(msgs[len(msgs)-1].Subject), done: make(chan outcome, 1)}
 	largest := c.bus.Conn.MaxPayload() - batchHeaders
 	for _, m := range msgs {
 		if size := m.Size(); int64(size) <= largest {
@@ -209,11 +220,9 @@ func (c *Committer) put(r *request) error {
 	if c.stopped {
 		return ErrStopped
 	}
-	if c.waiting > 0 && c.waiting+int64(r.bytes) > c.o.MaxWaiting {
+	if !c.queue.put(r, c.o.MaxWaiting) {
 		return ErrBusy
 	}
-	c.queue = append(c.queue, r)
-	c.waiting += int64(r.bytes)
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -225,22 +234,18 @@ func (c *Committer) put(r *request) error {
 func (c *Committer) take(into []*request) []*request {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	messages, bytes, n := 0, 0, 0
-	for _, r := range c.queue {
-		if !r.withdrawn {
-			fits := messages+len(r.msgs) <= c.o.MaxBatch && bytes+r.bytes <= maxBatchBytes
-			if len(into) > 0 && !fits {
-				break
-			}
-			r.taken = true
-			c.waiting -= int64(r.bytes)
-			messages += len(r.msgs)
-			bytes += r.bytes
-			into = append(into, r)
+	messages, bytes := 0, 0
+	for r := c.queue.next(); r != nil; r = c.queue.next() {
+		fits := messages+len(r.msgs) <= c.o.MaxBatch && bytes+r.bytes <= maxBatchBytes
+		if len(into) > 0 && !fits {
+			break
 		}
-		n++
+		c.queue.pop()
+		r.taken = true
+		messages += len(r.msgs)
+		bytes += r.bytes
+		into = append(into, r)
 	}
-	c.queue = slices.Delete(c.queue, 0, n)
 	return into
 }
 
@@ -251,8 +256,7 @@ func (c *Committer) withdraw(r *request) bool {
 	if r.taken {
 		return false
 	}
-	r.withdrawn = true
-	c.waiting -= int64(r.bytes)
+	c.queue.withdraw(r)
 	return true
 }
 
@@ -261,13 +265,11 @@ func (c *Committer) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopped = true
-	for _, r := range c.queue {
-		if !r.withdrawn {
-			r.taken = true
-			r.done <- outcome{err: ErrStopped}
-		}
+	for r := c.queue.next(); r != nil; r = c.queue.next() {
+		c.queue.pop()
+		r.taken = true
+		r.done <- outcome{err: ErrStopped}
 	}
-	c.queue, c.waiting = nil, 0
 }
 
 // permanent holds for failed sends that fail again whenever they are repeated.

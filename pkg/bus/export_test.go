@@ -6,11 +6,19 @@ import "runtime"
 func (c *Committer) AwaitWaiting(n int) {
 	for {
 		c.mu.Lock()
-		waiting := len(c.queue)
+		waiting := c.queue.count()
 		c.mu.Unlock()
 		if waiting >= n {
 			return
 		}
 		runtime.Gosched()
 	}
+}
+
+// count is how many requests wait, withdrawn ones too.
+func (q *queue) count() (n int) {
+	for _, l := range q.turns {
+		n += len(l.requests) - l.head
+	}
+	return n
 }

@@ -49,13 +49,15 @@ var ErrFenced = fmt.Errorf("the fence has moved: %w", ErrNotStored)
 var errNowhere = fmt.Errorf("the fence stands nowhere: %w", ErrNotStored)
 
 const (
-	// moveWithin is how long a move is tried.
+	// moveWithin is how long a move is tried. Used up by an engine that is slow: it is tried again, and what
+	// expects it waits.
 	moveWithin = 5 * time.Second
 	movePause  = 20 * time.Millisecond
 	// refreshAfter is when a fence is moved that nothing else has moved: long before its message ages out.
 	refreshAfter = 24 * time.Hour
 	// refreshBehind is how many messages may come before it is moved again: the engine reads the fence's last message
-	// with every commit, and has a stream's newest ones in memory.
+	// with every commit, and has a stream's newest ones in memory. Used up by every busy stream: the fence is
+	// moved, and nobody waits.
 	refreshBehind = 10_000
 )
 

@@ -15,7 +15,8 @@ import (
 )
 
 // fencedTimeout is how long an answer may take: a cluster that lost a leader
-// is back within it.
+// is back within it. Used up by an engine that is away: decisions of that
+// account wait.
 const fencedTimeout = 10 * time.Second
 
 // PublishFenced stores one message if its subject's last sequence is

@@ -12,11 +12,14 @@ import (
 )
 
 const (
-	// attemptTimeout is longer than any commit of a disk that works.
+	// attemptTimeout is longer than any commit of a disk that works. Used up
+	// by an engine that is slow: what waits for the commit behind it waits
+	// too.
 	attemptTimeout  = 5 * time.Second
 	shortestAttempt = time.Second
 	// retryFor is how long an unknown outcome is retried. Message ids are
-	// remembered longer by the streams.
+	// remembered longer by the streams. Used up by an engine that is away:
+	// everybody who stores in this stream waits. No account can.
 	retryFor   = 20 * time.Second
 	retryPause = 100 * time.Millisecond
 	// maxTries is after how many temporary refusals a shared batch is suspected

@@ -18,7 +18,9 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// defaultInFlight bounds an endpoint's work when ServeOptions do not.
+// defaultInFlight bounds an endpoint's work when ServeOptions do not. Used up
+// by all accounts together, since each has less at ingress: everybody of the
+// shard is told to come again.
 const defaultInFlight = 4096
 
 // Handler answers one request, JSON both ways. Handle makes one.

@@ -9,7 +9,8 @@ import (
 
 const (
 	// Bound is the largest step of the wall clock that is followed at once, and
-	// how far the clocks of parts may differ.
+	// how far the clocks of parts may differ. Used up by a wrong clock: what
+	// must not follow from it waits.
 	Bound = 5 * time.Second
 	// Apart is how far the clock of a part may differ from the engines', with
 	// which it compares itself, and still decide what is over.

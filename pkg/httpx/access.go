@@ -21,7 +21,8 @@ import (
 // over: they could be anything, also a token.
 const RequestIDHeader = "X-Request-ID"
 
-// warnings is how many failed requests of a second are all logged.
+// warnings is how many failed requests of a second are all logged. Used up by whoever makes requests fail:
+// the operator's log leaves lines out, and nobody waits.
 const warnings = 100
 
 // AccessOptions are the inputs of AccessLog. Nil functions mean the real ones.

@@ -13,14 +13,17 @@ import (
 
 const (
 	// firstRead is the room that a body gets before any of it has come: what is announced may never come.
+	// Each connection can use it up once, and is counted for it.
 	firstRead = 4 << 10
 	// bodyStep is what a body has to bring every stepWithin, if it does not end, and stepWithin is also for the headers
 	// and the first step. So the slowest body of 4 MiB takes four hours, and holds no more than has come of it.
-	bodyStep   = 4 << 10
+	bodyStep = 4 << 10
+	// Used up by a client that stands still, which alone is cut off.
 	stepWithin = 15 * time.Second
 	// extendEvery is how often that time is given anew: a fast body brings many steps.
 	extendEvery = time.Second
-	// answerWithin is the time to answer, from the end of the headers, or of a body that took its time.
+	// answerWithin is the time to answer, from the end of the headers, or of a body that took its time. Used
+	// up by a client that does not read, which alone is cut off.
 	answerWithin = 60 * time.Second
 )
 

@@ -8,7 +8,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// stalledFor is how long a body may bring less than a step, before it may lose its place to anybody who needs the room.
+// stalledFor is how long a body may bring less than a step, before it may lose its place to anybody who needs
+// the room. Used up by a client that stands still; it alone loses its place.
 const stalledFor = 5 * time.Second
 
 // Gate bounds what requests of one kind take up together: their bodies as far as they have come, and what is made of
@@ -57,6 +58,7 @@ type Place struct {
 	step    time.Time // when the last step of the body had come
 	extends time.Time // when its deadline was moved last
 	lost    bool      // it was told to make room
+	answers bool      // it is for an answer, not for a body
 }
 
 // Enter reads a request's body of at most limit bytes, and lets the request in; the caller leaves the place when it is
@@ -93,7 +95,7 @@ func (p *Place) Leave() {
 	g := p.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if _, coming := g.coming[p]; coming {
+	if _, coming := g.coming[p]; coming || p.answers {
 		delete(g.coming, p)
 	} else {
 		g.inside--
@@ -152,7 +154,7 @@ func (p *Place) take(more int64) error {
 		}
 		slow.lost = true
 		g.give(slow)
-		_ = slow.control.SetReadDeadline(time.Unix(1, 0)) // its reader waits for bytes: no longer
+		slow.cutOff()
 	}
 	if p.lost {
 		return errOverloaded
@@ -168,7 +170,7 @@ func (g *Gate) slowest(p *Place, more int64) *Place {
 	var slow *Place
 	stalled := time.Now().Add(-stalledFor)
 	for one := range g.coming {
-		mayLose := one.of == p.of || one.of.held >= p.of.held+more || one.step.Before(stalled)
+		mayLose := one.step.Before(stalled) || !one.answers && (one.of == p.of || one.of.held >= p.of.held+more)
 		if mayLose && !one.lost && one != p && (slow == nil || one.step.Before(slow.step)) {
 			slow = one
 		}

@@ -48,7 +48,8 @@ type checked struct {
 	found map[string]Check
 }
 
-// healthTimeout is a request's, for all its checks together.
+// healthTimeout is a request's, for all its checks together. Used up by a part that is slow: health then says
+// so.
 const healthTimeout = 2 * time.Second
 
 // NewHealth returns a Health without checks, which is ready.
@@ -109,6 +110,7 @@ func (h *Health) answer(c *gin.Context, checks map[string]Check) {
 // runReady runs the checks, or waits for those that run.
 func (h *Health) runReady(ctx context.Context) map[string]Check {
 	h.mu.Lock()
+	// Used up by a stranger: who asks at the same time shares the run, so it hurts nobody.
 	own := h.run == nil
 	if own {
 		h.run = &checked{done: make(chan struct{})}

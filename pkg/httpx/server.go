@@ -43,18 +43,22 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	base, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stopping := make(chan struct{})
+	// Used up by strangers from thousands of networks: everybody's idle and new ones are closed.
 	conns := &connections{open: map[net.Conn]*connection{}, most: or(o.MaxConnections, 8192)}
 	errorLog, _ := zap.NewStdLogAt(o.Log, zap.WarnLevel) // fails for an unknown level only
 	srv := &http.Server{
-		Handler:           conns.asked(o.Handler),
+		Handler: conns.asked(o.Handler),
+		// Used up by a slow client, whose connection alone is closed.
 		ReadHeaderTimeout: or(o.ReadHeaderTimeout, 5*time.Second),
 		ReadTimeout:       or(o.ReadTimeout, stepWithin),
 		WriteTimeout:      or(o.WriteTimeout, answerWithin),
-		IdleTimeout:       or(o.IdleTimeout, 120*time.Second),
-		MaxHeaderBytes:    or(o.MaxHeaderBytes, 16<<10),
-		ErrorLog:          errorLog,
-		ConnState:         conns.changed,
-		ConnContext:       conns.context,
+		// Used up by an idle client, whose connection alone is closed.
+		IdleTimeout: or(o.IdleTimeout, 120*time.Second),
+		// Used up by one request, which alone is refused.
+		MaxHeaderBytes: or(o.MaxHeaderBytes, 16<<10),
+		ErrorLog:       errorLog,
+		ConnState:      conns.changed,
+		ConnContext:    conns.context,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(base, stoppingKey{}, (<-chan struct{})(stopping))
 		},

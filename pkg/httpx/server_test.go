@@ -329,9 +329,11 @@ func TestServeBoundsConnections(t *testing.T) {
 			}
 			_, _ = io.WriteString(conn, request) // which one that is closed at once does not take
 			if strings.HasPrefix(name, "idle") {
-				if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
 					t.Fatal(err)
 				}
+				_ = resp.Body.Close()
 			}
 			all = append(all, client{conn, name})
 			synctest.Wait()

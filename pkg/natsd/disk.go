@@ -13,10 +13,13 @@ import (
 
 const (
 	// measureEvery is how old a measurement may be: what is written meanwhile
-	// has to fit into the reserve.
+	// has to fit into the reserve. Used up by a disk that fills within it,
+	// which the reserve covers.
 	measureEvery = time.Second
 	// mostFloor bounds the last of the reserve, which nothing may take: the
-	// engine never writes to a stream again whose write failed.
+	// engine never writes to a stream again whose write failed. Used up by
+	// phones' reports, or by what else writes to the disk: nothing is stored
+	// then.
 	mostFloor = 16 << 20
 	// fewFiles is as good as none: each atomic batch makes files of its own.
 	fewFiles = 256

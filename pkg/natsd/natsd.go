@@ -23,7 +23,8 @@ import (
 const MaxBatchSize = 1024
 
 // MaxPayload is the largest message the engine carries, in bytes: a page of
-// 200 of the longest texts, as JSON in JSON, and some more.
+// 200 of the longest texts, as JSON in JSON, and some more. Used up by a
+// single answer, which the bounds of pages and lists keep below it.
 const MaxPayload = 8 << 20
 
 const (

@@ -31,7 +31,8 @@ const (
 	maxReadPause = time.Second
 	// sayAgain is when a failure is logged that has been before.
 	sayAgain = 30 * time.Second
-	// backlogBytes bounds what is read and not folded yet.
+	// backlogBytes bounds what is read and not folded yet. Used up by all
+	// accounts together: the fold is behind, and nothing is lost.
 	backlogBytes = 16 << 20
 )
 

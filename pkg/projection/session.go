@@ -16,7 +16,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// pullBytes bounds the events of one pull.
+// pullBytes bounds the events of one pull. Used up by large events: the rest
+// is read next, and it hurts nobody.
 const pullBytes = 8 << 20
 
 // pace is how often a quiet server is heard of. It ends a pull after a time

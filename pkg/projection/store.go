@@ -17,7 +17,8 @@ import (
 
 // mapSize is the address space kept for a file. As long as a file fits, bbolt
 // never maps it anew, for which it would wait for every open View and hold up
-// every new one.
+// every new one. Used up by all accounts together: everybody's pulls pause
+// while it grows.
 const mapSize = 8 << 30
 
 // lockTimeout is how long a file that is still held, by a process about to

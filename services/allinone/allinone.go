@@ -146,7 +146,7 @@ func keep(c *clock.Clock, dir string) (stop func()) {
 	}
 }
 
-// parts are the services, each with a connection of its own.
+// parts are the services, each with a connection of its own, and ingress with one more.
 type parts struct {
 	buses []*bus.Bus
 	front service.Service   // takes requests
@@ -169,15 +169,16 @@ func connect(cfg Config, d Deps, watch *clock.Clock, engine *natsd.Server, dir s
 		}, nil
 	}
 	forIngress, err := deps("ingress")
+	aside, err0 := deps("ingress-aside")
 	forQuota, err2 := deps("quota")
 	forDispatcher, err3 := deps("dispatcher")
 	forVersion, err4 := deps("version")
-	if err := errors.Join(err, err2, err3, err4); err != nil {
+	if err := errors.Join(err, err0, err2, err3, err4); err != nil {
 		return nil, err
 	}
 	clockWatch := service.ClockWatch{Deps: forQuota} // the engine's clock is the same
 	p.front = ingress.New(cfg.Ingress, ingress.Deps{
-		Deps: forIngress, Shards: shards, Disk: engine.Disk(), Listener: d.Listener, Version: d.Version, Gatherer: metrics,
+		Deps: forIngress, Aside: aside.Bus, Shards: shards, Disk: engine.Disk(), Listener: d.Listener, Version: d.Version, Gatherer: metrics,
 	})
 	p.back = []service.Service{
 		clockWatch,

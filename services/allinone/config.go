@@ -56,12 +56,18 @@ func DefaultConfig() Config {
 		HTTP: "127.0.0.1:8080",
 		Data: "./data",
 		Engine: Engine{
-			Durability:      "sync",
+			Durability: "sync",
+			// Used up by all accounts together, each to its share: senders of
+			// the shard are refused.
 			EnqueueMaxBytes: 16 << 30,
-			StatusMaxBytes:  8 << 30,
-			ReservePercent:  5,
-			ReserveMin:      128 << 20,
-			Shards:          1,
+			// Used up by all accounts together, each to its share: pulls and
+			// reports of the shard are refused.
+			StatusMaxBytes: 8 << 30,
+			// Used up by all senders together, who are refused; phones go on.
+			ReservePercent: 5,
+			// Used up by all senders together, who are refused; phones go on.
+			ReserveMin: 128 << 20,
+			Shards:     1,
 		},
 		NATS:       NATS{URLs: []string{}},
 		Log:        Log{Level: zapcore.InfoLevel},

@@ -218,3 +218,16 @@ func TestFindShards(t *testing.T) {
 		}
 	}
 }
+
+// A number of shards that cannot be makes nothing.
+func TestEnsure_ShardsThatCannotBe(t *testing.T) {
+	b := bustest.New(t)
+	for _, shards := range []streams.Shards{0, -1, streams.MaxShards + 1} {
+		if err := streams.Ensure(t.Context(), b.JS, deployment(shards), true); err == nil {
+			t.Errorf("%d shards are accepted", shards)
+		}
+		if got := names(t, b); len(got) != 0 {
+			t.Fatalf("%d shards: got streams %v, want none", shards, got)
+		}
+	}
+}

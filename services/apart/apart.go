@@ -134,10 +134,17 @@ type process struct {
 	buses    map[string]*bus.Bus // by part: each has a connection and may have a key of its own
 }
 
+// aside names the connection of an ingress for what must not wait behind pages.
+const aside = Ingress + "-aside"
+
 func (p *process) join() error {
 	p.buses = map[string]*bus.Bus{}
 	n := p.cfg.NATS
-	for _, name := range p.names {
+	connections := p.names
+	if slices.Contains(p.names, Ingress) {
+		connections = append(slices.Clone(p.names), aside)
+	}
+	for _, name := range connections {
 		conn, err := natsd.Join(natsd.JoinOptions{
 			URLs: n.URLs, Name: name, NKey: n.NKey, Creds: n.Creds, CA: n.CA, Cert: n.Cert, Key: n.Key, Log: p.deps.Log,
 		})
@@ -187,7 +194,7 @@ func (p *process) run(ctx context.Context, shards found) error {
 				cfg.BatchThreshold = math.MaxInt
 			}
 			front = append(front, ingress.New(cfg, ingress.Deps{
-				Deps: deps, Shards: shards.shards, Listener: p.listener, Version: p.deps.Version, Gatherer: p.metrics,
+				Deps: deps, Aside: p.buses[aside], Shards: shards.shards, Listener: p.listener, Version: p.deps.Version, Gatherer: p.metrics,
 			}))
 		case Quota:
 			q := quota.New(p.cfg.Quota, quota.Deps{Deps: deps, Shards: shards.shards})

@@ -55,6 +55,10 @@ func (c Config) serves(there streams.Shards) ([]streams.Shard, error) {
 
 // DefaultConfig is right for most.
 func DefaultConfig() Config {
+	// MaxLeases is used up by one account, and only its own pulls are
+	// refused. AccountShare is used up by one account, and only its own are
+	// refused. ConsumerIdle is used up by a lane that rests: its next pull
+	// costs a little more.
 	return Config{MaxLeases: 1000, ConsumerIdle: 5 * time.Minute, AccountShare: 90, Shards: []string{}}
 }
 

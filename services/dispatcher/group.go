@@ -12,16 +12,23 @@ import (
 )
 
 const (
-	// maxBrowse is the most groups of a page.
+	// maxBrowse is the most groups of a page. Used up by one request, which
+	// alone is refused.
 	maxBrowse = 100
-	// maxCounted bounds what is looked through for a page and its total.
+	// maxCounted bounds what is looked through for a page and its total. Used
+	// up by an account with many messages, and only its own lists leave some
+	// out.
 	maxCounted = 100_000
 	// maxAnswer is the most bytes of messages in an answer, as it is sent: what is
-	// larger comes in several.
+	// larger comes in several. Used up by an account with large groups, which
+	// alone come in parts.
 	maxAnswer = 6 << 20
-	// maxRead is the most bytes of messages that are read for a list.
+	// maxRead is the most bytes of messages that are read for a list. Used up
+	// by a list of large messages, which alone is refused.
 	maxRead = 24 << 20
 	// bodiesAtATime is how many messages are read at a time for an answer.
+	// Used up by each large answer, and it hurts nobody: the next ones are
+	// read after.
 	bodiesAtATime = 32
 )
 

@@ -33,7 +33,7 @@ type harness struct {
 	// machine, if there is one, is what a Clock of each start reads.
 	machine *clocktest.Stepped
 	clock   *clock.Clock
-	stop   func()
+	stop    func()
 }
 
 func newHarness(t testing.TB, shards streams.Shards) *harness {

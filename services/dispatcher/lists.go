@@ -89,7 +89,8 @@ func (v view) waitingIn(a streams.AccountID, half byte, l streams.Lane, most int
 }
 
 // unreadablePerLane bounds how many messages that cannot be read a pull reads in
-// a lane, to get past them. The next one passes over those.
+// a lane, to get past them. The next one passes over those. Only a broken
+// disk uses it up; it hurts the account with those messages.
 const unreadablePerLane = 1000
 
 // addListed adds what the projection lists, whose bodies are read from ENQUEUE by

@@ -44,7 +44,7 @@ type page struct {
 }
 
 // maxPageBytes is the most that the messages of a page may be; one alone may be
-// larger.
+// larger. Used up by an account with large texts, and only its own pages are shorter.
 const maxPageBytes = 4 << 20
 
 // fit puts back what does not fit into an answer.
@@ -57,6 +57,31 @@ func (p *page) fit() {
 			return
 		}
 	}
+}
+
+// over is how many bytes the page has beyond what was asked for. Where what fits
+// is wanted, it puts the rest back, unless not even the first fits.
+func (p *page) over(q request.Pull) (needs int) {
+	if q.Bytes <= 0 || len(p.candidates) == 0 {
+		return 0
+	}
+	fits, size := 0, 0
+	for i, c := range p.candidates {
+		if size += len(c.body); size <= q.Bytes {
+			fits = i + 1
+		}
+	}
+	switch {
+	case size <= q.Bytes:
+		return 0
+	case !q.Fit:
+		return size
+	case fits == 0:
+		return len(p.candidates[0].body)
+	}
+	putBack(p.candidates[fits:])
+	p.candidates, p.cut = p.candidates[:fits], true
+	return 0
 }
 
 // collect gathers up to q.Limit candidates, the most urgent lane first, in each

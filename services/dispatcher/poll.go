@@ -12,10 +12,13 @@ const (
 	// lookAgainAfter is when a phone that waits looks for what others hold.
 	lookAgainAfter = time.Second
 	// maxWaiting is how many phones of an account wait to be woken. Those beyond
-	// it look again every few seconds instead, and so are only that account's.
+	// it look again every few seconds instead, and so are only that
+	// account's. Used up by one account, and only its own phones look less
+	// often.
 	maxWaiting = 1000
 	// maxAllWaiting is how many of all accounts do. Beyond it the account that
-	// has most of them gives way, one at a time.
+	// has most of them gives way, one at a time. Used up by many accounts
+	// together: the phones of the one that has most look less often.
 	maxAllWaiting = 8192
 )
 

@@ -42,7 +42,7 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 	for {
 		page, err := s.offer(ctx, q)
 		owes = owes && ctx.Err() != nil
-		if err != nil || len(page.Messages) > 0 {
+		if err != nil || len(page.Messages) > 0 || page.Needs > 0 {
 			return crowded(page, err)
 		}
 		resume := bus.Rest(ctx)
@@ -69,6 +69,7 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 }
 
 // maxInTurn is how many pulls of an account wait for the one before them.
+// Used up by one account, and only its own pulls are refused.
 const maxInTurn = 1024
 
 var errCrowd = func() error {
@@ -82,7 +83,7 @@ func crowded(page request.Pulled, err error) (request.Pulled, error) {
 	if errors.Is(err, errCrowd) {
 		err = nil
 	}
-	page.Crowded = err == nil && len(page.Messages) == 0
+	page.Crowded = err == nil && len(page.Messages) == 0 && page.Needs == 0
 	return page, err
 }
 
@@ -141,6 +142,11 @@ func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, erro
 		found := len(p.candidates)
 		if found == 0 {
 			s.polls.wakeLater(q.Account, p.withheld)
+			return none, nil
+		}
+		if none.Needs = p.over(q); none.Needs > 0 {
+			p.putBack()
+			s.polls.wakeLater(q.Account, lanes(q)) // who asked may not come again
 			return none, nil
 		}
 		if err := s.lend(ctx, q, p); err != nil {

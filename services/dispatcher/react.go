@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// kept is how long a message and its events are known.
+	// kept is how long a message and its events are known. Passed by every
+	// message; it hurts who asks for an older one.
 	kept = 30 * 24 * time.Hour
 	// horizonEvery is how often the horizon moves.
 	horizonEvery = time.Hour
@@ -34,7 +35,8 @@ const (
 	// a decision is under way.
 	farAhead = 10 * time.Minute
 	// contactReach is how many lease times after a report the contacts of a
-	// device can keep the rest of a lease.
+	// device can keep the rest of a lease. Used up by a phone that reports on
+	// a part: only its own messages come back.
 	contactReach = 3
 )
 

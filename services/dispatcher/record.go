@@ -30,7 +30,8 @@ type record struct {
 	steps  []step    // what changed it, in order
 }
 
-// maxSteps is the most that a record remembers: the first one, and those that came last.
+// maxSteps is the most that a record remembers: the first one, and those that came last. Used up by one
+// message, whose timeline alone leaves steps out.
 const maxSteps = 256
 
 // remember appends a step. A phone that is handed what it holds again and again leaves two steps each time, and of

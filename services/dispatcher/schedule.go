@@ -24,7 +24,9 @@ type timed struct {
 }
 
 const (
-	// atATime is how many messages are read, stored or ended at a time.
+	// atATime is how many messages are read, stored or ended at a time. Used
+	// up by an account with much that is due or over at once: others' wait
+	// for a round, not for all of it.
 	atATime = event.MaxItems
 	// releasesAtATime is how many messages are released before they are folded.
 	releasesAtATime = 10 * atATime
@@ -32,11 +34,11 @@ const (
 	commitsAtATime = 2
 )
 
-// upTo lists what stands in a bucket of times up to now, the earliest first, and
-// says when the next one comes.
-func (v view) upTo(bucket []byte, now, next time.Time, most int) ([]timed, time.Time) {
+// over lists the messages whose validity is over, the earliest first, and says
+// when the next one's is.
+func (v view) over(now, next time.Time, most int) ([]timed, time.Time) {
 	var all []timed
-	eachKey(v.bucket(bucket), nil, func(key, _ []byte) bool {
+	eachKey(v.bucket(validBucket), nil, func(key, _ []byte) bool {
 		at := fromMillis(id(key, 0))
 		if at.After(now) {
 			next = earlier(next, at)
@@ -54,7 +56,7 @@ func (s *shard) expire(ctx context.Context) (time.Time, error) {
 		var over []timed
 		next := s.sure().Add(lookAtLeast)
 		err := s.view(func(v view) error {
-			over, next = v.upTo(validBucket, s.sure(), next, atATime)
+			over, next = v.over(s.sure(), next, atATime)
 			return nil
 		})
 		if err != nil || len(over) == 0 {
@@ -133,22 +135,95 @@ type due struct {
 	candidate
 }
 
-// due lists them, the earliest first, and says when the next one comes.
+// accountsLooked is among how many due times of accounts the accounts are found
+// that take turns. Used up by an account with so many due before others', which
+// then wait until some of its are released.
+const accountsLooked = 100_000
+
+// due lists them, and says when the next one comes. The accounts take turns, in
+// each the earliest first: who has many that are due at once keeps no other's
+// waiting.
 func (v view) due(now, next time.Time) ([]due, time.Time, error) {
-	listed, next := v.upTo(scheduledBucket, now, next, releasesAtATime)
-	var all []due
-	for _, one := range listed {
-		r, _, err := v.record(one.account, one.id)
+	accounts, next := v.dueAccounts(now, next)
+	if len(accounts) == 0 {
+		return nil, next, nil
+	}
+	each := max(releasesAtATime/len(accounts), 1)
+	var lists [][]due
+	longest, total := 0, 0
+	for _, one := range accounts {
+		list, err := v.dueOf(one, now, min(each, releasesAtATime-total))
 		if err != nil {
 			return nil, next, err
 		}
-		if r.expired(now) {
-			next = earlier(next, now.Add(retryAfter)) // its validity is ended first
-			continue
+		longest, total = max(longest, len(list)), total+len(list)
+		lists = append(lists, list)
+	}
+	if total == 0 {
+		next = earlier(next, now.Add(retryAfter)) // their validity is ended first
+	}
+	all := make([]due, 0, total)
+	for turn := range longest {
+		for _, list := range lists {
+			if turn < len(list) {
+				all = append(all, list[turn])
+			}
 		}
-		all = append(all, due{one.account, candidate{id: one.id, seq: r.seq}})
 	}
 	return all, next, nil
+}
+
+// dueTimes are when messages of an account are due, the earliest first.
+type dueTimes struct {
+	account streams.AccountID
+	times   []uint64 // milliseconds
+}
+
+// dueAccounts finds the accounts that have messages that are due, the earliest
+// first. It costs one seek for each account and time.
+func (v view) dueAccounts(now, next time.Time) (all []*dueTimes, _ time.Time) {
+	found := map[streams.AccountID]*dueTimes{}
+	c := v.bucket(scheduledBucket).Cursor()
+	key, _ := c.First()
+	for range accountsLooked {
+		if key == nil {
+			break
+		}
+		at, account := id(key, 0), id(key, 1)
+		if fromMillis(at).After(now) {
+			return all, earlier(next, fromMillis(at))
+		}
+		a := streams.AccountID(account)
+		if found[a] == nil {
+			found[a] = &dueTimes{account: a}
+			all = append(all, found[a])
+		}
+		found[a].times = append(found[a].times, at)
+		if account == 1<<64-1 {
+			key, _ = c.Seek(key8(at + 1))
+		} else {
+			key, _ = c.Seek(key8(at, account+1))
+		}
+	}
+	return all, next
+}
+
+// dueOf lists up to so many of an account, without those whose validity is over.
+func (v view) dueOf(of *dueTimes, now time.Time, most int) (all []due, err error) {
+	for _, at := range of.times {
+		if len(all) >= most || err != nil {
+			break
+		}
+		eachKey(v.bucket(scheduledBucket), key8(at, uint64(of.account)), func(key, _ []byte) bool {
+			m := streams.MessageID(id(key, 2))
+			r, _, failed := v.record(of.account, m)
+			if err = failed; err == nil && !r.expired(now) {
+				all = append(all, due{of.account, candidate{id: m, seq: r.seq}})
+			}
+			return err == nil && len(all) < most
+		})
+	}
+	return all, err
 }
 
 // enqueueDue stores the releases of messages, and says of how many. While some

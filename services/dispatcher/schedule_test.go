@@ -53,6 +53,25 @@ func (h *harness) requeue(a streams.AccountID, ids ...streams.MessageID) []strea
 	return call[request.Decided](h, request.DispatcherRequeue(h.shards.Of(a)), request.Decide{Account: a, Messages: ids}).Changed
 }
 
+// Who has many messages that are due at once does not keep others' waiting: accounts take turns.
+func TestReleasesTakeTurns(t *testing.T) {
+	inTime(t, func(h *harness) {
+		due := h.now().Add(time.Hour).Truncate(time.Millisecond)
+		const many = 5000
+		h.schedule(shop, normal, many, due, time.Time{})
+		h.schedule(shop+1, normal, 5, due, time.Time{})
+		pass(due.Sub(h.now()))
+		last, err := h.bus.LastForSubject(context.Background(), streams.EnqueueStream(0), streams.EnqueueSubject(0, shop+1, normal))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Two commits of a thousand may be under way at a time.
+		if nth := last.Sequence - many - 5; nth > 2000 {
+			t.Errorf("the last of another account's five was released as the %dth", nth)
+		}
+	})
+}
+
 func TestScheduledMessagesGoOutWhenTheyAreDue(t *testing.T) {
 	inTime(t, func(h *harness) {
 		due := h.now().Add(time.Hour).Truncate(time.Millisecond)

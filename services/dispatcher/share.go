@@ -17,10 +17,13 @@ import (
 )
 
 const (
-	// shareEvery is how often ingresses are told which accounts hold much.
+	// shareEvery is how often ingresses are told which accounts hold much. An
+	// account may store so much beyond its share as it sends in this time; it
+	// hurts nobody else.
 	shareEvery = time.Second
 	// maxShares is the most accounts that are told of, those that hold most. More
-	// there are only in a stream that is full for everybody.
+	// there are only in a stream that is full for everybody. Used up by that
+	// many accounts, in a stream that is full for everybody.
 	maxShares = 1000
 )
 

@@ -16,7 +16,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxList is the most messages that one list gives.
+// maxList is the most messages that one list gives. Only the operator meets
+// it.
 const maxList = 1000
 
 // show finds a message and reads its events again.

@@ -23,7 +23,8 @@ type unreadable struct {
 }
 
 // mostUnreadable bounds those that are remembered. Beyond it all are found out
-// anew, and logged anew.
+// anew, and logged anew. Only a broken disk uses it up; it hurts the accounts
+// with those messages.
 const mostUnreadable = 100_000
 
 // note remembers one, and says whether it is new.

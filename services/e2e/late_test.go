@@ -72,7 +72,7 @@ func TestApart_LateCopy(t *testing.T) {
 			t.Parallel() // most of it waits for the engine to forget
 			s, h := launchLate(t)
 			a := s.api(s.account("shop", limited))
-			a.post("", sms{number(0), text("first", 0)}) // so that all is known that is asked for once
+			_, _ = a.post("", sms{number(0), text("first", 0)}) // so that all is known that is asked for once
 			late := h.network.StopAt("sms.enqueue.")
 			var all []sms
 			for i := range 20 {

@@ -19,7 +19,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// claimPause is between attempts to claim a number.
+// claimPause is between attempts to claim a number, or to renew it.
 const claimPause = 100 * time.Millisecond
 
 // claim holds a number in the claims bucket, under which this ingress gives
@@ -42,7 +42,7 @@ type claim struct {
 }
 
 func newClaim(d Deps, serve func(ctx, life context.Context, number int) error, idle func() bool, fences []*bus.Fence) *claim {
-	return &claim{bus: d.Bus, shards: d.Shards, log: d.Log, now: d.Now, ttl: streams.ClaimTTL, serve: serve, idle: idle, owner: []byte(nuid.Next()), fences: fences}
+	return &claim{bus: d.Aside, shards: d.Shards, log: d.Log, now: d.Now, ttl: streams.ClaimTTL, serve: serve, idle: idle, owner: []byte(nuid.Next()), fences: fences}
 }
 
 var errNoNumber = &fault.Error{
@@ -89,6 +89,7 @@ type held struct {
 	key      string
 	revision uint64
 	until    time.Time
+	unheard  time.Time // when the first renewal was sent of which nothing was heard; zero: there is none
 }
 
 // take claims the lowest number that is free.
@@ -135,7 +136,7 @@ func (c *claim) hold(running context.Context, h *held) error {
 			return context.Cause(ctx)
 		case <-renew.C:
 			if err := c.renew(ctx, h); err != nil {
-				return err
+				return errors.Join(context.Cause(ctx), err)
 			}
 		}
 	}
@@ -198,38 +199,78 @@ func (c *claim) fence(ctx context.Context, number int) error {
 	return ctx.Err()
 }
 
-// renew keeps the claim. An error says that it is lost; one renewal that fails
-// is no loss.
+// renew keeps the claim: it tries until it is told that it did, or the claim may not be used any more. An error says
+// that it is lost.
 func (c *claim) renew(ctx context.Context, h *held) error {
-	limit, cancel := context.WithTimeout(ctx, c.renewEvery()/2)
-	defer cancel()
-	sent := c.now()
-	revision, err := h.bucket.Update(limit, h.key, c.owner, h.revision)
-	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		// Ours, if the answer to the last renewal got lost.
-		entry, lookErr := h.bucket.Get(limit, h.key)
-		switch {
-		case errors.Is(lookErr, jetstream.ErrKeyNotFound), lookErr == nil && string(entry.Value()) != string(c.owner):
-			return fmt.Errorf("renew %s: lost to another", h.key)
-		case lookErr == nil:
-			h.revision = entry.Revision()
-			revision, err = h.bucket.Update(limit, h.key, c.owner, h.revision)
-		}
-	}
-	if err == nil {
-		h.revision, h.until = revision, sent.Add(c.useFor())
+	for told := false; ; {
+		err := c.renewOnce(ctx, h)
 		c.mu.Lock()
 		c.until = h.until
 		c.mu.Unlock()
-		return nil
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errLost) || ctx.Err() != nil:
+			return err
+		case !told:
+			told = true
+			c.log.Warn("ingress number not renewed, trying on", zap.Int("instance", h.number), zap.Error(err))
+		}
+		if !c.now().Before(h.until) {
+			return fmt.Errorf("renew %s: %w", h.key, err)
+		}
+		_ = clock.Sleep(ctx, claimPause)
 	}
-	if ctx.Err() == nil {
-		c.log.Warn("ingress number not renewed", zap.Int("instance", h.number), zap.Error(err))
+}
+
+var errLost = errors.New("lost to another")
+
+// renewOnce waits for each answer as long as the time between renewals: an engine that is busy answers late, and what it
+// did is not to be done again.
+func (c *claim) renewOnce(ctx context.Context, h *held) error {
+	sent := c.now()
+	revision, err := c.update(ctx, h)
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		// Ours, if the answer to an earlier renewal got lost.
+		if err = c.learn(ctx, h); err != nil {
+			return err
+		}
+		sent = c.now()
+		revision, err = c.update(ctx, h)
 	}
-	if c.now().Before(h.until) {
-		return nil
+	if err != nil {
+		if h.unheard.IsZero() {
+			h.unheard = sent
+		}
+		return err
 	}
-	return fmt.Errorf("renew %s: %w", h.key, err)
+	h.revision, h.until, h.unheard = revision, sent.Add(c.useFor()), time.Time{}
+	return nil
+}
+
+func (c *claim) update(ctx context.Context, h *held) (revision uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.renewEvery())
+	defer cancel()
+	return h.bucket.Update(ctx, h.key, c.owner, h.revision)
+}
+
+// learn reads what stands there. If it is ours and newer than what we know, then a renewal of which nothing was heard
+// was stored, no sooner than the first of them was sent.
+func (c *claim) learn(ctx context.Context, h *held) error {
+	ctx, cancel := context.WithTimeout(ctx, c.renewEvery())
+	defer cancel()
+	entry, err := h.bucket.Get(ctx, h.key)
+	switch {
+	case errors.Is(err, jetstream.ErrKeyNotFound), err == nil && string(entry.Value()) != string(c.owner):
+		return fmt.Errorf("renew %s: %w", h.key, errLost)
+	case err != nil:
+		return err
+	}
+	if until := h.unheard.Add(c.useFor()); entry.Revision() > h.revision && !h.unheard.IsZero() && until.After(h.until) {
+		h.until = until
+	}
+	h.revision, h.unheard = entry.Revision(), time.Time{}
+	return nil
 }
 
 // giveUp ends the ids at once and deletes the claim, if it is still ours. A

@@ -24,11 +24,17 @@ type Config struct {
 // DefaultConfig is right for one machine.
 func DefaultConfig() Config {
 	return Config{
+		// BatchThreshold hurts nobody: it says how messages are stored, not
+		// how many.
 		BatchThreshold: 16,
+		// StopGrace is used up by requests that do not end, which are cut
+		// off.
 		StopGrace:      4 * time.Second,
 		TrustedProxies: []string{"127.0.0.0/8", "::1"},
-		MaxDownloads:   200,
-		DownloadRate:   32 << 20,
+		// MaxDownloads is used up by strangers who download slowly: other
+		// downloads get 503, messages go on.
+		MaxDownloads: 200,
+		DownloadRate: 32 << 20,
 	}
 }
 

@@ -72,6 +72,7 @@ func (d *dispatcher) Run(ctx context.Context) error {
 			})},
 			bus.Endpoint{Subject: request.DispatcherHangup(shard), Handler: bus.Handle(d.hangup), Broadcast: true},
 			bus.Endpoint{Subject: request.DispatcherFind(shard), Handler: bus.Handle(d.find)},
+			bus.Endpoint{Subject: request.DispatcherPreview(shard), Handler: bus.Handle(d.preview)},
 			bus.Endpoint{Subject: request.DispatcherChanged(shard), Handler: bus.Handle(func(ctx context.Context, q request.ChangedBy) (request.Changed, error) {
 				return d.changed(ctx, shard, q)
 			})},
@@ -130,7 +131,7 @@ func (d *dispatcher) pull(ctx context.Context, shard streams.Shard, q request.Pu
 	defer cancel()
 	for {
 		pulled, moved, hung := d.lease(q)
-		if len(pulled.Messages) > 0 {
+		if len(pulled.Messages) > 0 || pulled.Needs > 0 {
 			return pulled, nil
 		}
 		select {
@@ -147,11 +148,21 @@ func (d *dispatcher) lease(q request.Pull) (request.Pulled, <-chan struct{}, <-c
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var pulled request.Pulled
+	var page []*message
+	size := 0
 	for _, m := range d.messages {
-		if m.account == q.Account && m.state == streams.Pending && len(pulled.Messages) < q.Limit {
-			m.state, m.device = streams.Leased, q.Device
-			pulled.Messages = append(pulled.Messages, request.Outgoing{ID: m.id, Body: m.body})
+		if m.account == q.Account && m.state == streams.Pending && len(page) < q.Limit {
+			page = append(page, m)
+			size += len(m.body)
 		}
+	}
+	if q.Bytes > 0 && size > q.Bytes {
+		pulled.Needs = size
+		return pulled, d.moved, d.hangs(q.Poll)
+	}
+	for _, m := range page {
+		m.state, m.device = streams.Leased, q.Device
+		pulled.Messages = append(pulled.Messages, request.Outgoing{ID: m.id, Body: m.body})
 	}
 	return pulled, d.moved, d.hangs(q.Poll)
 }
@@ -195,6 +206,26 @@ func (d *dispatcher) Hung(poll string) {
 	hung := d.hangs(poll)
 	d.mu.Unlock()
 	<-hung
+}
+
+func (d *dispatcher) preview(ctx context.Context, q request.Preview) (request.Changed, error) {
+	if d.Mute.Load() {
+		<-ctx.Done()
+		return request.Changed{}, ctx.Err()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	changed := request.Changed{Messages: make([]request.Change, len(q.Messages))}
+	for i, said := range q.Messages {
+		for _, m := range d.messages {
+			if m.id == said.ID && m.account == q.Account {
+				would := *m
+				changed.Messages[i] = would.report(said.State, q.Device)
+				changed.Messages[i].State = m.state
+			}
+		}
+	}
+	return changed, nil
 }
 
 func (d *dispatcher) changed(ctx context.Context, shard streams.Shard, q request.ChangedBy) (request.Changed, error) {

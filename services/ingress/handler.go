@@ -21,6 +21,7 @@ import (
 // second. More of them would be stored no sooner, and each would wait longer. An account has no more of it than it
 // leaves to others, so none can use it up: one alone has half, of two each has a third.
 const (
+	// Used up by several accounts together, or by one its share: who has most is refused first.
 	maxUnderWay = 512      // requests
 	maxPosts    = 32 << 20 // bytes of posts, and of what is made of them
 	maxReports  = 16 << 20 // bytes of reports, and of what is read in them
@@ -28,9 +29,13 @@ const (
 	// can use it up, and then keep out others who say who they are in the body; but only with requests that come whole
 	// and at once, from more networks than it has room for.
 	maxStrangers = 4 << 20 // bytes
+	// maxAnswers is for pages, lists and messages on their way out, as they came and as they are sent. Used up by accounts
+	// that ask for much and read nothing: each by itself has half of it at most, then only its own are refused.
+	maxAnswers = 128 << 20 // bytes
 )
 
-// maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes memory.
+// maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes
+// memory. Used up by a stranger, whom only a proxy keeps out: the operator's monitoring gets 503.
 const maxMetrics = 4
 
 // handler is the whole HTTP side.
@@ -58,9 +63,9 @@ func (i *Ingress) routes() *gin.Engine {
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
 	r.NoRoute(thirdparty.Unrouted(answer(http.StatusNotFound, "not_found", "Not found")))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
-	links, senders := i.cfg.links(), httpx.NewGate(maxUnderWay, maxPosts)
-	queueapi.Mount(r, i.core, queueapi.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxReports)})
-	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
+	links, senders, answers := i.cfg.links(), httpx.NewGate(maxUnderWay, maxPosts), httpx.NewGate(0, maxAnswers)
+	queueapi.Mount(r, i.core, queueapi.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxReports), Answers: answers})
+	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Answers: answers, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
 	nodes.Mount(r, i.core, nodes.Options{
 		Logins: httpx.NewGate(maxUnderWay, maxStrangers), Senders: senders,
 		Proxies: links.Proxies, Encryption: storedAs,

@@ -19,7 +19,8 @@ import (
 // releaseID numbers the HTTP side's contract.
 const releaseID = 1
 
-// fullAt is how full a stream or the disk may be before health warns, in percent.
+// fullAt is how full a stream or the disk may be before health warns, in percent. Used up by accounts that
+// store much: the operator is warned, and nobody waits.
 const fullAt = 70
 
 // health is ready when senders and phones can be served.
@@ -43,17 +44,17 @@ func (i *Ingress) health() *httpx.Health {
 	}
 	h.Register("accounts:share", i.holding)
 	h.Register("quota:answer", i.asks("Quota answers", func(ctx context.Context) error {
-		_, err := bus.Call[request.Usage](ctx, i.deps.Bus, request.QuotaUsage, request.UsageOf{})
+		_, err := bus.Call[request.Usage](ctx, i.deps.Aside, request.QuotaUsage, request.UsageOf{})
 		return err
 	}))
 	// Messages need no releases: without that service there is a warning.
 	h.Register("version:answer", warns(i.asks("The version service answers", func(ctx context.Context) error {
-		_, err := bus.Call[request.VersionsListed](ctx, i.deps.Bus, request.VersionList, request.Versions{})
+		_, err := bus.Call[request.VersionsListed](ctx, i.deps.Aside, request.VersionList, request.Versions{})
 		return err
 	})))
 	for _, shard := range i.deps.Shards.All() {
 		h.Register("dispatcher-"+shard.String()+":answer", i.asks("A dispatcher of the shard answers", func(ctx context.Context) error {
-			_, err := bus.Call[request.Found](ctx, i.deps.Bus, request.DispatcherFind(shard), request.Find{})
+			_, err := bus.Call[request.Found](ctx, i.deps.Aside, request.DispatcherFind(shard), request.Find{})
 			return err
 		}))
 		for family, stream := range map[string]string{"enqueue": streams.EnqueueStream(shard), "status": streams.StatusStream(shard)} {
@@ -100,7 +101,7 @@ func warns(check func(context.Context) httpx.Check) func(context.Context) httpx.
 
 func (i *Ingress) fullness(ctx context.Context, stream string) httpx.Check {
 	check := httpx.Check{Description: "Of the stream's size limit", ObservedUnit: "percent", Status: httpx.Pass}
-	s, err := i.deps.Bus.JS.Stream(ctx, stream)
+	s, err := i.deps.Aside.JS.Stream(ctx, stream)
 	if err != nil {
 		check.Status = httpx.Fail
 		return check

@@ -31,6 +31,7 @@ type Disk interface {
 // Deps is what ingress is made of.
 type Deps struct {
 	service.Deps
+	Aside    *bus.Bus // another connection, for what must not wait behind pages: the claim and the checks; nil: Bus
 	Shards   streams.Shards
 	Disk     Disk                // nil where the engine is in another process
 	Listener net.Listener        // where HTTP is served; Run closes it
@@ -51,6 +52,9 @@ type Ingress struct {
 
 // New makes an ingress that runs once.
 func New(cfg Config, d Deps) *Ingress {
+	if d.Aside == nil {
+		d.Aside = d.Bus
+	}
 	i := &Ingress{cfg: cfg, deps: d}
 	for _, shard := range d.Shards.All() {
 		i.fences = append(i.fences, bus.NewFence(d.Bus, streams.EnqueueStream(shard)))
@@ -72,12 +76,13 @@ func New(cfg Config, d Deps) *Ingress {
 	return i
 }
 
-// maxWaiting bounds the bytes that wait to be committed to a stream: a few seconds of work.
+// maxWaiting bounds the bytes that wait to be committed to a stream: a few seconds of work. An account has no more of it
+// than it leaves to others, and they take turns: who uses up its share waits behind others, and only its posts are refused.
 const maxWaiting = 16 << 20
 
 func (i *Ingress) committer(stream string, fence *bus.Fence, observe observer) *bus.Committer {
 	c := bus.NewCommitter(i.deps.Bus, stream, bus.CommitterOptions{
-		Threshold: i.cfg.BatchThreshold, MaxWaiting: maxWaiting, Observe: observe, Now: i.deps.Now, Fence: fence,
+		Threshold: i.cfg.BatchThreshold, MaxWaiting: maxWaiting, Owner: streams.OwnerOf, Observe: observe, Now: i.deps.Now, Fence: fence,
 	})
 	i.committers = append(i.committers, c)
 	return c

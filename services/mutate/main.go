@@ -86,7 +86,7 @@ func (t totals) percent() float64 {
 // mutate tries the mutants of a package and tells of those that no test notices.
 func mutate(ctx context.Context, o options, out io.Writer) (totals, error) {
 	start := time.Now()
-	tell := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+	tell := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
 	c, err := load(ctx, o.pkg)
 	if err != nil {
 		return totals{}, err

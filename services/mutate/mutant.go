@@ -34,13 +34,12 @@ func on(id int) string { return fmt.Sprintf("%s(%d)", onFunc, id) }
 
 // finder collects the mutants of a package.
 type finder struct {
-	code    *code
-	file    *file
-	in      string
-	results []string // types of the results of the function whose returns are looked at
-	stack   []ast.Node
-	found   []*mutant
-	consts  map[string]*mutant
+	code   *code
+	file   *file
+	in     string
+	stack  []ast.Node
+	found  []*mutant
+	consts map[string]*mutant
 }
 
 // find lists all mutants of a package, in the order of its files. Some may not compile.

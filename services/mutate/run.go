@@ -35,7 +35,7 @@ type test struct {
 
 // build compiles the tests of a package with other texts for some of its files, or of the packages it imports.
 func build(ctx context.Context, work string, number int, pattern string, texts map[string][]byte, slack time.Duration) (*suite, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", pattern).Output()
+	out, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", pattern).Output() //nolint:gosec // the package is the caller's
 	if err != nil {
 		return nil, fmt.Errorf("go list %s: %w", pattern, err)
 	}
@@ -56,7 +56,8 @@ func build(ctx context.Context, work string, number int, pattern string, texts m
 		return nil, err
 	}
 	s := &suite{binary: filepath.Join(work, fmt.Sprintf("suite%d.test", number)), dir: strings.TrimSpace(string(out)), work: work, slack: slack}
-	if out, err := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", file, "-o", s.binary, pattern).CombinedOutput(); err != nil {
+	compile := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", file, "-o", s.binary, pattern) //nolint:gosec // the package is the caller's
+	if out, err := compile.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("compile the tests of %s: %w\n%s", pattern, err, out)
 	}
 	return s, nil
@@ -73,7 +74,7 @@ func (s *suite) run(ctx context.Context, mutant int, marks string, within time.D
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	cmd := exec.CommandContext(ctx, s.binary, args...)
+	cmd := exec.CommandContext(ctx, s.binary, args...) //nolint:gosec // it was compiled here
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp, onVariable+"="+strconv.Itoa(mutant), marksVariable+"="+marks)
 	// With it goes what it has started.

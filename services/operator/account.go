@@ -26,7 +26,8 @@ type Account struct {
 	Resume  accountResume  `cmd:"" help:"Let a suspended account call again."`
 }
 
-// seenTimeout is how long a command waits for the ingresses to act on a change.
+// seenTimeout is how long a command waits for the ingresses to act on a
+// change. Only the operator meets it.
 const seenTimeout = 2 * time.Second
 
 // book opens the accounts of a command's server.

@@ -14,7 +14,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxAsked is the most accounts that are asked for a sender's id.
+// maxAsked is the most accounts that are asked for a sender's id. Only the operator meets it.
 const maxAsked = 1000
 
 // finder finds messages by the ids of all dialects.

@@ -33,7 +33,8 @@ func monthBucket(of string, shard streams.Shard, month string) []byte {
 }
 
 const (
-	runBytes  = 6 // 4 of the first tick, 2 of the length
+	runBytes = 6 // 4 of the first tick, 2 of the length
+	// Used up by much traffic, and it hurts nobody: another run begins.
 	maxRun    = 1<<16 - 1
 	blockBits = 22 // of an id's time and sequence within a block: a second's
 

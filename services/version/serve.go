@@ -25,7 +25,8 @@ import (
 
 const (
 	semantic = "1.0.0"
-	// maxNotes bounds what an answer to an app carries.
+	// maxNotes bounds what an answer to an app carries. Only the operator
+	// meets it.
 	maxNotes = 10_000 // characters
 	// decideWithin is how long a decision may be tried.
 	decideWithin = 20 * time.Second

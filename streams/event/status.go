@@ -6,10 +6,12 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// MaxItems is the most messages that one STATUS event carries.
+// MaxItems is the most messages that one STATUS event carries. Used up by one
+// request, which alone is refused.
 const MaxItems = 1000
 
-// MaxError is the most bytes of a phone's error text that are kept.
+// MaxError is the most bytes of a phone's error text that are kept. Used up
+// by a phone's report, whose text alone is cut.
 const MaxError = 256
 
 // Turn is a message in one of its rounds: a decision made for another round

@@ -53,6 +53,10 @@ type Pull struct {
 	Lease    time.Duration       `json:"lease"`
 	Attempts int                 `json:"attempts"`
 	Policy   streams.LapsePolicy `json:"policy"`
+	// Bytes is the most that the messages may have, if it is not 0: a page that
+	// has more is not given, unless Fit asks for what of it fits.
+	Bytes int  `json:"bytes,omitempty"`
+	Fit   bool `json:"fit,omitempty"`
 }
 
 // Hangup ends the wait of a phone that has gone.
@@ -67,6 +71,8 @@ type Pulled struct {
 	// Crowded says that there is no work, and that the dispatcher did not wait for
 	// any: too many of the account's phones do.
 	Crowded bool `json:"crowded,omitempty"`
+	// Needs says that there is work, and no page: it has so many bytes.
+	Needs int `json:"needs,omitempty"`
 }
 
 // Outgoing is a message on its way to a phone. Body is the message's enqueued

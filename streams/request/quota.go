@@ -16,7 +16,8 @@ const (
 // GrantTTL is how long a grant lasts when neither its events nor a release end
 // it. An ingress begins no publish later than 10 s after it asked and gives up
 // 20 s later; what it has sent and has not arrived by then is refused, since
-// quota moves the ingress's fence before it gives the room again.
+// quota moves the ingress's fence before it gives the room again. Used up by
+// an outcome that is unknown: only that account's room comes back so late.
 const GrantTTL = 60 * time.Second
 
 // LimitReserved is the code of a LimitExceeded that stands for grants which are

@@ -35,10 +35,10 @@ func (s *Stepped) Now() time.Time {
 	begun := reading{wall: hasMono}
 	r := reading{
 		wall: hasMono | uint64(now.Unix()+s.by.Load()-firstSecond)<<secondAt | uint64(now.Nanosecond()),
-		mono: int64(time.Since(*(*time.Time)(unsafe.Pointer(&begun)))),
+		mono: int64(time.Since(*(*time.Time)(unsafe.Pointer(&begun)))), //nolint:gosec // as package time keeps it
 		loc:  time.Local,
 	}
-	return *(*time.Time)(unsafe.Pointer(&r))
+	return *(*time.Time)(unsafe.Pointer(&r)) //nolint:gosec // as package time keeps it
 }
 
 // Step moves the wall clock by whole seconds, forward or back.

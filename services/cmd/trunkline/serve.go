@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/trunkline-sms/trunkline/pkg/config"
+	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/apart"
 	"github.com/trunkline-sms/trunkline/services/operator"
@@ -51,6 +52,7 @@ func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	}
 	log := allinone.NewLog(os.Stderr, cfg.Log.Level)
 	defer endInTime(ctx, cfg.Ingress.StopGrace+stopMargin, log)()
+	go service.BoundMemory(ctx)
 	if len(cfg.NATS.URLs) > 0 {
 		return apart.Run(ctx, cfg, c.Parts, apart.Deps{
 			Log:     log,
@@ -105,7 +107,8 @@ func (c *serveCommand) settings(env []string) (allinone.Config, error) {
 	return cfg, nil
 }
 
-// stopMargin is what the engine may take to stop after the last request.
+// stopMargin is what the engine may take to stop after the last request. Only
+// the operator meets it.
 const stopMargin = time.Second
 
 // endInTime ends the process when it has not ended by itself for so long after

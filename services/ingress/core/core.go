@@ -186,6 +186,7 @@ type Caller struct {
 	Subscribed bool             // whether the subscription allows enqueueing
 	Login      string           // that it came with; empty: a token
 	Device     streams.DeviceID // whose own login that is; zero: the account's
+	Room       Room             // for what is answered; nil: there is no bound
 }
 
 // Faults of callers.

@@ -97,6 +97,10 @@ func TestDevices_TooMany(t *testing.T) {
 		if _, err := c.devices.contact(t.Context(), step.account, step.name); !errors.Is(err, step.want) {
 			t.Errorf("%s: got %v, want %v", step.name, err, step.want)
 		}
+		// A name that is refused is no phone that is online.
+		if got, want := c.presence.online(streams.DeviceIDOf(step.account, step.name)), step.want == nil; got != want {
+			t.Errorf("%s: got online %v, want %v", step.name, got, want)
+		}
 	}
 	status, err := bucket.Status(t.Context())
 	if got := status.Values(); err != nil || got != streams.MaxDevices+1 {

@@ -87,7 +87,8 @@ const (
 	// askAgain is when quota is asked, or a marker read, again for a request
 	// whose first may be under way.
 	askAgain = 50 * time.Millisecond
-	// keySettles is how long a key may be taken by nobody.
+	// keySettles is how long a key may be taken by nobody. Used up by who repeats one key at once, and only
+	// those requests wait.
 	keySettles = 2 * time.Second
 )
 

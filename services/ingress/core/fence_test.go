@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/bustest"
@@ -41,8 +42,18 @@ func behindNetwork(t *testing.T, dir string) (*Core, *bustest.Network, *bus.Bus)
 		Bus: b, Shards: 1, Enqueue: []Committer{enqueue}, Fences: []*bus.Fence{fence},
 		Identity: number{streams.NewIDs(time.Now, 0, time.Time{})}, Log: zap.NewNop(), Now: time.Now,
 	})
-	run(t, c.Run, enqueue.Run)
-	t.Cleanup(conn.Close) // first of all
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	for _, part := range []func(context.Context) error{c.Run, enqueue.Run} {
+		g.Go(func() error { return part(ctx) })
+	}
+	t.Cleanup(func() {
+		cancel()
+		conn.Close() // what waits for the network ends
+		if err := g.Wait(); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
 	move, err := event.Message(streams.FenceSubject(0, 0), event.Fence{By: "core"})
 	if err != nil {
 		t.Fatal(err)

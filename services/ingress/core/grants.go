@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	// reserveWithin is how long quota may take to answer.
+	// reserveWithin is how long quota may take to answer. Used up by a quota
+	// that is slow: accounts with a limit get 503.
 	reserveWithin = 2 * time.Second
 	// publishWithin is how long after asking quota a publish may begin. With
-	// the retries of a commit it stays well below a grant's time.
+	// the retries of a commit it stays well below a grant's time. Used up by
+	// a request that stood still, which alone is refused.
 	publishWithin = 10 * time.Second
 )
 

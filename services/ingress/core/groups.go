@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// lookupWithin is how long looking something up may take.
+	// lookupWithin is how long looking something up may take. Used up by a part that is slow, or by an
+	// account that asks too much at once: only its own requests get 503.
 	lookupWithin = 5 * time.Second
-	// lookupsAtATime is how many an account may have under way; its others wait.
+	// lookupsAtATime is how many an account may have under way; its others wait. Used up by one account, and
+	// only its own requests wait.
 	lookupsAtATime = 4
 )
 
@@ -78,25 +80,31 @@ func (c *Core) Group(ctx context.Context, caller Caller, ref string) (Group, err
 func (c *Core) rest(ctx context.Context, caller Caller, g *request.Group) error {
 	account := caller.Account.ID
 	return g.Rest(account, func(q request.Find) (request.Found, error) {
-		return lookUp[request.Found](ctx, c, account, request.DispatcherFind(c.shards.Of(account)), q)
+		return lookUp[request.Found](ctx, c, caller, request.DispatcherFind(c.shards.Of(account)), q)
 	})
 }
 
 func (c *Core) find(ctx context.Context, caller Caller, ref string) (request.Found, error) {
 	account := caller.Account.ID
-	return lookUp[request.Found](ctx, c, account, request.DispatcherFind(c.shards.Of(account)), request.Find{Account: account, Ref: ref})
+	return lookUp[request.Found](ctx, c, caller, request.DispatcherFind(c.shards.Of(account)), request.Find{Account: account, Ref: ref})
 }
 
 // lookUp asks a dispatcher, in the account's turn: a list can cost a thousand times what the request for it does.
-func lookUp[A any](ctx context.Context, c *Core, account streams.AccountID, subject string, question any) (answer A, err error) {
+func lookUp[A any](ctx context.Context, c *Core, caller Caller, subject string, question any) (answer A, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
 	defer cancel()
-	giveBack, err := c.lookups.Take(ctx, lookup{account, c.lookedUp.Add(1) % lookupsAtATime})
+	giveBack, err := c.lookups.Take(ctx, lookup{caller.Account.ID, c.lookedUp.Add(1) % lookupsAtATime})
 	if err != nil {
 		return answer, errLookup.With(err)
 	}
 	defer giveBack()
+	if err := caller.weigh(mostFound); err != nil {
+		return answer, err
+	}
 	answer, err = bus.Call[A](ctx, c.bus, subject, question)
+	if err := caller.weigh(found(answer) - mostFound); err != nil {
+		return answer, err
+	}
 	if fault.Is(err, fault.Unavailable) {
 		return answer, errLookup.With(err)
 	}
@@ -109,7 +117,7 @@ func (c *Core) Sequence(ctx context.Context, caller Caller, id streams.MessageID
 	account := caller.Account.ID
 	// It is the first that comes after the one before it.
 	q := request.Find{Account: account, Ref: id.String(), After: max(id, 1) - 1}
-	found, err := lookUp[request.Found](ctx, c, account, request.DispatcherFind(c.shards.Of(account)), q)
+	found, err := lookUp[request.Found](ctx, c, caller, request.DispatcherFind(c.shards.Of(account)), q)
 	if err != nil {
 		return 0, c.refuse(err)
 	}
@@ -138,7 +146,7 @@ type Browse struct {
 // Groups gives a page of groups, and how many there are in all. It counts up to 100,000 and no further.
 func (c *Core) Groups(ctx context.Context, q Browse) ([]Group, int, error) {
 	account := q.Caller.Account.ID
-	got, err := lookUp[request.Browsed](ctx, c, account, request.DispatcherBrowse(c.shards.Of(account)), request.Browse{
+	got, err := lookUp[request.Browsed](ctx, c, q.Caller, request.DispatcherBrowse(c.shards.Of(account)), request.Browse{
 		Account: account, From: q.From, To: q.To, States: q.States, Device: q.Device,
 		Oldest: q.Oldest, Content: q.Content, Offset: q.Offset, Limit: q.Limit,
 	})
@@ -169,7 +177,7 @@ func (c *Core) Cancel(ctx context.Context, caller Caller, ref string) (Group, er
 		for _, m := range some {
 			q.Messages = append(q.Messages, m.ID)
 		}
-		decided, err := lookUp[request.Decided](ctx, c, account, request.DispatcherCancel(c.shards.Of(account)), q)
+		decided, err := lookUp[request.Decided](ctx, c, caller, request.DispatcherCancel(c.shards.Of(account)), q)
 		if err != nil {
 			return group, c.refuse(err)
 		}

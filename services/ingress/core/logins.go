@@ -22,11 +22,13 @@ import (
 
 const (
 	// verifiedFor is how long a password that was checked is not checked again, and wrongFor a wrong one.
+	// Passed by a login that rests: its next request costs a check, and only it waits.
 	verifiedFor = 10 * time.Minute
 	wrongFor    = time.Minute
 	// maxVerified bounds the right passwords in memory, the wrong ones, and the guessers that are counted. Strangers can
 	// use up the last two: then a wrong password is checked once more, and a guesser is not counted, but waits with all
-	// others. Right passwords are among themselves.
+	// others. Right passwords are among themselves. Used up by that many logins: one that is forgotten costs
+	// its owner a check.
 	maxVerified = 10_000
 	// failuresAMinute is how many wrong passwords a network may send for a login, at once and a minute. Who uses it up
 	// is refused; so are others of that network who never came in there, and nobody else.
@@ -35,6 +37,7 @@ const (
 	maxLogin = 4 * 64
 	// maxChecks bounds the passwords that wait to be checked: those of strangers, and apart from them those of callers
 	// who were let in before from where they are. Nobody has more of the places than he leaves to others.
+	// Used up by strangers who guess, from many networks: other strangers and new places are told to wait.
 	maxChecks = 64
 )
 
@@ -86,6 +89,7 @@ type checked struct {
 
 func newPasswords(now func() time.Time) *passwords {
 	p := &passwords{
+		// Used up by strangers who guess: other passwords that were not checked lately wait.
 		now: now, strangers: newLine(max(runtime.GOMAXPROCS(0)/4, 1)), known: newLine(max(runtime.GOMAXPROCS(0)/2, 1)),
 		right: map[[32]byte]checked{}, wrong: map[[32]byte]checked{}, failures: map[guesser]*rate.Limiter{},
 	}

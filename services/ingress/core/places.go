@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// knownFor is for how many days a network is known from which a login came with the right password.
+	// knownFor is for how many days a network is known from which a login came with the right password. A
+	// login that stays away longer stands in line with strangers; it hurts only that one.
 	knownFor = 30
 	// maxPlaces bounds what is known of an account. Only who has its passwords can use it up, and hurts nobody else.
 	maxPlaces = 1024

@@ -10,12 +10,14 @@ import (
 )
 
 const (
-	// onlineFor is how long after its last call a device counts as online. One that waits calls every MaxWait.
+	// onlineFor is how long after its last call a device counts as online. One that waits calls every
+	// MaxWait. Passed by a phone that does not call, which alone counts as not online.
 	onlineFor = 90 * time.Second
-	// maxPresent bounds the devices in memory whose last call is known.
+	// maxPresent bounds the devices in memory whose last call is known. Used up by a thousand accounts with a
+	// thousand phones each: other phones count as not online.
 	maxPresent = 1 << 20
 	// lookAgain is how long an account whose phones are all offline is taken
-	// to have no others.
+	// to have no others. It hurts nobody: what is told is so much older.
 	lookAgain = time.Second
 )
 

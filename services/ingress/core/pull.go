@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	// MaxWait is the longest that a pull waits for work.
+	// MaxWait is the longest that a pull waits for work. Who waits longer is
+	// answered then; it hurts nobody.
 	MaxWait = 30 * time.Second
-	// pullWithin is how long a dispatcher may take beside the wait.
+	// pullWithin is how long a dispatcher may take beside the wait. Used up
+	// by a dispatcher that is slow: pulls of the shard get 503.
 	pullWithin = 5 * time.Second
 	// hangupWithin is how long a wait may take to end once it was told to.
 	hangupWithin = time.Second
@@ -70,14 +72,22 @@ func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 		Attempts: cmp.Or(account.Plan.Attempts, streams.DefaultAttempts),
 		Policy:   cmp.Or(account.Plan.AfterLapse, cmd.Policy),
 	}
-	ask := c.ask
-	if q.Wait > 0 {
-		ask = c.poll
+	q.Bytes = cmd.Caller.forPage(q.Limit)
+	pulled, err := c.askOrPoll(ctx, shard, q, cmd.Stop)
+	for range needsTries {
+		if err != nil || pulled.Needs == 0 {
+			break
+		}
+		if err := cmd.Caller.weigh(pulled.Needs); err != nil {
+			return nil, err
+		}
+		q.Bytes, q.Fit, q.Wait = pulled.Needs, true, 0
+		pulled, err = c.askOrPoll(ctx, shard, q, cmd.Stop)
 	}
-	pulled, err := ask(ctx, shard, q, cmd.Stop)
 	if err != nil {
 		return nil, err
 	}
+	cmd.Caller.pageOf(pulled)
 	messages := make([]Outgoing, len(pulled.Messages))
 	for i, m := range pulled.Messages {
 		e, err := event.Decode[event.Enqueued](m.Body)
@@ -88,6 +98,13 @@ func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 		c.ids.saw(m.ID)
 	}
 	return messages, nil
+}
+
+func (c *Core) askOrPoll(ctx context.Context, shard streams.Shard, q request.Pull, stop <-chan struct{}) (request.Pulled, error) {
+	if q.Wait > 0 {
+		return c.poll(ctx, shard, q, stop)
+	}
+	return c.ask(ctx, shard, q, stop)
 }
 
 func (c *Core) ask(ctx context.Context, shard streams.Shard, q request.Pull, _ <-chan struct{}) (request.Pulled, error) {
@@ -103,7 +120,8 @@ func (c *Core) ask(ctx context.Context, shard streams.Shard, q request.Pull, _ <
 }
 
 // pollSlice is how long one dispatcher is asked to wait. A longer wait is
-// several of them: a dispatcher that is gone tells nobody.
+// several of them: a dispatcher that is gone tells nobody. Used up by every
+// phone that waits, at one request each; it hurts nobody.
 const pollSlice = 8 * time.Second
 
 // poll asks and waits, one slice after the other.
@@ -115,7 +133,7 @@ func (c *Core) poll(ctx context.Context, shard streams.Shard, q request.Pull, st
 			return request.Pulled{}, nil
 		}
 		pulled, err := c.pollOnce(ctx, shard, q, stop)
-		if err != nil || len(pulled.Messages) > 0 || ctx.Err() != nil || isClosed(stop) {
+		if err != nil || len(pulled.Messages) > 0 || pulled.Needs > 0 || ctx.Err() != nil || isClosed(stop) {
 			return pulled, err
 		}
 		if pulled.Crowded && !rest(ctx, min(until.Sub(c.now()), pollSlice), stop) {

@@ -33,6 +33,7 @@ type Rate struct {
 const per = time.Minute
 
 // maxRate is more than a token can use: a larger one would leave no time between two requests to count with.
+// Only the operator meets it.
 const maxRate = 1_000_000_000
 
 // rates holds a bucket for everything a token was used for within the last minute. A bucket that rested for that long is

@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	// MaxWebhooks is the most webhooks of an account.
+	// MaxWebhooks is the most webhooks of an account. Used up by one account, and only its own new webhooks
+	// are refused.
 	MaxWebhooks = 100
-	// changeTries bounds how often a change is made anew because another one came first.
+	// changeTries bounds how often a change is made anew because another one came first. Used up by an
+	// account that changes its settings at once, and only those requests are refused.
 	changeTries = 5
 )
 

@@ -10,9 +10,11 @@ import (
 
 const (
 	// repeatWithin is how long a report of a message is remembered: a repeat in
-	// this time that changes nothing is not stored.
+	// this time that changes nothing is not stored. Used by phones that
+	// repeat reports: the answer stays the same, and it hurts nobody.
 	repeatWithin = time.Minute
 	// askDeaf is how long no dispatcher is asked after one has not answered.
+	// Used up by a dispatcher that is away; nobody waits for it.
 	askDeaf = time.Second
 	// maxIdle is how many reports that change nothing an account may have stored
 	// unasked, at once and a day: repeats, and such of messages that it does not

@@ -19,7 +19,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// changedWithin is how long a dispatcher may take to say what a report changed.
+// changedWithin is how long a dispatcher may take to say what a report changed. Used up by a dispatcher that
+// is slow: the report is stored, and only its answer says less.
 const changedWithin = 2 * time.Second
 
 // Report is what a phone says happened to messages.

@@ -23,16 +23,19 @@ import (
 )
 
 const (
-	// MaxAccess is the longest that an access token lasts, and how long it lasts if nobody says.
+	// MaxAccess is the longest that an access token lasts, and how long it lasts if nobody says. Used up by
+	// one request, which alone is refused.
 	MaxAccess = 24 * time.Hour
-	// registryWithin is how long the buckets of sessions, webhooks and settings may take.
+	// registryWithin is how long the buckets of sessions, webhooks and settings may take. Used up by an
+	// engine that is slow: these requests get 503.
 	registryWithin = 2 * time.Second
 
 	issuer     = "trunkline"
 	keyBytes   = 32
 	renewScope = "tokens:refresh"
-	maxScopes  = 32 // of a session
-	maxScope   = 64 // characters
+	// Used up by one request, which alone is refused.
+	maxScopes = 32 // of a session
+	maxScope  = 64 // characters
 	// forgetEvery is how often ended sessions are forgotten that can be used no more.
 	forgetEvery = 24 * time.Hour
 )
@@ -74,16 +77,20 @@ type sessions struct {
 	mu    sync.RWMutex
 	ended map[string]time.Time // by key in the bucket: when
 	swept time.Time            // when those were forgotten that had run out
+	marks marks                // of ended and renewed ones
 	key   []byte
 }
 
 func newSessions() *sessions {
-	return &sessions{followed: newFollowed(), ended: map[string]time.Time{}}
+	return &sessions{followed: newFollowed(), ended: map[string]time.Time{}, marks: marks{}}
 }
 
-// follow reads which sessions were ended, until ctx is done.
+// follow reads which sessions were ended, and counts them and those that were renewed, until ctx is done.
 func (s *sessions) follow(ctx context.Context, bucket jetstream.KeyValue) error {
-	return s.followed.follow(ctx, "sessions", func() (jetstream.KeyWatcher, error) { return bucket.Watch(ctx, streams.RevokedKeys) }, s.note)
+	s.mu.Lock()
+	s.marks = marks{} // all are read again
+	s.mu.Unlock()
+	return s.followed.follow(ctx, "sessions", func() (jetstream.KeyWatcher, error) { return bucket.WatchAll(ctx) }, s.note)
 }
 
 func (s *sessions) note(entry jetstream.KeyValueEntry) {
@@ -94,6 +101,10 @@ func (s *sessions) note(entry jetstream.KeyValueEntry) {
 		return
 	}
 	now := entry.Created()
+	s.marks.note(entry.Key(), now)
+	if !strings.HasPrefix(entry.Key(), streams.RevokedPrefix) {
+		return
+	}
 	s.ended[entry.Key()] = now
 	// The bucket lets them run out in silence. What goes by its clock knows what it knows, whatever the time is here.
 	if now.Sub(s.swept) < forgetEvery {
@@ -264,6 +275,9 @@ func (c *Core) renewSession(ctx context.Context, s Session, token secret.String)
 	if len(said.Original) == 0 || one.account.ID != s.Account.ID {
 		return Tokens{}, errSession
 	}
+	if err := c.sessions.mayMark(one.account.ID, maxMarks/2, c.now()); err != nil {
+		return Tokens{}, err
+	}
 	tokens, err := c.beginSession(ctx, s.Caller, 0, said.Original)
 	if err != nil {
 		return Tokens{}, err
@@ -292,6 +306,12 @@ func (c *Core) endSession(ctx context.Context, account streams.AccountID, id str
 	part := id[:min(len(id), 11)]
 	if !hmac.Equal([]byte(id), []byte(part+sessionMark(key, account, part))) || strings.ContainsAny(part, ".*> ") {
 		return nil
+	}
+	if c.sessions.hasEnded(account, id) {
+		return nil
+	}
+	if err := c.sessions.mayMark(account, maxMarks, c.now()); err != nil {
+		return err
 	}
 	for _, name := range []string{streams.RenewedKey(account, id), streams.RevokedKey(account, id)} {
 		if _, err := c.markSession(ctx, name); err != nil {

@@ -2,6 +2,7 @@ package core
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"runtime"
@@ -461,5 +462,62 @@ func TestSessions_Forgotten(t *testing.T) {
 	// The youngest that can still be used are known, the oldest are not.
 	if !s.hasEnded(account, "99-0") || !s.hasEnded(account, "70-9") || s.hasEnded(account, "67-0") || s.hasEnded(account, "0-0") {
 		t.Errorf("%d are known", len(s.ended))
+	}
+}
+
+// An account's marks of sessions have a bound, so that none keeps another from ending a session that leaked.
+func TestCore_Sessions_TooMany(t *testing.T) {
+	c := newCore(t)
+	shop := shopLogin(t)
+	putAccount(t, c, shop)
+	clinic := shop
+	clinic.ID, clinic.Name, clinic.Login, clinic.Devices = streams.AccountIDOf("clinic"), "clinic", "clinic", nil
+	putAccount(t, c, clinic)
+	now := time.Now()
+	mark := func(n int, kind func(streams.AccountID, string) string, at time.Time) {
+		for i := range n {
+			c.sessions.note(ended{key: kind(shop.ID, fmt.Sprint(i, "-", at.UnixNano())), at: at})
+		}
+	}
+	// try renews and ends a session of an account.
+	try := func(what, login string, wantRenewed, wantEnded error) {
+		t.Helper()
+		caller := admitted(t, c, login, "correct horse")
+		tokens, err := c.BeginSession(t.Context(), caller, 0, []string{"all:any"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		renewing, _, err := c.AdmitSession(t.Context(), tokens.Renew, Posting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.RenewSession(t.Context(), renewing, tokens.Renew); !errors.Is(err, wantRenewed) {
+			t.Errorf("%s: renew: got %v, want %v", what, err, wantRenewed)
+		}
+		if err := c.EndSession(t.Context(), caller, tokens.ID); !errors.Is(err, wantEnded) {
+			t.Errorf("%s: end: got %v, want %v", what, err, wantEnded)
+		}
+		_, _, err = c.AdmitSession(t.Context(), tokens.Access, Posting)
+		if is := fault.Is(err, fault.Unauthenticated); is != (wantEnded == nil) {
+			t.Errorf("%s: after its end: got %v", what, err)
+		}
+	}
+	mark(maxMarks, streams.RevokedKey, now.Add(-streams.SessionTTL-48*time.Hour)) // they have run out
+	mark(maxMarks/2-1, streams.RenewedKey, now.Add(-24*time.Hour))
+	if got := len(c.sessions.ended); got > maxMarks {
+		t.Errorf("got %d sessions that ended, want none of those that were renewed", got)
+	}
+	try("below half", "shop", nil, nil)
+	mark(1, streams.RenewedKey, now)
+	try("half", "shop", errMarks, nil)
+	mark(maxMarks/2, streams.RevokedKey, now)
+	try("all", "shop", errMarks, errMarks)
+	try("all of another's", "clinic", nil, nil)
+	// Another ingress counts what was stored.
+	elsewhere := newCoreOn(t, c.bus, 1)
+	elsewhere.sessions.mu.Lock()
+	defer elsewhere.sessions.mu.Unlock()
+	if got := elsewhere.sessions.marks.of(shop.ID, now); got != 4 {
+		t.Errorf("got %d marks at another ingress, want 4", got)
 	}
 }

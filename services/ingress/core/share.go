@@ -15,7 +15,9 @@ import (
 
 const (
 	// shareEvery is how often ingresses tell each other what was used of the
-	// rates: a token can have more than its rate by what it sends in this time.
+	// rates: a token can have more than its rate by what it sends in this
+	// time. Used up by an account at several ingresses, and it hurts nobody
+	// else.
 	shareEvery = time.Second
 	// shareMost bounds the tokens of one message.
 	shareMost = 10_000

@@ -13,11 +13,14 @@ import (
 
 const (
 	// sweepEvery is how often the markers of what was removed are taken away: each
-	// look-up passes them.
+	// look-up passes them. Used up by an account that removes much: markers
+	// of that time are passed over by look-ups of its own.
 	sweepEvery = time.Hour
-	// markerKept is how long one stays for who watches a bucket and is behind.
+	// markerKept is how long one stays for who watches a bucket and is
+	// behind. It hurts nobody: who is behind for longer reads anew.
 	markerKept = time.Hour
-	// maxSwept is how many are taken away at a time.
+	// maxSwept is how many are taken away at a time. Used up by an account
+	// that removes much: the rest is swept the next time.
 	maxSwept = 10_000
 )
 

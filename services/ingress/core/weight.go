@@ -3,7 +3,8 @@ package core
 import "github.com/trunkline-sms/trunkline/streams/event"
 
 // perMessage is what a message takes in memory while it is stored, beside what it says: its draft, the fixed part of its
-// event, and the message of the engine that carries it.
+// event, and the message of the engine that carries it. Used up by an account with large requests, in its
+// share of what is under way: only its own are refused.
 const perMessage = 1 << 10 // bytes
 
 // Weight is how many bytes of memory it takes to store drafts. It is told before any of that is made: a hundred

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// lookFor is how long an answer waits for phones to take its messages.
+	// lookFor is how long an answer waits for phones to take its messages. Used up where no phone takes the
+	// messages at once: only that answer waits.
 	lookFor   = 300 * time.Millisecond
 	lookEvery = 20 * time.Millisecond
 )
@@ -165,7 +166,9 @@ func refuse(c *gin.Context, err error) {
 	if status >= http.StatusInternalServerError {
 		_ = c.Error(err)
 	}
-	httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
+	if f.Kind != fault.UnknownOutcome { // who repeats it may send it twice: nobody should be told to
+		httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
+	}
 	answer(c, status, body)
 }
 

@@ -203,6 +203,7 @@ func TestSend_Refused(t *testing.T) {
 		{"too many requests", standIn{}, request("busy", one), 429, "Too many requests", "2"},
 		{"the month's limit", storing(fault.LimitExceeded, 0), request("shop", one), 429, "SMS limit exceeded for this month", ""},
 		{"full", storing(fault.Full, 30*time.Second), request("shop", one), 503, "Try again", "30"},
+		{"perhaps stored", storing(fault.UnknownOutcome, time.Second), request("shop", one), 500, "Try again", ""},
 		{"not stored", storing(fault.Unavailable, time.Second), request("shop", one), 503, "Try again", "1"},
 		{"a bug", standIn{enqueue: func(core.Enqueue) (core.Accepted, error) {
 			return core.Accepted{}, errors.New("secret-text")

@@ -17,6 +17,7 @@ import (
 )
 
 const (
+	// Used up by one request, which alone is refused.
 	maxBody    = 64 << 10 // bytes
 	maxNumbers = 100      // of a request
 	maxText    = 1000     // characters
@@ -53,6 +54,7 @@ func invalid(text string) *fault.Error { return fault.New(fault.Invalid, "invali
 // wrongs says what is wrong where a field holds something else.
 var wrongs = map[string]*fault.Error{"phoneNumbers": errNumberList, "message": errText, "priority": errPriority}
 
+// Used up by one request, which alone is refused.
 var phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
 
 // sendRequest is what a POST send-sms says, and what is wrong with it, which is told only to who may send.
@@ -175,8 +177,10 @@ func refusal(f *fault.Error) (status int, body faultOut) {
 		return http.StatusTooManyRequests, faultOut{"SMS limit exceeded for this month"}
 	case fault.RateLimited:
 		return http.StatusTooManyRequests, faultOut{f.Text}
-	case fault.Full, fault.Unavailable, fault.UnknownOutcome:
+	case fault.Full, fault.Unavailable: // surely not stored
 		return http.StatusServiceUnavailable, faultOut{f.Text}
+	case fault.UnknownOutcome:
+		return http.StatusInternalServerError, faultOut{f.Text}
 	default:
 		return http.StatusInternalServerError, faultOut{"Database error"}
 	}

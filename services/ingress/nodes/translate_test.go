@@ -190,7 +190,7 @@ func TestRefusal(t *testing.T) {
 		fault.RateLimited:     {http.StatusTooManyRequests, "text"},
 		fault.Full:            {http.StatusServiceUnavailable, "text"},
 		fault.Unavailable:     {http.StatusServiceUnavailable, "text"},
-		fault.UnknownOutcome:  {http.StatusServiceUnavailable, "text"},
+		fault.UnknownOutcome:  {http.StatusInternalServerError, "text"},
 		fault.NotFound:        {http.StatusInternalServerError, "Database error"},
 		fault.Conflict:        {http.StatusInternalServerError, "Database error"},
 		fault.Mismatch:        {http.StatusInternalServerError, "Database error"},

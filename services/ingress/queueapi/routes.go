@@ -22,8 +22,8 @@ type Core interface {
 	Report(ctx context.Context, cmd core.Report) (core.Reported, error)
 }
 
-// Gates are what bodies come in by: senders in a crowd must not keep phones' reports out.
-type Gates struct{ Senders, Phones *httpx.Gate }
+// Gates are what bodies come in by: senders in a crowd must not keep phones' reports out. Pages go out by Answers.
+type Gates struct{ Senders, Phones, Answers *httpx.Gate }
 
 // Mount adds the dialect's routes, with the token in the path or as a bearer.
 func Mount(r gin.IRouter, c Core, g Gates) {
@@ -112,6 +112,9 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 	if err != nil {
 		return err
 	}
+	place := d.gates.Answers.Answer(c.Writer, caller.Account.Name)
+	defer place.Leave()
+	caller.Room = place
 	pull.Caller, pull.Stop = caller, httpx.Stopping(c.Request.Context())
 	messages, err := d.core.Pull(c.Request.Context(), pull)
 	if err != nil {
@@ -122,7 +125,7 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 		out[i] = outgoingOut{m.Phone.Reveal(), m.Text.Reveal(), m.ID}
 	}
 	c.Header("Cache-Control", "no-store")
-	answer(c, http.StatusOK, httpx.JSON(out))
+	place.Send(c.Writer, http.StatusOK, jsonType, httpx.JSON(out))
 	return nil
 }
 
@@ -165,6 +168,8 @@ func refuse(c *gin.Context, err error) {
 	answer(c, status, httpx.JSON(body))
 }
 
+const jsonType = "application/json; charset=utf-8"
+
 func answer(c *gin.Context, status int, body []byte) {
-	c.Data(status, "application/json; charset=utf-8", body)
+	c.Data(status, jsonType, body)
 }

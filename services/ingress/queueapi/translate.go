@@ -22,13 +22,18 @@ import (
 )
 
 const (
-	maxBody   = 4 << 20 // bytes
-	maxItems  = 1000    // of a POST
-	maxText   = 1000    // characters
-	maxDevice = 15      // characters
+	// Used up by one request, which alone is refused.
+	maxBody = 4 << 20 // bytes
+	// Used up by one request, which alone is refused.
+	maxItems = 1000 // of a POST
+	// Used up by one item, which alone is refused.
+	maxText = 1000 // characters
+	// Used up by one request, which alone is refused.
+	maxDevice = 15 // characters
 
 	defaultLimit = 20
-	maxLimit     = 200
+	// Who asks for more gets so many; it hurts nobody.
+	maxLimit = 200
 )
 
 // Faults of the whole request. Those of codeJSON and codeKey are 400, the
@@ -51,8 +56,10 @@ var (
 )
 
 var (
+	// Used up by one item, which alone is refused.
 	phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
-	keyForm   = regexp.MustCompile(`^[ -~]{1,255}$`)
+	// Used up by one request, which alone is refused.
+	keyForm = regexp.MustCompile(`^[ -~]{1,255}$`)
 )
 
 // queueRequest is what a POST queue comes to: the messages that can be stored,

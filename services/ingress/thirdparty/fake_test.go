@@ -199,7 +199,7 @@ func newServerBehind(gate *httpx.Gate) *server {
 	health.Register("nats:connection", func(context.Context) httpx.Check {
 		return httpx.Check{Description: "Connected", ObservedUnit: "boolean", ObservedValue: 1, Status: httpx.Pass}
 	})
-	Mount(r, s.fake, Options{Senders: gate, Health: health.Mount, Now: func() time.Time { return began }})
+	Mount(r, s.fake, Options{Senders: gate, Answers: httpx.NewGate(0, 1<<30), Health: health.Mount, Now: func() time.Time { return began }})
 	s.handler = r
 	return s
 }

@@ -41,7 +41,7 @@ func decode(body []byte, to any) error {
 }
 
 // maxTexts is how many items of a list are read; one more says that there are too many. A body of 4 MiB has room for a
-// million.
+// million. Used up by one request, which alone is refused.
 const maxTexts = 100
 
 // texts is an array of texts. Null in it stands for none.

@@ -10,7 +10,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// maxLimit is the most messages of a list.
+// maxLimit is the most messages of a list. Used up by one request, which alone is refused.
 const maxLimit = 100
 
 // wrongQuery refuses how something is asked for.

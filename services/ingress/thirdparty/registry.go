@@ -20,6 +20,7 @@ import (
 // The routes about what an account has besides messages, and what they translate.
 
 const (
+	// Used up by one request, which alone is refused.
 	maxURL   = 256 // characters of a webhook's
 	idLength = 21  // characters of a webhook's id, if it is ours
 )

@@ -56,6 +56,7 @@ type registry interface {
 // Options are what the dialect needs besides.
 type Options struct {
 	Senders *httpx.Gate       // what bodies come in by
+	Answers *httpx.Gate       // what lists and messages go out by
 	Proxies httpx.Proxies     // whose word is taken for where a request came from
 	Health  func(gin.IRoutes) // adds the health routes, as httpx.Health.Mount does; nil: there are none
 	Now     func() time.Time  // nil: time.Now
@@ -257,6 +258,8 @@ func (d dialect) list(c *gin.Context, s core.Session) error {
 	if err != nil {
 		return err
 	}
+	place := d.room(c, &s)
+	defer place.Leave()
 	q.Caller = s.Caller
 	var groups []core.Group
 	total := 0
@@ -270,26 +273,37 @@ func (d dialect) list(c *gin.Context, s core.Session) error {
 		out[i] = d.form.message(g, q.Content)
 	}
 	c.Header("X-Total-Count", strconv.Itoa(total))
-	answer(c, http.StatusOK, out)
+	send(c, place, out)
 	return nil
 }
 
+// room is for what is answered.
+func (d dialect) room(c *gin.Context, s *core.Session) *httpx.Place {
+	place := d.o.Answers.Answer(c.Writer, s.Account.Name)
+	s.Room = place
+	return place
+}
+
 func (d dialect) show(c *gin.Context, s core.Session) error {
+	place := d.room(c, &s)
+	defer place.Leave()
 	g, err := d.core.Group(c.Request.Context(), s.Caller, c.Param("id"))
 	if err == nil {
-		answer(c, http.StatusOK, d.form.message(g, true))
+		send(c, place, d.form.message(g, true))
 	}
 	return err
 }
 
 func (d dialect) cancel(c *gin.Context, s core.Session) error {
+	place := d.room(c, &s)
+	defer place.Leave()
 	g, err := d.core.Cancel(c.Request.Context(), s.Caller, c.Param("id"))
 	if err != nil {
 		return err
 	}
 	out := d.form.message(g, true)
 	out.State = cancelling
-	answer(c, http.StatusOK, out)
+	send(c, place, out)
 	return nil
 }
 
@@ -344,7 +358,15 @@ func refuse(c *gin.Context, err error) {
 	answer(c, status, body)
 }
 
+const jsonType = "application/json"
+
 func answer(c *gin.Context, status int, body any) {
 	c.Header("Cache-Control", "no-store")
-	c.Data(status, "application/json", httpx.JSON(body))
+	c.Data(status, jsonType, httpx.JSON(body))
+}
+
+// send is answer for what may be large.
+func send(c *gin.Context, place *httpx.Place, body any) {
+	c.Header("Cache-Control", "no-store")
+	place.Send(c.Writer, http.StatusOK, jsonType, httpx.JSON(body))
 }

@@ -18,6 +18,7 @@ import (
 )
 
 const (
+	// Used up by one request, which alone is refused.
 	maxBody    = 4 << 20  // bytes of a message's
 	maxSmall   = 64 << 10 // bytes of any other
 	maxID      = 36       // characters, of a message or a webhook
@@ -30,7 +31,7 @@ const (
 	minTTL     = 5   // seconds
 	express    = 100 // the priority from which on a message goes before the others
 	// maxContent is what one request's texts may take in the stream, where every recipient has its own: with it a
-	// group fits into one answer.
+	// group fits into one answer. Used up by one request, which alone is refused.
 	maxContent = 3 << 20 // bytes
 	maxHours   = 1 << 20 // that a query or a ttl may mean, which is more than a century
 )

@@ -208,6 +208,7 @@ func unknown(name string) error {
 	return fmt.Errorf("account %q %w: see `trunkline account list`", name, ErrUnknown)
 }
 
+// Only the operator meets it.
 var names = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 func validName(name string) error {
@@ -219,9 +220,11 @@ func validName(name string) error {
 
 // Bounds of a plan, so that a typing error does not become a lease of a year.
 const (
-	minLease    = time.Second
+	minLease = time.Second
+	// Only the operator meets it.
 	maxLease    = 24 * time.Hour
 	maxAttempts = 100
+	// Only the operator meets it.
 	minValidity = time.Second
 )
 

@@ -50,6 +50,7 @@ func (a *Accounts) AddDevice(ctx context.Context, account, name string, password
 			return fmt.Errorf("device name %q %w: the account goes by it", name, ErrTaken)
 		case hasDevice(*account, name):
 			return fmt.Errorf("device name %q %w: delete that one first", name, ErrTaken)
+		// Only the operator meets it.
 		case len(account.Devices) >= streams.MaxDevices:
 			return tooManyDevices(account.Name)
 		}

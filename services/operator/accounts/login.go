@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	// Only the operator meets it.
 	maxLogin    = 64 // characters
 	minPassword = 8  // characters
 	maxPassword = 72 // bytes, all that bcrypt reads

@@ -11,6 +11,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
+// Nobody can use it up by guessing.
 const tokenBytes = 32 // 64 characters in hex
 
 func newToken() secret.String {
