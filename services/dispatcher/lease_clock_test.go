@@ -166,10 +166,11 @@ func TestLeasesAreNotEndedInALoop(t *testing.T) {
 			other := h.enqueue(shop, normal, 1)
 			h.pull(phone(shop, "Alive", 1))
 			h.report(shop, "Alive", streams.Delivered, other...)
+			pass(20 * time.Millisecond)
 		}
-		pass(10 * time.Second)
-		if n := h.decisions() - before - 20; n > 10 {
-			t.Errorf("%d decisions in 10 s, want at most one a second", n)
+		pass(5 * time.Second)
+		if n := h.decisions() - before - 20; n > 6 {
+			t.Errorf("%d decisions in 5 s, want at most one a second", n)
 		}
 	})
 }
