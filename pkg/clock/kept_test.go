@@ -94,7 +94,7 @@ func TestAwait_ClockAhead(t *testing.T) {
 			}
 			machine.Right()
 			o := <-got
-			if wrong := wrong(o.Known); (wrong + 2*clock.Settles).Abs() > 2*time.Second || o.Right {
+			if wrong := wrong(o.Known); (wrong+2*clock.Settles).Abs() > 2*time.Second || o.Right {
 				t.Errorf("known is %v from now, right: %v", wrong, o.Right)
 			}
 			if at := wrong(clock.New(o).Now()); at != 0 {
