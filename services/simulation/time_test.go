@@ -59,7 +59,9 @@ func (w *world) mustPost(own *tenant, n int, key string) (body string) {
 func (w *world) away(until time.Time) {
 	w.stop()
 	time.Sleep(time.Until(until))
+	w.longAway = true
 	w.start()
+	w.longAway = false
 }
 
 // A key answers for a day, whether the server runs all the time or not, and is free again after it.
