@@ -148,10 +148,10 @@ func (c *Clock) Doubt() time.Duration {
 func (c *Clock) Confirm() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, wall := c.look()
+	_, wall := c.look()
 	c.held = time.Time{}
 	if !c.doubted.IsZero() {
-		c.step(now, wall, "by an operator")
+		c.step("by an operator")
 	}
 	c.known, c.at = wall, c.base
 }
@@ -203,12 +203,12 @@ func (c *Clock) look() (now, wall time.Time) {
 		catchesUp := by > 0 && !wall.After(c.reached(now))
 		takesBack := by < 0 && !c.held.IsZero() && !wall.Before(c.known)
 		if catchesUp || takesBack {
-			return c.step(now, wall, "by what was known"), wall
+			return c.step("by what was known"), wall
 		}
 		c.log.Warn("the clock has stepped: it is not followed, and the horizon, the month and validities wait, until the step is confirmed",
 			zap.Duration("by", by), zap.Bool("by_time", c.settles(now, wall)), zap.Duration("confirmed_after", Settles))
 	case r.Sub(c.doubted) >= Settles && c.settles(now, wall):
-		now = c.step(now, wall, "by time")
+		now = c.step("by time")
 	}
 	if !c.held.IsZero() && c.doubted.IsZero() && r.Sub(c.since) >= Settles && c.since.Round(0).Sub(c.held) <= Most {
 		if c.ahead > Away {
@@ -228,7 +228,7 @@ func (c *Clock) settles(now, wall time.Time) bool {
 func (c *Clock) reached(now time.Time) time.Time { return c.known.Add(now.Sub(c.at)) }
 
 // step follows the machine's clock.
-func (c *Clock) step(now, wall time.Time, confirmed string) time.Time {
+func (c *Clock) step(confirmed string) time.Time {
 	c.log.Warn("the clock steps", zap.Duration("by", c.by), zap.String("confirmed", confirmed))
 	c.base = c.read()
 	c.since = c.base

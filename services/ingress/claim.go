@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -142,8 +143,8 @@ func (c *claim) hold(running context.Context, h *held) error {
 	}
 }
 
-// begin waits until the number answers requests, and starts its ids after
-// everything that was given before.
+// begin waits until the number answers requests, and starts its ids after those
+// of all messages that are stored.
 func (c *claim) begin(ctx context.Context, h *held) error {
 	for {
 		_, err := bus.Call[request.Saw](ctx, c.bus, request.IngressSeen(h.number), request.Seen{})
@@ -161,8 +162,15 @@ func (c *claim) begin(ctx context.Context, h *held) error {
 		if err != nil {
 			return fmt.Errorf("read newest event: %w", err)
 		}
-		if newest := stream.CachedInfo().State.LastTime; newest.After(floor) {
-			floor = newest
+		state := stream.CachedInfo().State
+		given, err := c.given(ctx, shard, state.LastSeq)
+		if err != nil {
+			return fmt.Errorf("read newest ids: %w", err)
+		}
+		for _, newest := range []time.Time{state.LastTime, given} {
+			if newest.After(floor) {
+				floor = newest
+			}
 		}
 	}
 	if err := c.fence(ctx, h.number); err != nil {
@@ -178,6 +186,43 @@ func (c *claim) begin(ctx context.Context, h *held) error {
 	c.ids = streams.NewIDs(c.now, h.number, floor.Add(time.Millisecond))
 	c.number, c.until = h.number, h.until
 	return nil
+}
+
+const (
+	// idsLooked is how many of a shard's newest events are looked at for their ids. A commit has at most as many messages.
+	idsLooked = 1000
+	// idsAhead is how much newer an id may be than those, which was given before and whose message was stored earlier.
+	idsAhead = 30 * time.Second
+)
+
+// given is a time by which no id was given of a message in a shard. The time at which the newest event was stored is one
+// too, unless the ids came from a clock that was ahead of the engine's.
+func (c *claim) given(ctx context.Context, shard streams.Shard, last uint64) (time.Time, error) {
+	var newest time.Time
+	stored := time.Time{}
+	for _, subject := range streams.AcceptedSubjects(shard) {
+		for seq := last - min(last, idsLooked); ; {
+			m, err := c.bus.FirstAfter(ctx, streams.EnqueueStream(shard), subject, seq)
+			if errors.Is(err, bus.ErrNoMessage) {
+				break
+			}
+			if err != nil {
+				return newest, err
+			}
+			seq = m.Sequence
+			parts := strings.Split(m.Header.Get(jetstream.MsgIDHeader), "/") // account, message
+			if len(parts) < 2 {
+				continue
+			}
+			if id, err := streams.ParseMessageID(parts[1]); err == nil && id.Time().After(newest) {
+				newest, stored = id.Time(), m.Time
+			}
+		}
+	}
+	if newest.After(stored) {
+		newest = newest.Add(idsAhead)
+	}
+	return newest, nil
 }
 
 // fence refuses what earlier holders of the number have sent and has not arrived.
