@@ -329,6 +329,33 @@ func TestClaim_ClockBehind(t *testing.T) {
 	}
 }
 
+// So they do where the clock that gave them was ahead of the one by which they were stored; the newest one need not be the
+// last that was stored, and what was scheduled has an id too.
+func TestClaim_ClockWasAhead(t *testing.T) {
+	for name, subject := range map[string]string{
+		"enqueued": streams.EnqueueSubject(1, 1, streams.Lane{}), "scheduled": streams.ScheduledSubject(1, 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClaims(t)
+			first := streams.FirstIDAt(c.clock().Add(10 * time.Minute))
+			for _, id := range []streams.MessageID{first - 1<<22, first, first - 2<<22} {
+				m := &nats.Msg{Subject: subject, Header: nats.Header{jetstream.MsgIDHeader: {streams.AccountID(1).String() + "/" + id.String()}}}
+				if _, err := c.bus.JS.PublishMsg(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			held, _ := c.start(true)
+			ids, _, err := held.IDs()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := ids.Message(); got <= first {
+				t.Errorf("got an id of %v, want one after that of %v", got.Time(), first.Time())
+			}
+		})
+	}
+}
+
 // There are so many numbers and no more.
 func TestClaim_AllTaken(t *testing.T) {
 	c := newClaims(t)
