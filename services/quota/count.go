@@ -3,6 +3,7 @@ package quota
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -199,8 +200,11 @@ func loadCounts(tx *bolt.Tx) (map[monthOfAccount]int64, error) {
 
 // render makes a dump readable.
 func render(bucket, key, value []byte) (string, string) {
-	if one, ok := readKey(key); ok && bytes.Equal(bucket, usedBucket) && len(value) == 8 {
+	switch one, ok := readKey(key); {
+	case ok && bytes.Equal(bucket, usedBucket) && len(value) == 8:
 		return one.month + " " + one.account.String(), fmt.Sprint(binary.BigEndian.Uint64(value))
+	case bytes.HasPrefix(bucket, []byte(repeatsBucket+"/")) && len(key) == 8:
+		return fmt.Sprint(binary.BigEndian.Uint64(key)), ""
 	}
-	return string(key), string(value)
+	return hex.EncodeToString(key), hex.EncodeToString(value)
 }
