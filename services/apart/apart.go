@@ -145,8 +145,12 @@ func (p *process) join() error {
 		connections = append(slices.Clone(p.names), aside)
 	}
 	for _, name := range connections {
+		part := name
+		if name == aside {
+			part = Ingress // whose key and permissions it has
+		}
 		conn, err := natsd.Join(natsd.JoinOptions{
-			URLs: n.URLs, Name: name, NKey: n.NKey, Creds: n.Creds, CA: n.CA, Cert: n.Cert, Key: n.Key, Log: p.deps.Log,
+			URLs: n.URLs, Name: part, NKey: n.NKey, Creds: n.Creds, CA: n.CA, Cert: n.Cert, Key: n.Key, Log: p.deps.Log,
 		})
 		if err != nil {
 			return err
