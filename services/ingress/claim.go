@@ -191,6 +191,8 @@ func (c *claim) begin(ctx context.Context, h *held) error {
 const (
 	// idsLooked is how many of a shard's newest events are looked at for their ids. A commit has at most as many messages.
 	idsLooked = 1000
+	// idsLookedAcross is the same over a network, where each costs a question to the stream's leader.
+	idsLookedAcross = 16
 	// idsAhead is how much newer an id may be than those, which was given before and whose message was stored earlier.
 	idsAhead = 30 * time.Second
 )
@@ -199,9 +201,12 @@ const (
 // too, unless the ids came from a clock that was ahead of the engine's.
 func (c *claim) given(ctx context.Context, shard streams.Shard, last uint64) (time.Time, error) {
 	var newest time.Time
-	stored := time.Time{}
+	stored, looked := time.Time{}, uint64(idsLookedAcross)
+	if c.bus.Inside() {
+		looked = idsLooked
+	}
 	for _, subject := range streams.AcceptedSubjects(shard) {
-		for seq := last - min(last, idsLooked); ; {
+		for seq := last - min(last, looked); ; {
 			m, err := c.bus.FirstAfter(ctx, streams.EnqueueStream(shard), subject, seq)
 			if errors.Is(err, bus.ErrNoMessage) {
 				break
