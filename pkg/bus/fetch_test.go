@@ -89,7 +89,7 @@ func TestFetch_CutShort(t *testing.T) {
 	makeLane(t, makeStream(t, b))
 	const n = 20_000
 	for range n {
-		if _, err := b.JS.PublishMsgAsync(message("s.x", "", "body")); err != nil {
+		if _, err := b.JS.PublishMsgAsync(message("s.x", "", "body"), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -140,21 +140,18 @@ func TestCore_Report_Full(t *testing.T) {
 	}
 }
 
-// serve answers requests until the test ends.
+// serve answers requests until the test ends. It returns once the engine
+// delivers them.
 func serve[A, Q any](t *testing.T, b *bus.Bus, subject string, f func(context.Context, Q) (A, error)) {
 	t.Helper()
-	const ping = "core.test.ping"
+	ready := make(chan struct{})
 	run(t, func(ctx context.Context) error {
-		return b.Serve(ctx, bus.ServeOptions{Name: "test", Version: "0.0.0", Endpoints: []bus.Endpoint{
-			{Subject: subject, Handler: bus.Handle(f)},
-			{Subject: ping, Handler: bus.Handle(func(context.Context, struct{}) (struct{}, error) { return struct{}{}, nil })},
-		}})
+		return b.Serve(ctx, bus.ServeOptions{
+			Name: "test", Version: "0.0.0", Ready: func() { close(ready) },
+			Endpoints: []bus.Endpoint{{Subject: subject, Handler: bus.Handle(f)}},
+		})
 	})
-	for {
-		if _, err := bus.Call[struct{}](t.Context(), b, ping, struct{}{}); err == nil {
-			return
-		}
-	}
+	<-ready
 }
 
 // standIn is a dispatcher that knows some messages and folds what it is asked about at once.
