@@ -9,8 +9,8 @@ TEST_LOG     := $(CURDIR)/bin/test.log
 FUZZTIME     ?= 10s
 # Parts in processes of their own wait for claims and leases to run out, for minutes: make apart.
 APART        := ^TestApart
-# So do nodes that stand still or are away: make cluster-test.
-CLUSTER      := ^TestCluster_(NodeStandsStill|Away)
+# So do nodes that stand still or are away, and networks that stop: make cluster-test.
+CLUSTER      := ^TestCluster_(NodeStandsStill|Away|Late)
 # Of the end-to-end tests, those that do much at once in one process: the others wait for processes.
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 

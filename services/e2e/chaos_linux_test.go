@@ -49,6 +49,13 @@ var chaosLimited = []string{"limited", "bounded"}
 // newChaos starts a cluster with 8 senders and 20 phones at work.
 func newChaos(t *testing.T) *chaos {
 	t.Helper()
+	return newChaosOn(t, newCluster("", 1, chaosParts...))
+}
+
+var chaosParts = []kind{{"quota", 2}, {"dispatcher", 2}, {"ingress", 2}}
+
+func newChaosOn(t *testing.T, h *clusterHost) *chaos {
+	t.Helper()
 	client := newClient()
 	client.Timeout = chaosPatience
 	f := &fleet{
@@ -57,7 +64,6 @@ func newChaos(t *testing.T) *chaos {
 		// What is forgotten takes some leases to come back.
 		faithful: *chaosRounds == 0,
 	}
-	h := newCluster("", 1, kind{"quota", 2}, kind{"dispatcher", 2}, kind{"ingress", 2})
 	f.trunkline = launch(t, func(dir string, _ int) host { h.dir = dir; return h }, 1)
 	f.client = client
 	urls := h.urls()

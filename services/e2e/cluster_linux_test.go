@@ -42,6 +42,8 @@ type clusterHost struct {
 	client *http.Client
 
 	replicas int // of the streams when they are made; 0: one on each node
+
+	between map[string][]*bustest.Network // of parts by their names, to each node; empty: they reach the nodes themselves
 }
 
 const clusterNodes = 3
@@ -126,6 +128,26 @@ func (h *clusterHost) nodeURLs() string {
 	return strings.Join(urls, ",")
 }
 
+// urlsOf are where a part reaches the nodes.
+func (h *clusterHost) urlsOf(t *testing.T, part string) string {
+	t.Helper()
+	if h.between == nil {
+		return h.nodeURLs()
+	}
+	if h.between[part] == nil {
+		for _, port := range h.ports[:clusterNodes] {
+			h.between[part] = append(h.between[part], bustest.NewNetwork(func() (net.Conn, error) {
+				return new(net.Dialer).DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			}))
+		}
+	}
+	var urls []string
+	for _, network := range h.between[part] {
+		urls = append(urls, "tls://"+network.Listen(t))
+	}
+	return strings.Join(urls, ",")
+}
+
 // access is what makes a command reach the cluster.
 func (h *clusterHost) access() []string {
 	return []string{"--nats", h.nodeURLs(), "--nkey", h.secret("operator.nk"), "--ca", h.secret("ca.pem")}
@@ -159,14 +181,15 @@ func (h *clusterHost) startNode(t *testing.T, n int) {
 func (h *clusterHost) startPart(t *testing.T, role string, number int) *part {
 	t.Helper()
 	data := h.dir // where tests look for projections, as far as the first of each goes
+	name := fmt.Sprintf("%s-%d", role, number)
 	if number > 0 {
-		data = filepath.Join(h.dir, fmt.Sprintf("%s-%d", role, number))
+		data = filepath.Join(h.dir, name)
 	}
 	address := "127.0.0.1:0"
-	if before := h.parts[fmt.Sprintf("%s-%d", role, number)]; before != nil {
+	if before := h.parts[name]; before != nil {
 		address = strings.TrimPrefix(before.url, "http://") // where its clients look for it
 	}
-	cmd := exec.Command(h.binary(t, role), "serve", role, "--nats", h.nodeURLs(), "--data", data, "--http", address, "--log-level", "debug")
+	cmd := exec.Command(h.binary(t, role), "serve", role, "--nats", h.urlsOf(t, name), "--data", data, "--http", address, "--log-level", "debug")
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"HOME=" + cmd.Dir, "TRUNKLINE_NATS_NKEY=" + h.secret(""), "TRUNKLINE_NATS_CA=" + h.secret("ca.pem")}
 	p := &part{role: role, number: number}
