@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -37,11 +38,7 @@ func (r *roster) watch(ctx context.Context, claims jetstream.KeyValue) error {
 	if err != nil {
 		return fmt.Errorf("watch claims: %w", err)
 	}
-	defer func() {
-		_ = watcher.Stop() // fails only when the connection is gone
-		for range watcher.Updates() {
-		}
-	}()
+	defer bus.EndWatch(watcher)
 	for {
 		select {
 		case <-ctx.Done():

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 )
 
 // followed is a bucket, or a part of one, that is kept in memory.
@@ -26,7 +28,7 @@ func (f *followed) follow(ctx context.Context, what string, watch func() (jetstr
 		}
 		return fmt.Errorf("watch %s: %w", what, err)
 	}
-	defer func() { _ = watcher.Stop() }()
+	defer bus.EndWatch(watcher)
 	for {
 		select {
 		case <-ctx.Done():

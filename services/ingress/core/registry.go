@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -177,7 +178,7 @@ func list[V any](ctx context.Context, c *Core, name, keys string) ([]V, error) {
 	if err != nil {
 		return nil, errKept.With(err)
 	}
-	defer func() { _ = watcher.Stop() }()
+	defer bus.EndWatch(watcher)
 	var all []V
 	for {
 		select {

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -100,11 +101,7 @@ func oldMarkers(ctx context.Context, bucket jetstream.KeyValue, before time.Time
 // eachEntry calls f with what a bucket holds now, until f says false, and ends
 // the watch.
 func eachEntry(ctx context.Context, watcher jetstream.KeyWatcher, f func(jetstream.KeyValueEntry) bool) error {
-	defer func() {
-		_ = watcher.Stop()
-		for range watcher.Updates() { // what is left: the client waits until it is taken
-		}
-	}()
+	defer bus.EndWatch(watcher)
 	for {
 		select {
 		case <-ctx.Done():

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 )
 
 // values reads all values of the keys that match, in no order.
@@ -15,7 +17,7 @@ func values[T any](ctx context.Context, kv jetstream.KeyValue, keys string) ([]T
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = watcher.Stop() }()
+	defer bus.EndWatch(watcher)
 	all := []T{}
 	for {
 		select {
