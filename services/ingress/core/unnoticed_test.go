@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
@@ -112,5 +114,134 @@ func mustHaveReleased(t *testing.T, c *Core, q *quota, want ...string) {
 	}
 	if open, _ := c.OpenGrants(t.Context(), request.OpenGrants{Leader: 5}); len(open.Grants) != 0 || !c.Idle() {
 		t.Errorf("still open: %v", open.Grants)
+	}
+}
+
+// A request has 1 to 1,000 messages, whatever its dialect makes of it.
+func TestCore_Enqueue_Bounds(t *testing.T) {
+	c := newCore(t)
+	for _, n := range []int{0, MaxDrafts + 1} {
+		if _, err := c.Enqueue(t.Context(), drafts(n)); err == nil {
+			t.Errorf("%d messages were accepted", n)
+		}
+	}
+	if got := stored(t, c, allMessages); got != 0 {
+		t.Errorf("got %d messages stored", got)
+	}
+}
+
+// An answer that gets lost leaves no grant open where the marker shows that the messages are stored.
+func TestCore_Enqueue_GrantAfterALostAnswer(t *testing.T) {
+	c, q, cmd := withQuota(t)
+	cmd.Key = keyed(2, "k", "hash").Key
+	engine := c.enqueue[0]
+	c.enqueue[0] = commit(func(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error) {
+		if _, err := engine.Commit(ctx, msgs); err != nil {
+			t.Error(err)
+		}
+		return bus.Stored{}, bus.ErrUnknownOutcome
+	})
+	if got, err := c.Enqueue(t.Context(), cmd); err != nil || got.Replayed {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	mustHaveReleased(t, c, q)
+}
+
+// Where a fence cannot be moved, messages may still be under way: no grant may be told to be the last.
+func TestCore_OpenGrants_NoFence(t *testing.T) {
+	c := newCore(t)
+	c.fences = []*bus.Fence{bus.NewFence(c.bus, streams.EnqueueStream(0))} // which stands nowhere
+	if got, err := c.OpenGrants(t.Context(), request.OpenGrants{Leader: 1}); err == nil {
+		t.Errorf("got %+v, want an error", got)
+	}
+}
+
+// A phone that calls again soon costs no question to the engine.
+func TestDevices_ContactAgain(t *testing.T) {
+	c := newCore(t)
+	contact := func() {
+		t.Helper()
+		if _, err := c.devices.contact(t.Context(), account.ID, "pixel"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	contact()
+	before := c.bus.Conn.Stats().OutMsgs
+	contact()
+	if asked := c.bus.Conn.Stats().OutMsgs - before; asked != 0 {
+		t.Errorf("asked %d times, want never", asked)
+	}
+}
+
+// A phone that called since its record was written is shown as seen then.
+func TestCore_Devices_SeenSince(t *testing.T) {
+	c := newCore(t)
+	now := time.Now()
+	c.devices.now, c.presence.now = func() time.Time { return now }, func() time.Time { return now }
+	for range 2 {
+		if _, err := c.devices.contact(t.Context(), account.ID, "pixel"); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Second)
+	}
+	all, err := c.Devices(t.Context(), Caller{Account: account})
+	if want := now.Add(-time.Second); err != nil || len(all) != 1 || !all[0].LastSeen.Equal(want) {
+		t.Errorf("got %+v, %v, want one that was seen at %v", all, err, want)
+	}
+}
+
+// Webhooks are listed in the order in which they were made first, and a list that cannot be read is no empty one.
+func TestCore_Webhooks_Order(t *testing.T) {
+	c, caller := newCore(t), Caller{Account: account}
+	now := time.Now()
+	c.now = func() time.Time { return now }
+	for _, id := range []string{"b", "a", "b"} {
+		if err := c.PutWebhook(t.Context(), caller, Webhook{ID: id, URL: "https://example.org"}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Minute)
+	}
+	all, err := c.Webhooks(t.Context(), caller)
+	if err != nil || len(all) != 2 || all[0].ID != "b" || all[1].ID != "a" {
+		t.Errorf("got %+v, %v, want b before a", all, err)
+	}
+	if err := c.bus.JS.DeleteKeyValue(t.Context(), streams.RegistryBucket); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PutWebhook(t.Context(), caller, Webhook{ID: "c"}); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("without the bucket: got %v", err)
+	}
+	if _, err := c.storeSettings(t.Context(), caller, nil, 0); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("settings without the bucket: got %v", err)
+	}
+}
+
+// What another ingress tells of a rate counts only if it makes sense.
+func TestRates_Took(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	token := streams.HashToken("one")
+	for name, one := range map[string]request.Use{
+		"no rate": {Token: token, Kind: Posting, Count: 1}, "nothing used": {Token: token, Kind: Posting, Rate: 60},
+		"no use": {Token: token, Kind: Posting - 1, Rate: 60, Count: 1}, "no such use": {Token: token, Kind: Reporting + 1, Rate: 60, Count: 1},
+	} {
+		r := newRates()
+		if r.took(one, now); len(r.buckets) != 0 {
+			t.Errorf("%s: counted", name)
+		}
+	}
+}
+
+// The text of an error that cannot be read is not told of one that can.
+func TestAccounts_Log(t *testing.T) {
+	c := newCore(t)
+	log, told := observer.New(zap.ErrorLevel)
+	c.accounts.log = zap.New(log)
+	putAccount(t, c, shopLogin(t))
+	if told.Len() != 0 {
+		t.Errorf("an account that can be read: got %v", told.All())
+	}
+	put(t, c, streams.AccountKey(streams.AccountIDOf("other")), shopLogin(t))
+	if told.Len() != 1 {
+		t.Errorf("one that is another's: got %v", told.All())
 	}
 }
