@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -243,5 +245,132 @@ func TestAccounts_Log(t *testing.T) {
 	put(t, c, streams.AccountKey(streams.AccountIDOf("other")), shopLogin(t))
 	if told.Len() != 1 {
 		t.Errorf("one that is another's: got %v", told.All())
+	}
+}
+
+// The login of a session's tokens has them by one account: an access token does not renew, nor one of another account.
+func TestCore_RenewSession_Anothers(t *testing.T) {
+	c := newCore(t)
+	shop := shopLogin(t)
+	putAccount(t, c, shop)
+	other := streams.Account{ID: streams.AccountIDOf("other"), Name: "other", Login: "other", Password: hashed(t, "battery staple")}
+	putAccount(t, c, other)
+	tokens, err := c.BeginSession(t.Context(), admitted(t, c, "shop", "correct horse"), time.Hour, []string{"messages:send"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.RenewSession(t.Context(), Session{Caller: admitted(t, c, "other", "battery staple")}, tokens.Renew); !fault.Is(err, fault.Unauthenticated) {
+		t.Errorf("by another account: got %v", err)
+	}
+	if _, err := c.RenewSession(t.Context(), Session{Caller: admitted(t, c, "shop", "correct horse")}, tokens.Access); !fault.Is(err, fault.Unauthenticated) {
+		t.Errorf("with an access token: got %v", err)
+	}
+}
+
+// Each deployment signs with a key of its own, which cannot be guessed, and a renew token lasts as long as a session may.
+func TestCore_Sessions_KeyAndEnd(t *testing.T) {
+	a, b := newCore(t), newCore(t)
+	one, err := a.signingKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	another, err := b.signingKey(t.Context())
+	if err != nil || bytes.Equal(one, another) || len(one) != keyBytes {
+		t.Errorf("got keys of %d and %d bytes that are equal: %t, %v", len(one), len(another), bytes.Equal(one, another), err)
+	}
+	putAccount(t, a, shopLogin(t))
+	now := time.Now()
+	a.now = func() time.Time { return now }
+	tokens, err := a.BeginSession(t.Context(), admitted(t, a, "shop", "correct horse"), time.Hour, []string{"messages:send"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(streams.SessionTTL - time.Minute)
+	session, rate, err := a.AdmitSession(t.Context(), tokens.Renew, Posting)
+	if err != nil || len(session.Scopes) != 1 || session.Scopes[0] != renewScope {
+		t.Errorf("a minute before its end: got %+v, %v", session, err)
+	}
+	if rate.Limit != session.Account.Plan.Rate {
+		t.Errorf("got rate %+v, want the plan's %d", rate, session.Account.Plan.Rate)
+	}
+	if _, _, err := a.AdmitSession(t.Context(), tokens.Access, Posting); !fault.Is(err, fault.Unauthenticated) {
+		t.Errorf("an access token of an hour: got %v", err)
+	}
+}
+
+// Only what ends a session ends it: one that was renewed goes on until its tokens run out.
+func TestSessions_RenewedIsNotEnded(t *testing.T) {
+	c := newCore(t)
+	putAccount(t, c, shopLogin(t))
+	login := admitted(t, c, "shop", "correct horse")
+	tokens, err := c.BeginSession(t.Context(), login, time.Hour, []string{"messages:send"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, _, err := c.AdmitSession(t.Context(), tokens.Renew, Posting)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.RenewSession(t.Context(), session, tokens.Renew); err != nil {
+		t.Fatal(err)
+	}
+	later := newCoreOn(t, c.bus, 1) // which has read all marks
+	if n := len(later.sessions.ended); n != 0 {
+		t.Errorf("got %d sessions that have ended, want none", n)
+	}
+	if _, _, err := later.AdmitSession(t.Context(), tokens.Access, Posting); err != nil {
+		t.Errorf("the access token of a session that was renewed: got %v", err)
+	}
+}
+
+// A phone that called at one ingress is online at the others.
+func TestCore_share_Presence(t *testing.T) {
+	c := newCore(t)
+	other := newCoreOn(t, c.bus, 1)
+	if _, err := c.devices.contact(t.Context(), account.ID, "pixel"); err != nil {
+		t.Fatal(err)
+	}
+	id := streams.DeviceIDOf(account.ID, "pixel")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for other.presence.lastSeen(id).IsZero() {
+		if clock.Sleep(ctx, 10*time.Millisecond) != nil {
+			t.Fatal("not heard of")
+		}
+	}
+}
+
+// A report whose id somebody has already is stored under another.
+func TestCore_Report_IDTaken(t *testing.T) {
+	c := newCore(t)
+	engine, tries := c.status[0], 0
+	c.status[0] = commit(func(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error) {
+		if tries++; tries == 1 {
+			return bus.Stored{}, bus.ErrDuplicate
+		}
+		return engine.Commit(ctx, msgs)
+	})
+	if _, err := c.Report(t.Context(), reports(streams.Sent)); err != nil || tries != 2 {
+		t.Errorf("got %v after %d tries, want it stored at the second", err, tries)
+	}
+	if n := saidInStream(t, c); n != 1 {
+		t.Errorf("%d items are stored, want 1", n)
+	}
+}
+
+// An answer about other messages than were asked about says nothing.
+func TestCore_Report_ShortAnswer(t *testing.T) {
+	c := newCore(t)
+	short := func(context.Context, request.ChangedBy) (request.Changed, error) {
+		return request.Changed{Messages: []request.Change{{}}}, nil
+	}
+	serve(t, c.bus, request.DispatcherChanged(0), short)
+	serve(t, c.bus, request.DispatcherPreview(0), func(ctx context.Context, _ request.Preview) (request.Changed, error) {
+		return short(ctx, request.ChangedBy{})
+	})
+	for range 2 {
+		if got, err := c.Report(t.Context(), reports(streams.Sent, streams.Sent)); err != nil || got.Updated != 2 {
+			t.Errorf("got %+v, %v, want both taken for stored", got, err)
+		}
 	}
 }
