@@ -79,12 +79,18 @@ func bodies(t testing.TB, b *bus.Bus) []string {
 	t.Helper()
 	ctx := context.Background()
 	s, err := b.JS.Stream(ctx, stream)
+	for bus.Away(err) {
+		s, err = b.JS.Stream(ctx, stream)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all []string
 	for seq := uint64(1); seq <= s.CachedInfo().State.LastSeq; seq++ {
 		m, err := b.Get(ctx, stream, seq)
+		for bus.Away(err) { // nodes that are few may be looking for a leader
+			m, err = b.Get(ctx, stream, seq)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
