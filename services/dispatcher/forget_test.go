@@ -181,3 +181,23 @@ func TestForget_Full(t *testing.T) {
 		h.rebuilt("after it was full")
 	})
 }
+
+// After very long more is over than is read at once.
+func TestForget_ManyMarks(t *testing.T) {
+	shifted(t, 0, func(h *harness) {
+		h.stop()
+		began := h.now().UTC().Truncate(time.Millisecond)
+		var last uint64
+		for n := range 1100 {
+			made := began.Add(time.Duration(n) * time.Minute)
+			last = h.publish(streams.HorizonSubject(0), event.Horizon{Before: made.Add(-30 * day), At: made})
+		}
+		h.shift += 1100 * time.Minute
+		h.start()
+		h.awayUntil(began.Add(36 * day))
+		pass(2 * time.Minute)
+		if got := h.stateOf(streams.StatusStream(0)).FirstSeq; got < last {
+			t.Errorf("STATUS begins at %d, want at %d or later", got, last)
+		}
+	})
+}
