@@ -18,6 +18,11 @@ import (
 // Used up after six weeks away: the rest follows a minute later.
 const horizonsAtOnce = 1000
 
+// purgeAtOnce is how many messages are purged by one request: the engine stores
+// nothing in the stream meanwhile. Used up by a busy hour: others get in between
+// two requests.
+const purgeAtOnce = 20_000
+
 // purges is what a shard remembers of its purges, in memory alone.
 type purges struct {
 	until  time.Time // nothing more is due before this is sure
@@ -89,15 +94,26 @@ func (s *shard) purge(ctx context.Context, sure time.Time) (again time.Time, err
 		if one.first == 1 {
 			continue
 		}
-		stream, err := s.deps.Bus.JS.Stream(ctx, one.stream)
-		if err == nil {
-			err = stream.Purge(ctx, jetstream.WithPurgeSequence(one.first))
-		}
-		if err != nil {
+		if err := s.purgeBelow(ctx, one.stream, one.first); err != nil {
 			return again, fmt.Errorf("purge %s: %w", one.stream, err)
 		}
 	}
 	return again, nil
+}
+
+// purgeBelow purges a stream of all before first.
+func (s *shard) purgeBelow(ctx context.Context, name string, first uint64) error {
+	stream, err := s.deps.Bus.JS.Stream(ctx, name)
+	if err != nil {
+		return err
+	}
+	for to := stream.CachedInfo().State.FirstSeq; to < first; {
+		to = min(to+purgeAtOnce, first)
+		if err := stream.Purge(ctx, jetstream.WithPurgeSequence(to)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lastMark reads the oldest marks in order and gives the last one that was made

@@ -187,10 +187,16 @@ func TestForget_ManyMarks(t *testing.T) {
 	shifted(t, 0, func(h *harness) {
 		h.stop()
 		began := h.now().UTC().Truncate(time.Millisecond)
+		for range 50_000 {
+			h.publishLater(streams.BarrierSubject(0), event.Barrier{})
+		}
+		h.await()
+		h.enqueue(shop, normal, 1)
+		accepted := h.stateOf(streams.EnqueueStream(0)).LastSeq
 		var last uint64
 		for n := range 1100 {
 			made := began.Add(time.Duration(n) * time.Minute)
-			last = h.publish(streams.HorizonSubject(0), event.Horizon{Before: made.Add(-30 * day), At: made})
+			last = h.publish(streams.HorizonSubject(0), event.Horizon{Before: made.Add(-30 * day), At: made, Enqueue: accepted})
 		}
 		h.shift += 1100 * time.Minute
 		h.start()
@@ -198,6 +204,9 @@ func TestForget_ManyMarks(t *testing.T) {
 		pass(2 * time.Minute)
 		if got := h.stateOf(streams.StatusStream(0)).FirstSeq; got < last {
 			t.Errorf("STATUS begins at %d, want at %d or later", got, last)
+		}
+		if got := h.stateOf(streams.EnqueueStream(0)); got.FirstSeq != accepted+1 || got.Msgs != 0 {
+			t.Errorf("ENQUEUE begins at %d, want at %d", got.FirstSeq, accepted+1)
 		}
 	})
 }
