@@ -2,6 +2,7 @@ package streams
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,6 +35,32 @@ func Change(ctx context.Context, js jetstream.JetStream, d Deployment, stream st
 	config := have.CachedInfo().Config
 	config.Replicas = d.Replicas
 	return update(ctx, js, config)
+}
+
+// EndAge makes ENQUEUE and STATUS of deployments of earlier versions keep what
+// the engine would drop by its machine's clock: see Retention. It changes
+// nothing else, and streams that are missing are left to Ensure.
+func EndAge(ctx context.Context, js jetstream.JetStream, shards Shards) error {
+	for _, shard := range shards.All() {
+		for _, name := range []string{EnqueueStream(shard), StatusStream(shard)} {
+			stream, err := js.Stream(ctx, name)
+			switch {
+			case errors.Is(err, jetstream.ErrStreamNotFound):
+				continue
+			case err != nil:
+				return fmt.Errorf("look up stream %s: %w", name, err)
+			}
+			config := stream.CachedInfo().Config
+			if config.MaxAge == 0 {
+				continue
+			}
+			config.MaxAge = 0
+			if err := update(ctx, js, config); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func update(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {

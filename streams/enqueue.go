@@ -20,12 +20,15 @@ type Deployment struct {
 // refused.
 const KeyTTL = 24 * time.Hour
 
+// Retention is how long ENQUEUE and STATUS keep their events: five days more
+// than the horizon, so that a rebuild sees every event that a live projection
+// still holds. Dispatchers purge what is older; the engine has no age, for that
+// would go by a machine's clock. Passed by every event; an account that stores
+// much has its share of the room meanwhile.
+const Retention = 35 * day
+
 const (
 	day = 24 * time.Hour
-	// Streams keep five days more than the horizon, so that a rebuild sees
-	// every event that a live projection still holds. Passed by every event;
-	// an account that stores much has its share of the room meanwhile.
-	retention = 35 * day
 	// Each lane with work has a consumer; the engine's own default is 1,000.
 	// Used up by 160 accounts with a thousand phones in all lanes:
 	// everybody's pulls from new lanes fail.
@@ -53,7 +56,7 @@ func (d Deployment) Enqueue(shard Shard) jetstream.StreamConfig {
 		Compression: jetstream.NoCompression,
 		Discard:     jetstream.DiscardNew,
 		MaxBytes:    d.EnqueueMaxBytes,
-		MaxAge:      retention,
+		// No MaxAge: see Retention.
 		// Used up by a packet that comes later, which the fence refuses.
 		Duplicates:         30 * time.Second,
 		MaxMsgs:            -1,

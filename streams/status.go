@@ -19,12 +19,12 @@ func (d Deployment) Status(shard Shard) jetstream.StreamConfig {
 			"sms.status." + shard.String() + ".*.report",
 			HorizonSubject(shard),
 		},
-		Retention:          jetstream.LimitsPolicy,
-		Storage:            jetstream.FileStorage,
-		Compression:        jetstream.NoCompression, // the engine spoils compressed blocks (docs/adr/0014)
-		Discard:            jetstream.DiscardNew,
-		MaxBytes:           d.StatusMaxBytes,
-		MaxAge:             retention,
+		Retention:   jetstream.LimitsPolicy,
+		Storage:     jetstream.FileStorage,
+		Compression: jetstream.NoCompression, // the engine spoils compressed blocks (docs/adr/0014)
+		Discard:     jetstream.DiscardNew,
+		MaxBytes:    d.StatusMaxBytes,
+		// No MaxAge: see Retention.
 		Duplicates:         2 * time.Minute,
 		MaxMsgs:            -1,
 		MaxMsgsPerSubject:  -1,

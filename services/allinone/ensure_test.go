@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go/jetstream"
@@ -139,7 +140,7 @@ func TestEnsure_Difference(t *testing.T) {
 		want   string // the start of what is said about it
 	}{
 		"size":        {"ENQUEUE_0", func(c *jetstream.StreamConfig) { c.MaxBytes *= 2 }, "max_bytes: "},
-		"age":         {"STATUS_0", func(c *jetstream.StreamConfig) { c.MaxAge /= 5 }, "max_age: "},
+		"age":         {"STATUS_0", func(c *jetstream.StreamConfig) { c.MaxAge = 35 * 24 * time.Hour }, "max_age: "},
 		"description": {"STATUS_0", func(c *jetstream.StreamConfig) { c.Description = "mine" }, "description: mine, want "},
 		"another":     {"ENQUEUE_0", func(c *jetstream.StreamConfig) { c.DenyDelete = true }, "deny_delete: true, want "},
 		"subjects":    {"STATUS_0", func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "mine") }, "subjects: "},

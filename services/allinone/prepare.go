@@ -50,6 +50,9 @@ func prepare(ctx context.Context, cfg Config, d Deps, engine *natsd.Server) (sec
 	if err := ensureAdded(ctx, cfg, b, first); err != nil {
 		return "", err
 	}
+	if err := streams.EndAge(ctx, b.JS, streams.Shards(cfg.Engine.Shards)); err != nil {
+		return "", err
+	}
 	if err := ensure(ctx, cfg, d.Log, b, first); err != nil {
 		return "", err
 	}

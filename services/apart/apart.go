@@ -222,6 +222,9 @@ func (p *process) run(ctx context.Context, shards found) error {
 	if len(front) == 0 {
 		front = append(front, &watched{p, checks})
 	}
+	if len(shards.aging) > 0 {
+		p.deps.Log.Warn("streams lose what the nodes' clocks call old: run `trunkline stream apply` once", zap.Strings("streams", shards.aging))
+	}
 	p.deps.Log.Info("started", zap.Strings("parts", p.names), zap.Int("shards", int(shards.shards)), zap.Int("replicas", shards.replicas), zap.String("version", p.deps.Version))
 	return service.RunInOrder(ctx, front, back)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,7 @@ const (
 type found struct {
 	shards   streams.Shards
 	replicas int
+	aging    []string // streams that the engine ages by its clock: see streams.Retention
 }
 
 // Waits that end by themselves, in the words of the log and of health.
@@ -101,6 +103,9 @@ func findStreams(ctx context.Context, b *bus.Bus) (got found, err error) {
 		}
 		if name == streams.EnqueueStream(0) {
 			got.replicas = info.Config.Replicas
+		}
+		if info.Config.MaxAge != 0 && (strings.HasPrefix(name, "ENQUEUE_") || strings.HasPrefix(name, "STATUS_")) {
+			got.aging = append(got.aging, name)
 		}
 	}
 	return got, nil

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -83,7 +84,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		group.Go(func() error { return s.file.Run(ctx) })
 		group.Go(func() error { return s.releases.Run(ctx) })
 		group.Go(func() error { return s.share(ctx) })
-		for _, r := range []*reaction{s.leases, s.validity, s.schedule} {
+		for _, r := range []*reaction{s.leases, s.validity, s.schedule, s.forgets} {
 			group.Go(func() error { return s.react(ctx, r) })
 		}
 		group.Go(func() error {
@@ -115,10 +116,13 @@ type shard struct {
 	releases   *bus.Committer // of what was scheduled, into ENQUEUE
 	stored     chan struct{}  // has a token when something was folded: see share
 
-	leases, validity, schedule *reaction
+	leases, validity, schedule, forgets *reaction
 
 	ending      map[leaseRef]bool // by leases, since then: see endLeases
 	endingSince time.Time
+
+	full   atomic.Bool // STATUS has no room for the horizon
+	purges purges      // by forgets
 }
 
 func (d *Dispatcher) open(number streams.Shard) (*shard, error) {
@@ -133,6 +137,7 @@ func (d *Dispatcher) open(number streams.Shard) (*shard, error) {
 	s.leases = newReaction(s.endLeases)
 	s.validity = newReaction(s.expire)
 	s.schedule = newReaction(s.release)
+	s.forgets = newReaction(s.forget)
 	file, err := projection.Open(filepath.Join(d.deps.Dir, s.name()+".db"), d.deps.Bus, fold{number}, projection.Options{
 		Committed: s.committed,
 		Render:    render,

@@ -19,7 +19,7 @@ type fold struct {
 }
 
 // Schema is raised whenever the same events would give another file.
-func (f fold) Schema() int { return 4 }
+func (f fold) Schema() int { return 5 }
 
 func (f fold) Sources() []projection.Source {
 	return []projection.Source{
@@ -52,7 +52,7 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 		return nil //nolint:nilerr // a subject of a later version
 	}
 	w.account = account
-	if err := w.count(heldStatus, e); err != nil {
+	if err := w.count(heldStatus, e, e.Time); err != nil {
 		return err
 	}
 	if strings.HasSuffix(e.Subject, ".decision") {
@@ -140,7 +140,7 @@ func (w *writer) accept(e projection.Event) error {
 	case err != nil:
 		return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
 	}
-	if err := w.count(heldEnqueue, e); err != nil {
+	if err := w.count(heldEnqueue, e, h.told()); err != nil {
 		return err
 	}
 	switch {

@@ -38,7 +38,13 @@ type harness struct {
 
 func newHarness(t testing.TB, shards streams.Shards) *harness {
 	t.Helper()
-	h := &harness{t: t, bus: bustest.New(t), shards: shards, cfg: dispatcher.DefaultConfig(), dir: t.TempDir()}
+	return newHarnessAhead(t, shards, 0)
+}
+
+// newHarnessAhead is newHarness where the product's clock is ahead of the engine's.
+func newHarnessAhead(t testing.TB, shards streams.Shards, shift time.Duration) *harness {
+	t.Helper()
+	h := &harness{t: t, bus: bustest.New(t), shards: shards, cfg: dispatcher.DefaultConfig(), dir: t.TempDir(), shift: shift}
 	h.ids = streams.NewIDs(h.now, 5, time.Time{})
 	d := streams.Deployment{Shards: shards, Replicas: 1, EnqueueMaxBytes: 1 << 30, StatusMaxBytes: 1 << 30}
 	if err := streams.Ensure(t.Context(), h.bus.JS, d, true); err != nil {

@@ -20,6 +20,15 @@ type head struct {
 	lane     streams.Lane // in the event of a scheduled message, else in its subject
 }
 
+// told is when the event was stored, as far as it tells that itself: the
+// engine's clock may have been anywhere.
+func (h *head) told() time.Time {
+	if h.released {
+		return later(h.id.Time(), h.due)
+	}
+	return h.id.Time()
+}
+
 // readHead reads it. A decoder would read the text too, which takes longer than everything else in a fold.
 func readHead(data []byte) (h head, err error) {
 	gjson.ParseBytes(data).ForEach(func(key, value gjson.Result) bool {

@@ -18,9 +18,9 @@ const (
 func heldKey(a streams.AccountID, stream byte) []byte { return append(key8(uint64(a)), stream) }
 
 // days are the bytes of an account's events in a stream by the UTC day on which
-// they were stored, the earliest first. An event behind the horizon is in none:
-// the stream keeps what stands here for some days longer, so that a rebuild
-// counts the same.
+// they were stored, the earliest first: of a message, the day that it tells
+// itself. An event behind the horizon is in none: the stream keeps what stands
+// here for some days longer, so that a rebuild counts the same.
 type days []day
 
 type day struct{ number, bytes uint64 }
@@ -51,10 +51,10 @@ func heldBytes(e projection.Event) uint64 {
 	return uint64(n)
 }
 
-// count adds an event to what its account holds.
-func (w *writer) count(stream byte, e projection.Event) error {
+// count adds an event that was stored at a time to what its account holds.
+func (w *writer) count(stream byte, e projection.Event, at time.Time) error {
 	horizon, _ := w.horizon()
-	number := dayOf(e.Time)
+	number := dayOf(at)
 	if number < firstDay(horizon) {
 		return nil
 	}
@@ -69,21 +69,30 @@ func (w *writer) count(stream byte, e projection.Event) error {
 	return nil
 }
 
-// dropDays forgets the days that are not all after the horizon.
-func (w *writer) dropDays(horizon time.Time) error {
+// dropDays forgets the days that are not all after the horizon. What STATUS
+// holds by now was stored by the time made, whatever the engine's clock said.
+func (w *writer) dropDays(horizon, made time.Time) error {
 	b, first := w.bucket(heldBucket), firstDay(horizon)
 	changed := map[string]days{}
 	var failed error
 	eachKey(b, nil, func(key, value []byte) bool {
 		all, err := decodeDays(value)
 		failed = err
-		if err == nil && all[0].number < first {
-			for len(all) > 0 && all[0].number < first {
-				all = all[1:]
-			}
+		if err != nil {
+			return false
+		}
+		had := len(all)
+		var moved bool
+		if key[len(key)-1] == heldStatus {
+			all, moved = all.by(dayOf(made))
+		}
+		for len(all) > 0 && all[0].number < first {
+			all = all[1:]
+		}
+		if moved || len(all) != had {
 			changed[string(key)] = all
 		}
-		return err == nil
+		return true
 	})
 	for key, all := range changed {
 		if failed != nil {
@@ -126,6 +135,21 @@ func (d days) add(number, bytes uint64) days {
 	}
 	d[i].bytes += bytes
 	return d
+}
+
+// by counts what stands in later days in the last one, and says whether anything
+// did.
+func (d days) by(last uint64) (days, bool) {
+	i := len(d)
+	var late uint64
+	for i > 0 && d[i-1].number > last {
+		i--
+		late += d[i].bytes
+	}
+	if late == 0 {
+		return d, false
+	}
+	return d[:i].add(last, late), true
 }
 
 func (d days) encode() []byte {

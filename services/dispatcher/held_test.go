@@ -75,3 +75,45 @@ func TestSharesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// Fences and bytes whose stored times are ahead, for the engine's clock was, end as if it had been right.
+func TestForget_FutureTimes(t *testing.T) {
+	db := openFile(t, filepath.Join(t.TempDir(), "future.db"))
+	defer db.Close()
+	a := streams.AccountIDOf("a")
+	start := time.Date(2026, 5, 1, 10, 0, 0, 0, time.UTC)
+	const ahead = 400 * 24 * time.Hour
+	seq := uint64(0)
+	apply := func(subject string, e event.Event) {
+		t.Helper()
+		seq++
+		if err := db.Update(func(tx *bolt.Tx) error { return (fold{}).Apply(tx, stored(t, seq, start.Add(ahead), subject, e)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(what string, fence, bytes bool) {
+		t.Helper()
+		err := db.View(func(tx *bolt.Tx) error {
+			v := view{tx}
+			n, err := v.held(a, heldStatus)
+			if got := v.decision(a) != 0; got != fence || n > 0 != bytes {
+				t.Errorf("%s: the fence is known: %t, want %t; %d bytes are held", what, got, fence, n)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	horizon := func(passed time.Duration) {
+		t.Helper()
+		apply(streams.HorizonSubject(0), event.Horizon{Before: start.Add(passed - kept), At: start.Add(passed)})
+	}
+	apply(streams.DecisionSubject(0, a), event.Cancelled{At: start, Messages: []event.Turn{{ID: streams.FirstIDAt(start)}}})
+	horizon(time.Hour)
+	want("an hour later", true, true)
+	horizon(kept - 12*time.Hour)
+	want("half a day before 30 days", true, true)
+	horizon(kept + 34*time.Hour)
+	want("when the day has passed", false, false)
+}

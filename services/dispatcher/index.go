@@ -189,15 +189,16 @@ func (w *writer) putLease(leaseID streams.LeaseID, old, l *lease) error {
 }
 
 // moveHorizon drops what was made before it: messages by the time in their
-// ids, fences by the time they were stored.
+// ids, fences by the time they were stored, which is no later than the event.
 func (w *writer) moveHorizon(e event.Horizon) error {
 	if horizon, _ := w.horizon(); !e.Before.After(horizon) {
 		return nil
 	}
+	made := madeAt(e, w.at)
 	if err := w.bucket(metaBucket).Put(horizonKey, key8(millis(e.Before), w.seq)); err != nil {
 		return fmt.Errorf("write horizon: %w", err)
 	}
-	if err := w.dropDays(e.Before); err != nil {
+	if err := w.dropDays(e.Before, made); err != nil {
 		return err
 	}
 	oldest := streams.FirstIDAt(e.Before)
@@ -213,12 +214,21 @@ func (w *writer) moveHorizon(e event.Horizon) error {
 	}
 	b := w.bucket(decisionsBucket)
 	var stale [][]byte
+	ahead := map[string]uint64{}
 	eachKey(b, nil, func(key, value []byte) bool {
-		if id(value, 1) < millis(e.Before) {
+		switch at := min(id(value, 1), millis(made)); {
+		case at < millis(e.Before):
 			stale = append(stale, append([]byte(nil), key...))
+		case at < id(value, 1):
+			ahead[string(key)] = id(value, 0)
 		}
 		return true
 	})
+	for key, seq := range ahead {
+		if err := b.Put([]byte(key), key8(seq, millis(made))); err != nil {
+			return fmt.Errorf("write decision: %w", err)
+		}
+	}
 	for _, key := range stale {
 		if err := b.Delete(key); err != nil {
 			return fmt.Errorf("drop decision: %w", err)

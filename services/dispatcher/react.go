@@ -316,6 +316,7 @@ func (s *shard) moveHorizon(ctx context.Context) (time.Time, error) {
 			last = 0
 		}
 		next, seq, err := s.publishHorizons(ctx, before, last)
+		s.full.Store(errors.Is(err, bus.ErrFull))
 		var wrong *bus.WrongLast
 		switch {
 		case errors.As(err, &wrong) && wrong.UnderWay: // another dispatcher moves it
@@ -352,7 +353,10 @@ func (s *shard) publishHorizons(ctx context.Context, before time.Time, last uint
 		} else {
 			before = earlier(to, before.Add(horizonEvery))
 		}
-		m, err := event.Message(streams.HorizonSubject(s.number), event.Horizon{Before: before})
+		// In this order: all of ENQUEUE up to there was stored by then.
+		e := event.Horizon{Before: before, Enqueue: s.file.Cursor(s.enqueue)}
+		e.At = s.now()
+		m, err := event.Message(streams.HorizonSubject(s.number), e)
 		if err != nil {
 			return due, 0, err
 		}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/testnote"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -309,5 +313,52 @@ func TestClock_FarAheadForAMoment(t *testing.T) {
 		t.Errorf("%d used after a rebuild, want 12", used)
 	}
 	s.take(token, "phone", nil)
+	s.verify()
+}
+
+// The clock of a running server is 400 days ahead when the engine looks for what is over: for keys whose day is over in
+// ENQUEUE, and in all streams where an operator changes one.
+func TestClock_FarAheadWhenKeysEnd(t *testing.T) {
+	s, h := stepped(t)
+	all := s.accept(s.token, "before", 4)
+	sent := s.take(s.token, "phone", all)
+	s.send(s.token, "phone", sent[:2])
+	h.step(t, 400*day)
+	s.says(hasStepped)
+	all = s.accept(s.token, "during", 4)
+	s.withBus(func(b *bus.Bus) {
+		const key = "ends in a second"
+		subject := streams.KeySubject(0, streams.AccountIDOf("nobody"), key)
+		if _, err := b.JS.Publish(t.Context(), subject, nil, jetstream.WithMsgTTL(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{streams.EnqueueStream(0), streams.StatusStream(0)} {
+			stream, err := b.JS.Stream(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := stream.CachedInfo().Config
+			changed.MaxBytes++
+			if _, err := b.JS.UpdateStream(t.Context(), changed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		await(t, "the engine has dropped a key whose time is over", func() bool {
+			_, err := b.LastForSubject(t.Context(), streams.EnqueueStream(0), subject)
+			return errors.Is(err, bus.ErrNoMessage)
+		})
+	})
+	h.step(t, 0)
+	s.says(isBack)
+	s.verify()
+	s.send(s.token, "phone", sent[2:])
+	s.send(s.token, "phone", s.take(s.token, "phone", all))
+	s.Stop()
+	s.dropProjections()
+	s.Start()
+	if got := s.list("default", streams.Sent, streams.Delivered); len(got) != 8 {
+		t.Errorf("after a rebuild %d messages are known to be sent, want 8", len(got))
+	}
+	s.take(s.token, "phone", nil)
 	s.verify()
 }

@@ -116,8 +116,11 @@ type Report struct {
 func (Reported) Kind() Kind { return KindReported }
 
 // Horizon drops what is older: records and events of messages made before it.
+// It tells too what the streams held by then, for no stored time does.
 type Horizon struct {
-	Before time.Time `json:"before"`
+	Before  time.Time `json:"before"`
+	At      time.Time `json:"at,omitzero"`       // when it was made, by the clock that ids go by: what is before it in STATUS was stored by then
+	Enqueue uint64    `json:"enqueue,omitempty"` // and all of ENQUEUE up to this sequence
 }
 
 // Kind is horizon.v1.

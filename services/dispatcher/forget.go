@@ -1,0 +1,189 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+// horizonsAtOnce is how many horizon events are read before anything is purged.
+// Used up after six weeks away: the rest follows a minute later.
+const horizonsAtOnce = 1000
+
+// purgeAtOnce is how many messages are purged by one request: the engine stores
+// nothing in the stream meanwhile. Used up by a busy hour: others get in between
+// two requests.
+const purgeAtOnce = 20_000
+
+// purges is what a shard remembers of its purges, in memory alone.
+type purges struct {
+	until  time.Time // nothing more is due before this is sure
+	failed bool      // the last one
+}
+
+// forget purges the streams of what was stored longer ago than
+// streams.Retention, by times that have surely come. A failure leaves all as it
+// is, and the next look tries again.
+func (s *shard) forget(ctx context.Context) (time.Time, error) {
+	sure := s.sure()
+	if sure.Before(s.purges.until) {
+		return s.wait(s.purges.until), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	until, err := s.purge(ctx, sure)
+	if err != nil {
+		if !s.purges.failed {
+			s.deps.Log.Warn("what is over could not be purged, the streams keep it until it can be", zap.Error(err), zap.Int("shard", int(s.number)))
+		}
+		until = sure.Add(lookAtLeast)
+	}
+	s.purges = purges{until: until, failed: err != nil}
+	return s.wait(until), nil
+}
+
+// mark is a place in the streams that a horizon event names, and when it was
+// made: what is before it was stored by then.
+type mark struct {
+	status, enqueue uint64
+	made            time.Time
+	unsaid          bool // by an earlier version, which did not name enqueue
+}
+
+// purge drops what is before the newest mark that is old enough, and says when
+// there may be more to drop. The order of the streams says what is before: no
+// stored time has a part in it.
+func (s *shard) purge(ctx context.Context, sure time.Time) (again time.Time, err error) {
+	var horizon time.Time
+	err = s.view(func(v view) error {
+		horizon, _ = v.horizon()
+		return nil
+	})
+	if err != nil {
+		return again, err
+	}
+	limit := sure.Add(-streams.Retention)
+	if !s.full.Load() {
+		// What is known goes first. Where there is no room to say so, it follows.
+		limit = earlier(limit, horizon)
+	}
+	last, again, err := s.lastMark(ctx, sure, limit)
+	if err != nil || last.status == 0 {
+		return again, err
+	}
+	if last.unsaid {
+		if last.enqueue, err = s.enqueuedBefore(ctx, last.made); err != nil {
+			return again, err
+		}
+	}
+	if s.file.Cursor(s.status) < last.status || s.file.Cursor(s.enqueue) < last.enqueue {
+		return sure.Add(lookAtLeast), nil // it is folded anew
+	}
+	for _, one := range []struct {
+		stream string
+		first  uint64 // that is kept: the mark, too
+	}{{s.enqueue, last.enqueue + 1}, {s.status, last.status}} {
+		if one.first == 1 {
+			continue
+		}
+		if err := s.purgeBelow(ctx, one.stream, one.first); err != nil {
+			return again, fmt.Errorf("purge %s: %w", one.stream, err)
+		}
+	}
+	return again, nil
+}
+
+// purgeBelow purges a stream of all before first.
+func (s *shard) purgeBelow(ctx context.Context, name string, first uint64) error {
+	stream, err := s.deps.Bus.JS.Stream(ctx, name)
+	if err != nil {
+		return err
+	}
+	for to := stream.CachedInfo().State.FirstSeq; to < first; {
+		to = min(to+purgeAtOnce, first)
+		if err := stream.Purge(ctx, jetstream.WithPurgeSequence(to)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastMark reads the oldest marks in order and gives the last one that was made
+// by limit, if there is any, and when the next one will be old enough. One that
+// was made by a clock that was ahead of what is sure now says nothing.
+func (s *shard) lastMark(ctx context.Context, sure, limit time.Time) (last mark, again time.Time, err error) {
+	again = sure.Add(horizonEvery)
+	var seq uint64
+	for range horizonsAtOnce {
+		m, err := s.deps.Bus.FirstAfter(ctx, s.status, streams.HorizonSubject(s.number), seq)
+		if errors.Is(err, bus.ErrNoMessage) {
+			return last, again, nil
+		}
+		if err != nil {
+			return last, again, err
+		}
+		seq = m.Sequence
+		e, err := event.Decode[event.Horizon](m.Data)
+		if err != nil {
+			continue // as the fold does, which counts it
+		}
+		switch made := madeAt(e, m.Time); {
+		case made.After(sure):
+		case made.After(limit):
+			// Where the horizon is late, it moves soon.
+			return last, later(made.Add(streams.Retention), sure.Add(lookAtLeast)), nil
+		default:
+			last = mark{status: seq, enqueue: e.Enqueue, made: made, unsaid: e.At.IsZero()}
+		}
+	}
+	return last, sure.Add(lookAtLeast), nil
+}
+
+// madeAt is when a horizon event was made. One of an earlier version does not
+// say it: by then its own time had surely come, and the engine, whose clock may
+// have been behind, stored it.
+func madeAt(e event.Horizon, stored time.Time) time.Time {
+	if e.At.IsZero() {
+		return later(stored, e.Before.Add(kept))
+	}
+	return e.At
+}
+
+// enqueuedBefore gives the last place in ENQUEUE up to which all messages tell
+// that they were stored before a time, 0 if there is none: for marks that do not
+// name one. Clocks of ingresses differ by less than what the streams keep beyond
+// the horizon.
+func (s *shard) enqueuedBefore(ctx context.Context, made time.Time) (uint64, error) {
+	stream, err := s.deps.Bus.JS.Stream(ctx, s.enqueue)
+	if err != nil {
+		return 0, fmt.Errorf("read state of %s: %w", s.enqueue, err)
+	}
+	state := stream.CachedInfo().State
+	var found uint64
+	for low, high := state.FirstSeq, state.LastSeq+1; low < high; {
+		middle := low + (high-low)/2
+		m, err := s.deps.Bus.FirstAfter(ctx, s.enqueue, streams.EnqueuedSubjects(s.number), middle-1)
+		if err != nil && !errors.Is(err, bus.ErrNoMessage) {
+			return 0, err
+		}
+		before := false
+		if err == nil && m.Sequence < high {
+			h, err := readHead(m.Data)
+			before = err == nil && h.told().Before(made)
+		}
+		if before {
+			found, low = m.Sequence, m.Sequence+1
+		} else {
+			high = middle
+		}
+	}
+	return found, nil
+}
