@@ -135,6 +135,15 @@ func NewIDs(now func() time.Time, instance int, floor time.Time) *IDs {
 	return &IDs{now: now, instance: uint64(instance) & MaxInstance, last: uint64(ms) << sequenceBits}
 }
 
+// NotBefore leaves out what ids are left before t.
+func (g *IDs) NotBefore(t time.Time) {
+	ms := max(t.Sub(Epoch).Milliseconds(), 0)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// next gives what comes after the last one.
+	g.last = max(g.last, uint64(ms)<<sequenceBits)
+}
+
 // Message gives the next message id.
 func (g *IDs) Message() MessageID { return MessageID(g.next()) }
 

@@ -97,3 +97,18 @@ func TestFirstIDAtIsTheLowestOfItsMillisecond(t *testing.T) {
 		t.Errorf("before the epoch: got %v, want none", got)
 	}
 }
+
+func TestIDsNotBefore(t *testing.T) {
+	now := streams.Epoch.Add(time.Hour)
+	ids := streams.NewIDs(func() time.Time { return now }, 5, streams.Epoch)
+	before := ids.Message()
+	ids.NotBefore(now.Add(time.Minute))
+	after := ids.Message()
+	if before.Time() != now || after < streams.FirstIDAt(now.Add(time.Minute)) || after.Time() != now.Add(time.Minute) {
+		t.Errorf("got ids of %v and %v", before.Time(), after.Time())
+	}
+	ids.NotBefore(now)
+	if got := ids.Message(); got <= after {
+		t.Errorf("after %v came %v", after, got)
+	}
+}

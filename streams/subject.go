@@ -105,6 +105,12 @@ func ParseFenceSubject(subject string) (int, error) {
 	return instance, nil
 }
 
+// ReservedSubject is where an ingress instance reserves ids of messages in a
+// shard's ENQUEUE stream. No account has such an id.
+func ReservedSubject(shard Shard, instance int) string {
+	return "sms.key." + shard.String() + ".ids." + strconv.Itoa(instance)
+}
+
 // ParseBarrierSubject gives the shard of a barrier.
 func ParseBarrierSubject(subject string) (Shard, error) {
 	number, ok := strings.CutPrefix(subject, "sms.barrier.")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,10 +35,9 @@ type claim struct {
 	owner  []byte                                            // the claim's value, and who moves the fences
 	fences []*bus.Fence                                      // of each shard
 
-	mu     sync.Mutex
-	ids    *streams.IDs // the last ones, nil before the first
-	number int
-	until  time.Time // when the ids may no longer be given
+	mu    sync.Mutex
+	ids   *reserved // of the last number, nil before the first
+	until time.Time // when the ids may no longer be given
 }
 
 func newClaim(d Deps, serve func(ctx, life context.Context, number int) error, idle func() bool, fences []*bus.Fence) *claim {
@@ -57,14 +55,41 @@ func (c *claim) renewEvery() time.Duration { return c.ttl / 4 }
 // was given must be on its way before another ingress can hold the number.
 func (c *claim) useFor() time.Duration { return c.ttl * 3 / 4 }
 
-// IDs gives the ids of the number that is held now.
-func (c *claim) IDs() (*streams.IDs, int, error) {
+// Instance is the number that is held now.
+func (c *claim) Instance() (int, error) {
+	ids, _, err := c.held()
+	if err != nil {
+		return 0, err
+	}
+	return ids.number, nil
+}
+
+// Give fills ids with new ones of a shard. It waits where they are to be reserved first.
+func (c *claim) Give(ctx context.Context, shard streams.Shard, ids []streams.MessageID) error {
+	for {
+		own, now, err := c.held()
+		switch {
+		case err != nil:
+			return err
+		case own.give(shard, now, ids):
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", bus.ErrNotStored, ctx.Err())
+		}
+		if err := own.reserve(ctx, shard, ids[len(ids)-1]); err != nil {
+			return err
+		}
+	}
+}
+
+// held gives the ids of the number that is held now.
+func (c *claim) held() (ids *reserved, now time.Time, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.now().Before(c.until) {
-		return nil, 0, errNoNumber
+	if now = c.now(); !now.Before(c.until) {
+		return nil, now, errNoNumber
 	}
-	return c.ids, c.number, nil
+	return c.ids, now, nil
 }
 
 // run claims a number, keeps it, and claims another when it is lost. When ctx
@@ -125,9 +150,11 @@ func (c *claim) hold(running context.Context, h *held) error {
 	serving.Go(func() { lose(c.serve(ctx, running, h.number)) })
 	defer func() { c.giveUp(running.Err() != nil, h) }()
 
-	if err := c.begin(ctx, h); err != nil {
+	ids, err := c.begin(ctx, h)
+	if err != nil {
 		return errors.Join(context.Cause(ctx), err)
 	}
+	serving.Go(func() { ids.run(ctx) })
 	c.log.Info("ingress number claimed", zap.Int("instance", h.number))
 	renew := time.NewTicker(c.renewEvery())
 	defer renew.Stop()
@@ -144,90 +171,30 @@ func (c *claim) hold(running context.Context, h *held) error {
 }
 
 // begin waits until the number answers requests, and starts its ids after those
-// of all messages that are stored.
-func (c *claim) begin(ctx context.Context, h *held) error {
+// that others have reserved.
+func (c *claim) begin(ctx context.Context, h *held) (*reserved, error) {
 	for {
 		_, err := bus.Call[request.Saw](ctx, c.bus, request.IngressSeen(h.number), request.Seen{})
 		if err == nil {
 			break
 		}
 		if !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
-			return err
+			return nil, err
 		}
 		_ = clock.Sleep(ctx, claimPause/10)
 	}
-	var floor time.Time
-	for _, shard := range c.shards.All() {
-		stream, err := c.bus.JS.Stream(ctx, streams.EnqueueStream(shard))
-		if err != nil {
-			return fmt.Errorf("read newest event: %w", err)
-		}
-		state := stream.CachedInfo().State
-		given, err := c.given(ctx, shard, state.LastSeq)
-		if err != nil {
-			return fmt.Errorf("read newest ids: %w", err)
-		}
-		for _, newest := range []time.Time{state.LastTime, given} {
-			if newest.After(floor) {
-				floor = newest
-			}
-		}
-	}
+	ids := newReserved(c.bus, c.now, string(c.owner), h.number, c.shards)
+	ids.begin(ctx)
 	if err := c.fence(ctx, h.number); err != nil {
-		return err
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ids != nil {
-		if last := c.ids.Message().Time(); last.After(floor) {
-			floor = last
-		}
+		ids.ids.NotBefore(c.ids.ids.Message().Time().Add(time.Millisecond))
 	}
-	c.ids = streams.NewIDs(c.now, h.number, floor.Add(time.Millisecond))
-	c.number, c.until = h.number, h.until
-	return nil
-}
-
-const (
-	// idsLooked is how many of a shard's newest events are looked at for their ids. A commit has at most as many messages.
-	idsLooked = 1000
-	// idsLookedAcross is the same over a network, where each costs a question to the stream's leader.
-	idsLookedAcross = 16
-	// idsAhead is how much newer an id may be than those, which was given before and whose message was stored earlier.
-	idsAhead = 30 * time.Second
-)
-
-// given is a time by which no id was given of a message in a shard. The time at which the newest event was stored is one
-// too, unless the ids came from a clock that was ahead of the engine's.
-func (c *claim) given(ctx context.Context, shard streams.Shard, last uint64) (time.Time, error) {
-	var newest time.Time
-	stored, looked := time.Time{}, uint64(idsLookedAcross)
-	if c.bus.Inside() {
-		looked = idsLooked
-	}
-	for _, subject := range streams.AcceptedSubjects(shard) {
-		for seq := last - min(last, looked); ; {
-			m, err := c.bus.FirstAfter(ctx, streams.EnqueueStream(shard), subject, seq)
-			if errors.Is(err, bus.ErrNoMessage) {
-				break
-			}
-			if err != nil {
-				return newest, err
-			}
-			seq = m.Sequence
-			parts := strings.Split(m.Header.Get(jetstream.MsgIDHeader), "/") // account, message
-			if len(parts) < 2 {
-				continue
-			}
-			if id, err := streams.ParseMessageID(parts[1]); err == nil && id.Time().After(newest) {
-				newest, stored = id.Time(), m.Time
-			}
-		}
-	}
-	if newest.After(stored) {
-		newest = newest.Add(idsAhead)
-	}
-	return newest, nil
+	c.ids, c.until = ids, h.until
+	return ids, nil
 }
 
 // fence refuses what earlier holders of the number have sent and has not arrived.

@@ -82,7 +82,7 @@ func (c *claims) start(idle bool) (held *claim, stop func()) {
 		}
 	})
 	c.Cleanup(stop)
-	c.until(func() bool { _, _, err := held.IDs(); return err == nil })
+	c.until(func() bool { _, err := held.Instance(); return err == nil })
 	return held, stop
 }
 
@@ -104,11 +104,21 @@ func (c *claims) until(cond func() bool) {
 
 func (c *claims) number(held *claim) int {
 	c.Helper()
-	_, number, err := held.IDs()
+	number, err := held.Instance()
 	if err != nil {
 		c.Fatal(err)
 	}
 	return number
+}
+
+// id is a new one of the second shard.
+func (c *claims) id(held *claim) streams.MessageID {
+	c.Helper()
+	var ids [1]streams.MessageID
+	if err := held.Give(c.Context(), 1, ids[:]); err != nil {
+		c.Fatal(err)
+	}
+	return ids[0]
 }
 
 func (c *claims) exists(number int) bool {
@@ -149,7 +159,7 @@ func TestClaim_LowestFree(t *testing.T) {
 		t.Fatalf("got numbers %v", got)
 	}
 	stopFirst()
-	if _, _, err := first.IDs(); !errors.Is(err, errNoNumber) {
+	if _, err := first.Instance(); !errors.Is(err, errNoNumber) {
 		t.Errorf("ids after the stop: got %v", err)
 	}
 	if c.exists(0) || !c.exists(1) {
@@ -272,11 +282,12 @@ func TestClaim_Aside(t *testing.T) {
 func TestClaim_RunsOut(t *testing.T) {
 	c := newClaims(t)
 	held, _ := c.start(true)
+	c.id(held)
 	c.bus.Conn.Close() // nothing is renewed any more
 	c.pass(held.ttl / 2)
-	_, _, before := held.IDs()
+	before := held.Give(t.Context(), 1, make([]streams.MessageID, 1))
 	c.pass(held.ttl/2 - held.renewEvery()/2) // well before the end
-	_, _, after := held.IDs()
+	after := held.Give(t.Context(), 1, make([]streams.MessageID, 1))
 	if before != nil || !errors.Is(after, errNoNumber) {
 		t.Errorf("got %v before and %v after", before, after)
 	}
@@ -285,23 +296,15 @@ func TestClaim_RunsOut(t *testing.T) {
 func TestClaim_Lost(t *testing.T) {
 	c := newClaims(t)
 	held, _ := c.start(true)
-	ids, _, err := held.IDs()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var last streams.MessageID
 	for range 10_000 { // runs ahead of the clock, which stands still
-		last = ids.Message()
+		last = c.id(held)
 	}
 	if _, err := c.bucket.PutString(t.Context(), streams.IngressClaim(0), "another"); err != nil {
 		t.Fatal(err)
 	}
-	c.until(func() bool { _, number, err := held.IDs(); return err == nil && number == 1 })
-	ids, _, err = held.IDs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if next := ids.Message(); next <= last || next>>12&streams.MaxInstance != 1 {
+	c.until(func() bool { number, err := held.Instance(); return err == nil && number == 1 })
+	if next := c.id(held); next <= last || next>>12&streams.MaxInstance != 1 {
 		t.Errorf("after %v came %v", last, next)
 	}
 }
@@ -320,39 +323,8 @@ func TestClaim_ClockBehind(t *testing.T) {
 	}
 	c.pass(-time.Hour)
 	held, _ := c.start(true)
-	ids, _, err := held.IDs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := ids.Message().Time(); got.Before(msg.Time.Truncate(time.Millisecond)) {
+	if got := c.id(held).Time(); got.Before(msg.Time.Truncate(time.Millisecond)) {
 		t.Errorf("got an id of %v, before the newest event at %v", got, msg.Time)
-	}
-}
-
-// So they do where the clock that gave them was ahead of the one by which they were stored; the newest one need not be the
-// last that was stored, and what was scheduled has an id too.
-func TestClaim_ClockWasAhead(t *testing.T) {
-	for name, subject := range map[string]string{
-		"enqueued": streams.EnqueueSubject(1, 1, streams.Lane{}), "scheduled": streams.ScheduledSubject(1, 1),
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := newClaims(t)
-			first := streams.FirstIDAt(c.clock().Add(10 * time.Minute))
-			for _, id := range []streams.MessageID{first - 1<<22, first, first - 2<<22} {
-				m := &nats.Msg{Subject: subject, Header: nats.Header{jetstream.MsgIDHeader: {streams.AccountID(1).String() + "/" + id.String()}}}
-				if _, err := c.bus.JS.PublishMsg(t.Context(), m); err != nil {
-					t.Fatal(err)
-				}
-			}
-			held, _ := c.start(true)
-			ids, _, err := held.IDs()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := ids.Message(); got <= first {
-				t.Errorf("got an id of %v, want one after that of %v", got.Time(), first.Time())
-			}
-		})
 	}
 }
 

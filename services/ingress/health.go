@@ -33,7 +33,7 @@ func (i *Ingress) health() *httpx.Health {
 		return judged("The accounts have been read", i.core.Loaded())
 	})
 	h.Register("instance:claimed", func(context.Context) httpx.Check {
-		_, _, err := i.claim.IDs()
+		_, err := i.claim.Instance()
 		return judged("An instance number is held", err == nil)
 	})
 	if i.deps.Clock != nil {

@@ -59,6 +59,13 @@ func (w *world) eachAccepted(shard streams.Shard, f func(time.Time, event.Enqueu
 	stream, err := w.bus.JS.Stream(w.epoch, streams.EnqueueStream(shard))
 	must(w.t, err)
 	state := stream.CachedInfo().State
+	ids := givers{}
+	accepted := func(at time.Time, e event.Enqueued) {
+		if !e.Released && !ids.mayGive(e.ID) {
+			w.model.breach("%s is stored under %s, which its ingress had not reserved", e.Text.Reveal(), e.ID)
+		}
+		f(at, e)
+	}
 	for seq := state.FirstSeq; seq <= state.LastSeq; seq++ {
 		m, err := stream.GetMsg(w.epoch, seq)
 		if err != nil {
@@ -68,11 +75,15 @@ func (w *world) eachAccepted(shard streams.Shard, f func(time.Time, event.Enqueu
 		case event.KindEnqueued:
 			e, err := event.Decode[event.Enqueued](m.Data)
 			must(w.t, err)
-			f(m.Time, e)
+			accepted(m.Time, e)
 		case event.KindScheduled:
 			e, err := event.Decode[event.Scheduled](m.Data)
 			must(w.t, err)
-			f(m.Time, e.Enqueued)
+			accepted(m.Time, e.Enqueued)
+		case event.KindReserved:
+			e, err := event.Decode[event.Reserved](m.Data)
+			must(w.t, err)
+			ids.reserved(m.Subject, e)
 		default:
 			if strings.HasPrefix(m.Subject, "sms.enqueue.") && kind == "" {
 				w.t.Errorf("%s at %d has no kind", m.Subject, seq)

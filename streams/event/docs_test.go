@@ -210,6 +210,8 @@ func placeOf(t *testing.T, kind event.Kind) (stream, subject string) {
 		return streams.EnqueueStream(7), streams.BarrierSubject(7)
 	case event.KindFence:
 		return streams.EnqueueStream(7), streams.FenceSubject(7, 3)
+	case event.KindReserved:
+		return streams.EnqueueStream(7), streams.ReservedSubject(7, 3)
 	case event.KindLeased, event.KindRenewed, event.KindLapsed, event.KindCancelled, event.KindExpired, event.KindRequeued:
 		return streams.StatusStream(7), streams.DecisionSubject(7, pageAccount)
 	case event.KindReported:

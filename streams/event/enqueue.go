@@ -107,3 +107,14 @@ type Fence struct {
 
 // Kind is fence.v1.
 func (Fence) Kind() Kind { return KindFence }
+
+// Reserved says which ids an ingress instance may give to a shard's messages: those
+// from the time on that the last event there named, and before its own. Nobody
+// else ever gives them under that number.
+type Reserved struct {
+	By     string    `json:"by"` // who gives them, as no other process says it
+	Before time.Time `json:"before"`
+}
+
+// Kind is ids.reserved.v1.
+func (Reserved) Kind() Kind { return KindReserved }

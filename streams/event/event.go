@@ -24,6 +24,7 @@ const (
 	KindKeyed     Kind = "request.keyed.v1"
 	KindBarrier   Kind = "barrier.v1"
 	KindFence     Kind = "fence.v1"
+	KindReserved  Kind = "ids.reserved.v1"
 	KindLeased    Kind = "messages.leased.v1"
 	KindRenewed   Kind = "leases.renewed.v1"
 	KindLapsed    Kind = "messages.lapsed.v1"

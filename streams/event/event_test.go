@@ -32,6 +32,7 @@ func init() {
 	add(&event.Keyed{Request: strings.Repeat("ab", 32), Messages: []streams.MessageID{0x1a, 0x1b}, Answer: json.RawMessage(`{"ok":true}`)})
 	add(&event.Barrier{Claim: 42})
 	add(&event.Fence{By: "PM7BQxBR9DyDSGyTkjcAzw"})
+	add(&event.Reserved{By: "PM7BQxBR9DyDSGyTkjcAzw", Before: at})
 	add(&event.Leased{Lease: 0x2a, Device: 0x3a, Name: "Pixel", At: at, Until: at.Add(10 * time.Minute), Policy: streams.Retry, Attempts: 3,
 		Messages: []event.Turn{{ID: 0x1a, Round: 0}, {ID: 0x1b, Round: 1}}})
 	add(&event.Renewed{At: at, Leases: []event.Renewal{{Lease: 0x2a, Until: at.Add(time.Hour)}}})

@@ -31,8 +31,11 @@ type Committer interface {
 
 // Identity is under which number this ingress gives ids.
 type Identity interface {
-	// IDs gives the ids and their number, or a fault while the number may be another's.
-	IDs() (ids *streams.IDs, instance int, err error)
+	// Instance is the number, or a fault while it may be another's.
+	Instance() (int, error)
+	// Give fills ids, at least one, with rising ones that nobody else ever gives to messages of the shard. An error is a
+	// fault while the number may be another's, or ErrNotStored.
+	Give(ctx context.Context, shard streams.Shard, ids []streams.MessageID) error
 }
 
 // Options are what a core is made of.

@@ -253,7 +253,7 @@ type store struct {
 // after ctx has ended.
 func (s *store) run(ctx context.Context) (Accepted, error) {
 	for range tries {
-		made, msgs, err := s.make()
+		made, msgs, err := s.make(ctx)
 		if err != nil {
 			s.release(context.WithoutCancel(ctx), s.grant)
 			return Accepted{}, err
@@ -316,14 +316,11 @@ func (s *store) settle(ctx context.Context, made Accepted, otherwise error) (Acc
 }
 
 // make gives the messages ids and writes them as events.
-func (s *store) make() (Accepted, []*nats.Msg, error) {
-	source, _, err := s.identity.IDs()
-	if err != nil {
-		return Accepted{}, nil, err
-	}
+func (s *store) make(ctx context.Context) (Accepted, []*nats.Msg, error) {
 	made := Accepted{IDs: make([]streams.MessageID, len(s.cmd.Drafts)), Shard: s.shard}
-	for i := range made.IDs {
-		made.IDs[i] = source.Message()
+	err := s.identity.Give(ctx, s.shard, made.IDs)
+	if err != nil {
+		return Accepted{}, nil, storeFault(err)
 	}
 	msgs := make([]*nats.Msg, 0, len(s.cmd.Drafts)+1)
 	if s.cmd.Key != nil {

@@ -85,7 +85,7 @@ func (c *Core) reserve(ctx context.Context, account *streams.Account, count int)
 	if account.Plan.Limit <= 0 {
 		return request.Grant{Month: c.sure().UTC().Format("2006-01")}, nil
 	}
-	_, instance, err := c.identity.IDs()
+	instance, err := c.identity.Instance()
 	if err != nil {
 		return request.Grant{}, err
 	}

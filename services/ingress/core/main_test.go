@@ -21,7 +21,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // number is an identity that is never lost.
 type number struct{ ids *streams.IDs }
 
-func (n number) IDs() (*streams.IDs, int, error) { return n.ids, 0, nil }
+func (n number) Instance() (int, error) { return 0, nil }
+
+func (n number) Give(_ context.Context, _ streams.Shard, ids []streams.MessageID) error {
+	for i := range ids {
+		ids[i] = n.ids.Message()
+	}
+	return nil
+}
 
 // commit is a committer that does something else besides.
 type commit func(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error)

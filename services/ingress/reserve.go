@@ -1,0 +1,268 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+const (
+	// reserveAhead is how far ahead of the clock ids are reserved, and so how far ids may be ahead of it after a start. Used
+	// up by half, ids are reserved further, and nobody waits.
+	reserveAhead = time.Minute
+	// reserveMore is how far ahead of ids which are ahead of the clock: 4 million of them.
+	reserveMore = time.Second
+	// reserveAgain is when ids are reserved again that last long: before the event ages out that reserves them.
+	reserveAgain = 24 * time.Hour
+	// reserveWithin is how long it is tried. Used up by an engine that is slow: messages of that shard are refused.
+	reserveWithin = 5 * time.Second
+	reservePause  = 20 * time.Millisecond
+)
+
+// reserved gives the ids of a number, in each shard only such as the shard's stream says are reserved for this process:
+// whoever has the number next goes on behind them.
+type reserved struct {
+	bus    *bus.Bus
+	now    func() time.Time
+	by     string
+	number int
+	ids    *streams.IDs
+	shards []shardIDs
+	soon   chan streams.Shard // whose ids are reserved further
+}
+
+// shardIDs are a shard's.
+type shardIDs struct {
+	turn  chan struct{} // who has put something in reserves
+	asked atomic.Bool   // the shard is in soon, or is worked on
+	at    atomic.Pointer[stretch]
+}
+
+// stretch is the ids from one to before another that this process may give. None, if both are the same.
+type stretch struct {
+	from, to streams.MessageID
+	soon     streams.MessageID // from here on more are reserved
+	stored   time.Time
+	last     uint64 // the newest event that reserves ids under the number
+}
+
+func newReserved(b *bus.Bus, now func() time.Time, by string, number int, shards streams.Shards) *reserved {
+	r := &reserved{
+		bus: b, now: now, by: by, number: number, ids: streams.NewIDs(now, number, streams.Epoch),
+		shards: make([]shardIDs, shards), soon: make(chan streams.Shard, shards),
+	}
+	for i := range r.shards {
+		r.shards[i].turn = make(chan struct{}, 1)
+	}
+	return r
+}
+
+// begin looks in all shards where ids begin. A shard that does not answer is asked again when it has a message.
+func (r *reserved) begin(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reserveWithin)
+	defer cancel()
+	var shards sync.WaitGroup
+	for i := range r.shards {
+		shards.Go(func() { _, _ = r.open(ctx, streams.Shard(i)) })
+	}
+	shards.Wait()
+}
+
+// give fills ids with new ones of a shard. It does not, if not all of them are reserved.
+func (r *reserved) give(shard streams.Shard, now time.Time, ids []streams.MessageID) bool {
+	for i := range ids {
+		ids[i] = r.ids.Message()
+	}
+	own := &r.shards[shard]
+	at := own.at.Load()
+	last := ids[len(ids)-1]
+	if at == nil || ids[0] < at.from || last >= at.to {
+		return false
+	}
+	if at.used(last, now) && own.asked.CompareAndSwap(false, true) {
+		r.soon <- shard // has room for all
+	}
+	return true
+}
+
+// used says that more ids are to be reserved.
+func (at *stretch) used(id streams.MessageID, now time.Time) bool {
+	return id >= at.soon || now.Sub(at.stored) > reserveAgain
+}
+
+// run reserves ids before they are used up, until ctx is done.
+func (r *reserved) run(ctx context.Context) {
+	var shards sync.WaitGroup
+	defer shards.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case shard := <-r.soon:
+			shards.Go(func() {
+				defer r.shards[shard].asked.Store(false)
+				_ = r.reserve(ctx, shard, r.ids.Message()) // who has none left tries again
+			})
+		}
+	}
+}
+
+// reserve sees to it that ids after one are reserved. An error is ErrNotStored.
+func (r *reserved) reserve(ctx context.Context, shard streams.Shard, id streams.MessageID) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, reserveWithin)
+	defer cancel()
+	defer func() {
+		if err != nil && !errors.Is(err, bus.ErrFull) {
+			err = fmt.Errorf("reserve ids: %w: %s", bus.ErrNotStored, err.Error()) // also where it is not known: no message is
+		}
+	}()
+	own := &r.shards[shard]
+	select {
+	case own.turn <- struct{}{}:
+		defer func() { <-own.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	at := own.at.Load()
+	if at == nil {
+		if at, err = r.open(ctx, shard); err != nil {
+			return err
+		}
+	}
+	if !at.used(id, r.now()) {
+		return nil
+	}
+	for {
+		next, err := r.further(ctx, shard, *at, id)
+		if err == nil {
+			own.at.Store(&next)
+			return nil
+		}
+		var wrong *bus.WrongLast
+		again := errors.As(err, &wrong) || errors.Is(err, bus.ErrUnknownOutcome) || bus.Away(err)
+		if !again || errors.Is(err, bus.ErrFull) {
+			return err
+		}
+		if clock.Sleep(ctx, reservePause) != nil {
+			return err
+		}
+		if at, err = r.look(ctx, shard, *at); err != nil {
+			return err
+		}
+		own.at.Store(at)
+		if !at.used(id, r.now()) {
+			return nil
+		}
+	}
+}
+
+// further stores that more ids are reserved than at says, unless another event came first.
+func (r *reserved) further(ctx context.Context, shard streams.Shard, at stretch, id streams.MessageID) (stretch, error) {
+	now := r.now()
+	next := later(now, later(id.Time(), at.from.Time())) // the time of the next id
+	before := later(later(now.Add(reserveAhead), next.Add(reserveMore)), at.to.Time()).UTC().Truncate(time.Millisecond)
+	msg, err := event.Message(streams.ReservedSubject(shard, r.number), event.Reserved{By: r.by, Before: before})
+	if err != nil {
+		return at, err
+	}
+	if at.last, err = r.bus.PublishFenced(ctx, msg, at.last); err != nil {
+		return at, err
+	}
+	at.to, at.soon, at.stored = streams.FirstIDAt(before), streams.FirstIDAt(before.Add(-before.Sub(next)/2)), now
+	return at, nil
+}
+
+// look reads what has become of an attempt to reserve more than at says. What another has reserved since is not ours,
+// nor is what was ours before.
+func (r *reserved) look(ctx context.Context, shard streams.Shard, at stretch) (*stretch, error) {
+	last, said, err := r.last(ctx, shard)
+	switch {
+	case err != nil || last == at.last:
+	case last == 0: // aged out
+		at.last = 0
+	case said.By == r.by:
+		at.last, at.to = last, streams.FirstIDAt(said.Before)
+		at.soon, at.stored = at.to, r.now()
+	default:
+		return r.behind(said.Before, last), nil
+	}
+	return &at, err
+}
+
+// last reads the newest event that reserves ids under the number, 0 if there is none.
+func (r *reserved) last(ctx context.Context, shard streams.Shard) (last uint64, said event.Reserved, err error) {
+	m, err := r.bus.LastForSubject(ctx, streams.EnqueueStream(shard), streams.ReservedSubject(shard, r.number))
+	if errors.Is(err, bus.ErrNoMessage) {
+		return 0, said, nil
+	}
+	if err != nil {
+		return 0, said, err
+	}
+	said, err = event.Decode[event.Reserved](m.Data)
+	return m.Sequence, said, err
+}
+
+// behind begins a stretch that is empty.
+func (r *reserved) behind(t time.Time, last uint64) *stretch {
+	r.ids.NotBefore(t)
+	from := streams.FirstIDAt(t)
+	return &stretch{from: from, to: from, soon: from, last: last, stored: r.now()}
+}
+
+// open finds where the number's ids begin in a shard: behind all that anybody has reserved under it, and behind the
+// newest event.
+func (r *reserved) open(ctx context.Context, shard streams.Shard) (*stretch, error) {
+	stream, err := r.bus.JS.Stream(ctx, streams.EnqueueStream(shard))
+	if err != nil {
+		return nil, err
+	}
+	floor := stream.CachedInfo().State.LastTime.Add(time.Millisecond)
+	last, said, err := r.last(ctx, shard)
+	if err == nil && last == 0 {
+		said.Before, err = r.unreserved(ctx, shard, floor)
+	}
+	if err != nil {
+		return nil, err
+	}
+	at := r.behind(later(floor, said.Before), last)
+	r.shards[shard].at.Store(at)
+	return at, nil
+}
+
+// unreserved is behind the ids of the newest messages. They say it where nobody has reserved ids under the number yet,
+// and a version that reserved none may have given some by a clock that was ahead.
+func (r *reserved) unreserved(ctx context.Context, shard streams.Shard, floor time.Time) (time.Time, error) {
+	for _, subject := range streams.AcceptedSubjects(shard) {
+		m, err := r.bus.LastForSubject(ctx, streams.EnqueueStream(shard), subject)
+		if errors.Is(err, bus.ErrNoMessage) {
+			continue
+		}
+		if err != nil {
+			return floor, err
+		}
+		_, text, _ := strings.Cut(m.Header.Get(jetstream.MsgIDHeader), "/") // account, message
+		text, _, _ = strings.Cut(text, "/")
+		if id, err := streams.ParseMessageID(text); err == nil && id.Time().After(floor) {
+			floor = id.Time().Add(reserveAhead)
+		}
+	}
+	return floor, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
