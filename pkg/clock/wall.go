@@ -221,7 +221,7 @@ func (c *Clock) look() (now, wall time.Time) {
 
 // settles says whether time alone confirms the step.
 func (c *Clock) settles(now, wall time.Time) bool {
-	return wall.Sub(later(now.Round(0), c.reached(now))) <= Most
+	return wall.Sub(Later(now.Round(0), c.reached(now))) <= Most
 }
 
 // reached is what the time that was known has come to since.
@@ -239,24 +239,10 @@ func (c *Clock) step(confirmed string) time.Time {
 func (c *Clock) sure(now, wall time.Time) time.Time {
 	sure := now.Round(0)
 	if !c.doubted.IsZero() && c.by < 0 {
-		sure = earlier(sure, later(wall, c.stood)) // it waits, and does not go back
+		sure = Earlier(sure, Later(wall, c.stood)) // it waits, and does not go back
 	}
 	if !c.held.IsZero() && c.ahead > Away {
-		sure = earlier(sure, c.held.Add(now.Sub(c.since)))
+		sure = Earlier(sure, c.held.Add(now.Sub(c.since)))
 	}
 	return sure
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }

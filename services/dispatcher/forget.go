@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -73,7 +74,7 @@ func (s *shard) purge(ctx context.Context, sure time.Time) (again time.Time, err
 	limit := sure.Add(-streams.Retention)
 	if !s.full.Load() {
 		// What is known goes first. Where there is no room to say so, it follows.
-		limit = earlier(limit, horizon)
+		limit = clock.Earlier(limit, horizon)
 	}
 	last, again, err := s.lastMark(ctx, sure, limit)
 	if err != nil || last.status == 0 {
@@ -139,7 +140,7 @@ func (s *shard) lastMark(ctx context.Context, sure, limit time.Time) (last mark,
 		case made.After(sure):
 		case made.After(limit):
 			// Where the horizon is late, it moves soon.
-			return last, later(made.Add(streams.Retention), sure.Add(lookAtLeast)), nil
+			return last, clock.Later(made.Add(streams.Retention), sure.Add(lookAtLeast)), nil
 		default:
 			last = mark{status: seq, enqueue: e.Enqueue, made: made, unsaid: e.At.IsZero()}
 		}
@@ -152,7 +153,7 @@ func (s *shard) lastMark(ctx context.Context, sure, limit time.Time) (last mark,
 // have been behind, stored it.
 func madeAt(e event.Horizon, stored time.Time) time.Time {
 	if e.At.IsZero() {
-		return later(stored, e.Before.Add(kept))
+		return clock.Later(stored, e.Before.Add(kept))
 	}
 	return e.At
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -24,7 +25,7 @@ type head struct {
 // engine's clock may have been anywhere.
 func (h *head) told() time.Time {
 	if h.released {
-		return later(h.id.Time(), h.due)
+		return clock.Later(h.id.Time(), h.due)
 	}
 	return h.id.Time()
 }

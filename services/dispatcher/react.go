@@ -122,7 +122,7 @@ func (s *shard) endLeases(ctx context.Context) (time.Time, error) {
 			var ends time.Time
 			var err error
 			due, waits, ends, err = s.due(v, now, now.Add(lookAtLeast))
-			next = earlier(next, ends)
+			next = clock.Earlier(next, ends)
 			return err
 		})
 		switch {
@@ -154,7 +154,7 @@ func (s *shard) due(v view, now, next time.Time) (due leaseRef, waits bool, ends
 	for key, _ := c.First(); key != nil; key, _ = c.Next() {
 		at := fromMillis(id(key, 0))
 		if at.After(now) {
-			next = earlier(next, at)
+			next = clock.Earlier(next, at)
 			break
 		}
 		if due = leaseOf(key); !s.ending[due] {
@@ -192,25 +192,11 @@ func (l *lease) ahead(now time.Time) bool { return l.until.Sub(now) > l.length+f
 // that. So each lease from before has its whole length from then. One that ends
 // too late was given by a clock that was ahead, and has its whole length from now.
 func (l lease) end(since, now time.Time) time.Time {
-	l.until = later(later(l.until, l.reportedUntil()), since.Add(l.length))
+	l.until = clock.Later(clock.Later(l.until, l.reportedUntil()), since.Add(l.length))
 	if l.ahead(now) {
 		return now.Add(l.length)
 	}
 	return l.until
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 // endLease lets a lease lapse that has ended, and renews any other.
@@ -291,7 +277,7 @@ func (l *lease) renewal(now time.Time) (time.Time, bool) {
 	if l.reported.IsZero() || l.until.Sub(now) >= l.length/2 {
 		return l.until, false
 	}
-	until := earlier(now.Add(l.length), l.reported.Add(contactReach*l.length))
+	until := clock.Earlier(now.Add(l.length), l.reported.Add(contactReach*l.length))
 	return until, until.After(l.until) && until.After(now)
 }
 
@@ -351,7 +337,7 @@ func (s *shard) publishHorizons(ctx context.Context, before time.Time, last uint
 		if to := now.Add(-kept); before.IsZero() {
 			before = to
 		} else {
-			before = earlier(to, before.Add(horizonEvery))
+			before = clock.Earlier(to, before.Add(horizonEvery))
 		}
 		// In this order: all of ENQUEUE up to there was stored by then.
 		e := event.Horizon{Before: before, Enqueue: s.file.Cursor(s.enqueue)}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -41,7 +42,7 @@ func (v view) over(now, next time.Time, most int) ([]timed, time.Time) {
 	eachKey(v.bucket(validBucket), nil, func(key, _ []byte) bool {
 		at := fromMillis(id(key, 0))
 		if at.After(now) {
-			next = earlier(next, at)
+			next = clock.Earlier(next, at)
 			return false
 		}
 		all = append(all, timed{at, streams.AccountID(id(key, 1)), streams.MessageID(id(key, 2))})
@@ -117,7 +118,7 @@ func (s *shard) release(ctx context.Context) (time.Time, error) {
 		}
 		if enqueued == 0 {
 			// What cannot be read stays scheduled until its validity ends.
-			return s.wait(earlier(next, s.sure().Add(retryUnreadable))), nil
+			return s.wait(clock.Earlier(next, s.sure().Add(retryUnreadable))), nil
 		}
 		last, err := s.deps.Bus.LastForSubjects(ctx, s.enqueue, streams.EnqueuedSubjects(s.number))
 		if err == nil {
@@ -160,7 +161,7 @@ func (v view) due(now, next time.Time) ([]due, time.Time, error) {
 		lists = append(lists, list)
 	}
 	if total == 0 {
-		next = earlier(next, now.Add(retryAfter)) // their validity is ended first
+		next = clock.Earlier(next, now.Add(retryAfter)) // their validity is ended first
 	}
 	all := make([]due, 0, total)
 	for turn := range longest {
@@ -191,7 +192,7 @@ func (v view) dueAccounts(now, next time.Time) (all []*dueTimes, _ time.Time) {
 		}
 		at, account := id(key, 0), id(key, 1)
 		if fromMillis(at).After(now) {
-			return all, earlier(next, fromMillis(at))
+			return all, clock.Earlier(next, fromMillis(at))
 		}
 		a := streams.AccountID(account)
 		if found[a] == nil {

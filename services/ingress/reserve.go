@@ -170,8 +170,8 @@ func (r *reserved) reserve(ctx context.Context, shard streams.Shard, id streams.
 // further stores that more ids are reserved than at says, unless another event came first.
 func (r *reserved) further(ctx context.Context, shard streams.Shard, at stretch, id streams.MessageID) (stretch, error) {
 	now := r.now()
-	next := later(now, later(id.Time(), at.from.Time())) // the time of the next id
-	before := later(later(now.Add(reserveAhead), next.Add(reserveMore)), at.to.Time()).UTC().Truncate(time.Millisecond)
+	next := clock.Later(now, clock.Later(id.Time(), at.from.Time())) // the time of the next id
+	before := clock.Later(clock.Later(now.Add(reserveAhead), next.Add(reserveMore)), at.to.Time()).UTC().Truncate(time.Millisecond)
 	msg, err := event.Message(streams.ReservedSubject(shard, r.number), event.Reserved{By: r.by, Before: before})
 	if err != nil {
 		return at, err
@@ -235,7 +235,7 @@ func (r *reserved) open(ctx context.Context, shard streams.Shard) (*stretch, err
 	if err != nil {
 		return nil, err
 	}
-	at := r.behind(later(floor, said.Before), last)
+	at := r.behind(clock.Later(floor, said.Before), last)
 	r.shards[shard].at.Store(at)
 	return at, nil
 }
@@ -258,11 +258,4 @@ func (r *reserved) unreserved(ctx context.Context, shard streams.Shard, floor ti
 		}
 	}
 	return floor, nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

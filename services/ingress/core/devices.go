@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -205,7 +206,7 @@ func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account
 	err = eachEntry(ctx, watcher, func(entry jetstream.KeyValueEntry) bool {
 		var device streams.Device
 		_ = json.Unmarshal(entry.Value(), &device) // one that cannot be read was never seen
-		called := latest(device.Created, device.LastSeen, d.presence.lastSeen(device.ID))
+		called := clock.Later(clock.Later(device.Created, device.LastSeen), d.presence.lastSeen(device.ID))
 		if called.Before(seen) {
 			oldest, id, seen = entry, device.ID, called
 		}
@@ -227,15 +228,6 @@ func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account
 		d.log.Info("a phone that has not called for long gives its place up", zap.Stringer("account", account), zap.Stringer("device", id))
 	}
 	return err
-}
-
-func latest(first time.Time, others ...time.Time) time.Time {
-	for _, t := range others {
-		if t.After(first) {
-			first = t
-		}
-	}
-	return first
 }
 
 // forget makes the next contact read the bucket.

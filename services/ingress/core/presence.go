@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -59,14 +60,7 @@ func (p *presence) called(device streams.DeviceID) {
 func (p *presence) heard(c request.Contact) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.note(c.Device, earlierOf(c.At, p.now())) // whose clock may be ahead
-}
-
-func earlierOf(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
+	p.note(c.Device, clock.Earlier(c.At, p.now())) // whose clock may be ahead
 }
 
 // note says whether there was room. The caller holds the lock.
