@@ -61,7 +61,7 @@ type login struct {
 	device  streams.DeviceID // whose own login it is; zero: the account's
 }
 
-// passwords checks passwords against their hashes, each once: that takes a processor for a twentieth of a second.
+// passwords checks passwords against their hashes, each once: that takes a processor for a twentieth of a second (see matches).
 type passwords struct {
 	now       func() time.Time
 	key       [32]byte // of this process: what is remembered is no password's plain hash
@@ -125,11 +125,17 @@ func (p *passwords) check(ctx context.Context, said Credentials, hash string, wa
 	case !p.mayFail(who):
 		return errFailures
 	}
-	right, err, _ := p.flight.Do(flight, func() (any, error) { return p.compare(ctx, line, place, key, said.Password, hash) })
-	if err != nil {
-		return err
+	checking := p.flight.DoChan(flight, func() (any, error) { return p.compare(line, place, key, said.Password, hash) })
+	var got singleflight.Result
+	select {
+	case got = <-checking:
+	case <-ctx.Done(): // who hung up leaves the check to others who wait for the same one
+		return errChecks.With(ctx.Err())
 	}
-	if ok := right.(bool) && known; !ok {
+	if got.Err != nil {
+		return got.Err
+	}
+	if ok := got.Val.(bool) && known; !ok {
 		if line == p.strangers {
 			p.failed(who)
 		}
@@ -164,13 +170,12 @@ func (p *passwords) remembered(key [32]byte, hash string) (right, ok bool) {
 	return false, holds(c, ok)
 }
 
-func (p *passwords) compare(ctx context.Context, line *line, place string, key [32]byte, password secret.String, hash string) (bool, error) {
-	// Others may wait for this check whose callers have not hung up.
-	leave, err := line.enter(context.WithoutCancel(ctx), place)
+func (p *passwords) compare(line *line, place string, key [32]byte, password secret.String, hash string) (bool, error) {
+	leave, err := line.enter(place)
 	if err != nil {
 		return false, err
 	}
-	right := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password.Reveal())) == nil
+	right := matches(hash, password)
 	leave()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,7 +235,7 @@ func newLine(slots int) *line {
 
 // enter waits for a processor, which leave gives back. The error is a fault where too many wait, or of these too many
 // are the caller's: whoever has none waiting finds a place while fewer than maxChecks different ones wait.
-func (l *line) enter(ctx context.Context, who string) (leave func(), err error) {
+func (l *line) enter(who string) (leave func(), err error) {
 	l.mu.Lock()
 	full := l.of[who] >= maxChecks-l.waiting
 	if !full {
@@ -241,21 +246,15 @@ func (l *line) enter(ctx context.Context, who string) (leave func(), err error) 
 	if full {
 		return nil, errChecks
 	}
-	left := func() {
+	_ = l.slots.Acquire(context.Background(), 1) // which fails only with its context
+	return func() {
+		l.slots.Release(1)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.waiting--
 		if l.of[who]--; l.of[who] == 0 {
 			delete(l.of, who)
 		}
-	}
-	if err := l.slots.Acquire(ctx, 1); err != nil {
-		left()
-		return nil, errChecks.With(err)
-	}
-	return func() {
-		l.slots.Release(1)
-		left()
 	}, nil
 }
 
