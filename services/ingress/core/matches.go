@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
-	"golang.org/x/crypto/blowfish"
+	"golang.org/x/crypto/blowfish" //nolint:staticcheck // bcrypt is made of it
 
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 )
