@@ -3,7 +3,6 @@ package core
 import (
 	"crypto/subtle"
 	"encoding/base64"
-	"runtime"
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
@@ -51,7 +50,7 @@ func matches(hash string, password secret.String) bool {
 		blowfish.ExpandKey(salt, c)
 		if round%roundsAtATime == 0 {
 			time.Sleep(restBetween)
-			runtime.Gosched() // behind all that is ready: a timer's goroutine would come first
+
 		}
 	}
 	sum := []byte("OrpheanBeholderScryDoubt")
