@@ -50,7 +50,6 @@ func matches(hash string, password secret.String) bool {
 		blowfish.ExpandKey(salt, c)
 		if round%roundsAtATime == 0 {
 			time.Sleep(restBetween)
-
 		}
 	}
 	sum := []byte("OrpheanBeholderScryDoubt")

@@ -182,7 +182,7 @@ func TestCore_Pull_TooManyWait(t *testing.T) {
 		before := asked.Load()
 		one := Pull{Caller: Caller{Account: account}, Limit: 5, Wait: time.Second}
 		_, err := c.Pull(t.Context(), one)
-		if f := fault.As(err); f.Code != "too_many_waiting" || f.Kind != fault.RateLimited || f.RetryAfter != pollSlice {
+		if f := fault.As(err); f == nil || f.Code != "too_many_waiting" || f.Kind != fault.RateLimited || f.RetryAfter != pollSlice {
 			t.Errorf("one more than may wait: got %v", err)
 		}
 		if got := asked.Load(); got != before {
