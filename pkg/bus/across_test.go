@@ -219,3 +219,21 @@ func TestAcross_UnderWay(t *testing.T) {
 		t.Errorf("got %v, want %d messages", got, want)
 	}
 }
+
+// An engine in this process that does not answer is busy: a question waits for it, for 15 s.
+func TestInside_LateAnswer(t *testing.T) {
+	dir := t.TempDir()
+	bustest.Simulate(t, func(t *testing.T) {
+		l := startLossy(t, dir)
+		makeStream(t, l.Bus)
+		for late, ok := range map[time.Duration]bool{14 * time.Second: true, 16 * time.Second: false} {
+			l.late.Store(int64(late))
+			begun := time.Now()
+			_, err := l.LastForSubject(t.Context(), stream, "s.a")
+			if heard := errors.Is(err, bus.ErrNoMessage); heard != ok || !ok && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("an answer after %v: got %v after %v", late, err, time.Since(begun))
+			}
+			time.Sleep(late) // until the connection is free again
+		}
+	})
+}

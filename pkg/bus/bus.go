@@ -41,7 +41,9 @@ type patience struct {
 // one has taken over meanwhile: what is tried again soon finds it. A leader that
 // has an earlier try says so, and is told less often from then on.
 var (
-	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, fetch: callTimeout, ask: callTimeout, asked: callTimeout}
+	// Used up by a machine that is very busy: who asks waits so long, and is
+	// refused then.
+	patienceInside = patience{commit: attemptTimeout, fenced: fencedTimeout, fetch: callTimeout, ask: 15 * time.Second, asked: 15 * time.Second}
 	// Used up by a network that is slow: what is told is told again, and
 	// hurts nobody.
 	patienceAcross = patience{commit: time.Second, fenced: 2 * time.Second, fetch: time.Second, ask: time.Second, asked: 3 * time.Second}

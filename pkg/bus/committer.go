@@ -25,10 +25,10 @@ const (
 	batchHeaders = 128
 	// cleanEvery is how often a fence is tried that could not be moved.
 	cleanEvery = time.Second
-	// maxBatchBytes bounds what is committed together. One request may be
-	// larger. Used up by an owner with large ones: others wait for one
-	// commit, not for all of it.
-	maxBatchBytes = 8 << 20
+	// maxBatchBytes bounds what is committed together: a thousand messages of
+	// the usual length. One request may be larger, and is committed alone. Used
+	// up by an owner with large ones: others wait for one of them.
+	maxBatchBytes = 1 << 20
 )
 
 // CommitterOptions tune a Committer. The zero value is right for one disk.

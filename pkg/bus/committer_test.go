@@ -426,7 +426,7 @@ func TestCommit_Bounds(t *testing.T) {
 		most            int // messages of a commit
 	}{
 		"messages": {2500, 10, 1000},
-		"bytes":    {20, 1 << 20, 7}, // with what a message has around it
+		"bytes":    {20, 1 << 17, 7}, // with what a message has around it
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := bustest.New(t)

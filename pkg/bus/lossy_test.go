@@ -22,6 +22,7 @@ type lossy struct {
 	losses atomic.Int32 // answers still to lose, each with its connection
 	silent atomic.Bool  // lose answers without breaking the connection
 	deaf   atomic.Int32 // publishes and questions still to lose
+	late   atomic.Int64 // how long the next answer to a leader read is held, in ns
 }
 
 func startLossy(t *testing.T, dir string) *lossy {
@@ -89,6 +90,9 @@ type lossyConn struct {
 func (c *lossyConn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.Conn.Read(p)
+		if bytes.Contains(p[:n], []byte("stream_msg_get_response")) {
+			time.Sleep(time.Duration(c.l.late.Swap(0)))
+		}
 		// Answers to publishes, and no others, hold this.
 		if !bytes.Contains(p[:n], []byte(`"stream":"S"`)) || c.l.losses.Load() == 0 {
 			return n, err

@@ -14,15 +14,15 @@ import (
 const (
 	// leastMemory is what the Go runtime may always take before it collects more often than it would by itself.
 	leastMemory = 320 << 20
-	// spareMemory is that beside twice what is in use.
-	spareMemory = 64 << 20
+	// spareMemory is that beside what is in use, unless half of what is in use is more.
+	spareMemory = 160 << 20
 	// lookAtMemory is how often it is looked at.
 	lookAtMemory = 5 * time.Second
 )
 
-// BoundMemory keeps what the Go runtime takes close to twice what is in use, until ctx is done: while a machine is very
-// busy the collector falls behind, and memory would grow by what nobody uses any more. It never makes the collector work
-// more than that. An operator who sets GOMEMLIMIT decides alone, and then it does nothing.
+// BoundMemory keeps what the Go runtime takes within half more than what is in use, or 160 MiB more, until ctx is done:
+// left to itself it takes twice that, and while a machine is very busy the collector falls behind, and memory grows by what
+// nobody uses any more. The collector works at most twice as much for it. An operator who sets GOMEMLIMIT decides alone, and then it does nothing.
 func BoundMemory(ctx context.Context) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -41,5 +41,5 @@ func BoundMemory(ctx context.Context) {
 
 // memoryLimit is what the runtime may take while so many bytes of heap and stacks are in use.
 func memoryLimit(used uint64) int64 {
-	return int64(min(max(2*used+spareMemory, leastMemory), math.MaxInt64))
+	return int64(min(max(used+max(used/2, spareMemory), leastMemory), math.MaxInt64))
 }

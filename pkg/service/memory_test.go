@@ -8,7 +8,7 @@ import (
 
 func TestMemoryLimit(t *testing.T) {
 	for live, want := range map[uint64]int64{
-		0: leastMemory, 100 << 20: leastMemory, 128 << 20: leastMemory, 200 << 20: 464 << 20, 4 << 30: 8<<30 + spareMemory,
+		0: leastMemory, 100 << 20: leastMemory, 160 << 20: leastMemory, 200 << 20: 360 << 20, 320 << 20: 480 << 20, 4 << 30: 6 << 30,
 	} {
 		if got := memoryLimit(live); got != want {
 			t.Errorf("%d bytes in use: got a limit of %d, want %d", live, got, want)

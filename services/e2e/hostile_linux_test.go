@@ -4,7 +4,9 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,12 +48,16 @@ func TestHostile(t *testing.T) {
 	working := good.work(ctx)
 
 	pid := s.host.(*processHost).cmd.Process.Pid
+	begun, cpu := time.Now(), processorTime(t, pid)
 	quiet := watch(t, pid, max(5*time.Second, min(*hostileFor/5, time.Minute)))
+	calm, calmFor := processorTime(t, pid)-cpu, time.Since(begun)
 	good.begin(hostilePhase)
+	begun, cpu = time.Now(), processorTime(t, pid)
 	attack := startAttack(t, aim, all, *hostileFor)
 	hostile := watch(t, pid, *hostileFor/2)
 	good.changePassword() // from now on nobody knows by heart that it is right
 	hostile = hostile.and(watch(t, pid, *hostileFor-*hostileFor/2))
+	busy, busyFor := processorTime(t, pid)-cpu, time.Since(begun)
 	good.begin(afterwards)
 	said := attack()
 	good.rest()
@@ -61,6 +67,7 @@ func TestHostile(t *testing.T) {
 	t.Logf("attackers, for %v on %s:\n%s", *hostileFor, load(t), said)
 	t.Logf("the good account:\n%s", good.table())
 	t.Logf("the server took %s; before, %s", hostile, quiet)
+	t.Logf("it took %v of a processor in %v; before, %v in %v", busy, busyFor.Round(time.Second), calm, calmFor.Round(time.Second))
 	c := good.journal.check(t)
 	if c.Accepted == 0 || c.Delivered != c.Accepted || c.Unknown+c.Lost+c.Doubled+c.Again > 0 {
 		t.Errorf("got %+v, want every message delivered once", c)
@@ -112,6 +119,25 @@ func (s *trunkline) aim() target {
 		URL: s.url, Account: streams.AccountIDOf("hostile"), Token: token, Login: "hostile", Password: "correct horse hostile",
 		Phones: s.account("hostile-phones", nil), Victim: "good",
 	}
+}
+
+// processorTime is what a process has had of processors.
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	var ticks int64 // a hundred a second
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
 // usage is the most memory that was seen, in MiB.

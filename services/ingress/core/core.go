@@ -74,6 +74,7 @@ type Core struct {
 	ids      *span
 	repeats  *repeats
 	holdings holdings
+	waits    waits
 
 	passwords *passwords
 	places    *places

@@ -89,21 +89,38 @@ func (d *devices) note(ctx context.Context, account streams.AccountID, id stream
 	if d.fresh(id, now) {
 		return nil
 	}
+	err := d.writeInTurn(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
+	switch {
+	case err == nil, errors.Is(err, errDevices):
+		return err
+	case d.knows(id):
+		// When a phone was last seen is not worth refusing it: its next contact tells.
+		d.log.Warn("last-seen time not written", zap.Stringer("device", id), zap.Error(err))
+		return nil
+	}
+	return errDevicesLate.With(err)
+}
+
+// writeInTurn writes after those of the account that came before.
+func (d *devices) writeInTurn(ctx context.Context, account streams.AccountID, device streams.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
 	defer cancel()
 	giveBack, err := d.turns.Take(ctx, account)
 	if err != nil {
-		return errDevicesLate.With(err)
-	}
-	defer giveBack()
-	if d.fresh(id, now) {
-		return nil
-	}
-	err = d.write(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
-	if err == nil || errors.Is(err, errDevices) {
 		return err
 	}
-	return errDevicesLate.With(err)
+	defer giveBack()
+	if d.fresh(device.ID, device.LastSeen) {
+		return nil
+	}
+	return d.write(ctx, account, device)
+}
+
+func (d *devices) knows(id streams.DeviceID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.known[id]
+	return ok
 }
 
 // fresh says whether nothing is to be written.

@@ -15,7 +15,7 @@ import (
 const (
 	// lookupWithin is how long looking something up may take. Used up by a part that is slow, or by an
 	// account that asks too much at once: only its own requests get 503.
-	lookupWithin = 5 * time.Second
+	lookupWithin = 15 * time.Second
 	// lookupsAtATime is how many an account may have under way; its others wait. Used up by one account, and
 	// only its own requests wait.
 	lookupsAtATime = 4

@@ -88,9 +88,13 @@ type checked struct {
 }
 
 func newPasswords(now func() time.Time) *passwords {
+	// A check keeps its processor until the runtime interrupts it, 10 ms later. On all of them at once, each step of every
+	// other request would wait for that. Used up by strangers who guess: who is known waits for one of their checks.
+	half := max(runtime.GOMAXPROCS(0)/2, 1)
+	processors := semaphore.NewWeighted(int64(half))
 	p := &passwords{
 		// Used up by strangers who guess: other passwords that were not checked lately wait.
-		now: now, strangers: newLine(max(runtime.GOMAXPROCS(0)/4, 1)), known: newLine(max(runtime.GOMAXPROCS(0)/2, 1)),
+		now: now, strangers: newLine(max(runtime.GOMAXPROCS(0)/4, 1), processors), known: newLine(half, processors),
 		right: map[[32]byte]checked{}, wrong: map[[32]byte]checked{}, failures: map[guesser]*rate.Limiter{},
 	}
 	_, _ = rand.Read(p.key[:])
@@ -125,11 +129,17 @@ func (p *passwords) check(ctx context.Context, said Credentials, hash string, wa
 	case !p.mayFail(who):
 		return errFailures
 	}
-	right, err, _ := p.flight.Do(flight, func() (any, error) { return p.compare(ctx, line, place, key, said.Password, hash) })
-	if err != nil {
-		return err
+	checking := p.flight.DoChan(flight, func() (any, error) { return p.compare(line, place, key, said.Password, hash) })
+	var got singleflight.Result
+	select {
+	case got = <-checking:
+	case <-ctx.Done(): // who hung up leaves the check to others who wait for the same one
+		return errChecks.With(ctx.Err())
 	}
-	if ok := right.(bool) && known; !ok {
+	if got.Err != nil {
+		return got.Err
+	}
+	if ok := got.Val.(bool) && known; !ok {
 		if line == p.strangers {
 			p.failed(who)
 		}
@@ -164,14 +174,18 @@ func (p *passwords) remembered(key [32]byte, hash string) (right, ok bool) {
 	return false, holds(c, ok)
 }
 
-func (p *passwords) compare(ctx context.Context, line *line, place string, key [32]byte, password secret.String, hash string) (bool, error) {
-	// Others may wait for this check whose callers have not hung up.
-	leave, err := line.enter(context.WithoutCancel(ctx), place)
+func (p *passwords) compare(line *line, place string, key [32]byte, password secret.String, hash string) (bool, error) {
+	leave, err := line.enter(place)
 	if err != nil {
 		return false, err
 	}
+	begun := time.Now()
 	right := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password.Reveal())) == nil
-	leave()
+	rest := time.Duration(0)
+	if line == p.strangers {
+		rest = time.Since(begun) // they leave to others what they took
+	}
+	leave(rest)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if right {
@@ -217,20 +231,22 @@ func (p *passwords) failed(who guesser) {
 
 // line is who waits for a processor to check a password, in order.
 type line struct {
-	slots *semaphore.Weighted
+	slots      *semaphore.Weighted // how many of the line are at work
+	processors *semaphore.Weighted // for all lines
 
 	mu      sync.Mutex
 	waiting int
 	of      map[string]int // of them, by who they are
 }
 
-func newLine(slots int) *line {
-	return &line{slots: semaphore.NewWeighted(int64(slots)), of: map[string]int{}}
+func newLine(slots int, processors *semaphore.Weighted) *line {
+	return &line{slots: semaphore.NewWeighted(int64(slots)), processors: processors, of: map[string]int{}}
 }
 
-// enter waits for a processor, which leave gives back. The error is a fault where too many wait, or of these too many
-// are the caller's: whoever has none waiting finds a place while fewer than maxChecks different ones wait.
-func (l *line) enter(ctx context.Context, who string) (leave func(), err error) {
+// enter waits for a processor, which leave gives back; the next of the line comes after a rest. The error is a fault where
+// too many wait, or of these too many are the caller's: whoever has none waiting finds a place while fewer than maxChecks
+// different ones wait.
+func (l *line) enter(who string) (leave func(rest time.Duration), err error) {
 	l.mu.Lock()
 	full := l.of[who] >= maxChecks-l.waiting
 	if !full {
@@ -241,21 +257,17 @@ func (l *line) enter(ctx context.Context, who string) (leave func(), err error) 
 	if full {
 		return nil, errChecks
 	}
-	left := func() {
+	_ = l.slots.Acquire(context.Background(), 1) // which fails only with its context
+	_ = l.processors.Acquire(context.Background(), 1)
+	return func(rest time.Duration) {
+		l.processors.Release(1)
 		l.mu.Lock()
-		defer l.mu.Unlock()
 		l.waiting--
 		if l.of[who]--; l.of[who] == 0 {
 			delete(l.of, who)
 		}
-	}
-	if err := l.slots.Acquire(ctx, 1); err != nil {
-		left()
-		return nil, errChecks.With(err)
-	}
-	return func() {
-		l.slots.Release(1)
-		left()
+		l.mu.Unlock()
+		time.AfterFunc(rest, func() { l.slots.Release(1) })
 	}, nil
 }
 

@@ -1,10 +1,15 @@
 package core
 
 import (
-	"context"
+	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
@@ -66,26 +71,60 @@ func TestPasswords_Remembered(t *testing.T) {
 	}
 }
 
-// Who leaves the line leaves nothing behind in it, whether he got to the end of it or not.
+// Who leaves the line leaves nothing behind in it, and the next one comes after a rest.
 func TestLine_Leaves(t *testing.T) {
-	l := newLine(1)
-	leave, err := l.enter(t.Context(), "one")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := l.enter(ended, "another"); !fault.Is(err, fault.Unavailable) {
-		t.Errorf("got %v in a line that does not move, want a refusal", err)
-	}
-	leave()
-	if l.waiting != 0 || len(l.of) != 0 {
-		t.Errorf("got %d waiting, of %d, want none", l.waiting, len(l.of))
-	}
-	if leave, err = l.enter(t.Context(), "another"); err != nil {
-		t.Fatal(err)
-	}
-	leave()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(1, semaphore.NewWeighted(1))
+		leave, err := l.enter("one")
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		leave(time.Second)
+		if l.waiting != 0 || len(l.of) != 0 {
+			t.Errorf("got %d waiting, of %d, want none", l.waiting, len(l.of))
+		}
+		if leave, err = l.enter("another"); err != nil || time.Since(begun) != time.Second {
+			t.Errorf("got %v after %v, want a place after a second", err, time.Since(begun))
+		}
+		leave(0)
+		synctest.Wait()
+	})
+}
+
+// However many passwords are checked, others find a processor.
+func TestPasswords_LeaveProcessors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPasswords(time.Now)
+		half := max(runtime.GOMAXPROCS(0)/2, 1)
+		var mu sync.Mutex
+		at, most, done := 0, 0, 0
+		for i := range 4 * half {
+			for _, l := range []*line{p.strangers, p.known} {
+				go func() {
+					leave, err := l.enter(fmt.Sprint(i))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					at++
+					most = max(most, at)
+					mu.Unlock()
+					time.Sleep(50 * time.Millisecond) // a check
+					mu.Lock()
+					at--
+					done++
+					mu.Unlock()
+					leave(0)
+				}()
+			}
+		}
+		time.Sleep(time.Minute)
+		if most != half || done != 8*half {
+			t.Errorf("got %d checks at a time and %d in all, want %d and %d", most, done, half, 8*half)
+		}
+	})
 }
 
 // A login is whose account has it last.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nuid"
@@ -22,6 +23,10 @@ const (
 	// pullWithin is how long a dispatcher may take beside the wait. Used up
 	// by a dispatcher that is slow: pulls of the shard get 503.
 	pullWithin = 5 * time.Second
+	// maxWaits is how many phones of an account wait here at a time: as many as
+	// it may have names of. Used up by one account, and only its own phones
+	// are told to come again.
+	maxWaits = streams.MaxDevices
 	// hangupWithin is how long a wait may take to end once it was told to.
 	hangupWithin = time.Second
 )
@@ -42,7 +47,42 @@ type Outgoing struct {
 	Content
 }
 
-// Pull leases messages to a phone, the oldest first. There may be none.
+var errWaits = func() error {
+	refusal := fault.New(fault.RateLimited, "too_many_waiting", "Too many of this account's phones wait for messages, try again")
+	refusal.RetryAfter = pollSlice
+	return refusal
+}()
+
+// waits counts the phones of each account that wait for work. Each of them
+// takes memory: a connection, its goroutines, and what asks a dispatcher.
+type waits struct {
+	mu sync.Mutex
+	of map[streams.AccountID]int
+}
+
+// begin counts one more, until leave is called. Its error is a fault where
+// there are too many.
+func (w *waits) begin(a streams.AccountID) (leave func(), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.of[a] >= maxWaits {
+		return nil, errWaits
+	}
+	if w.of == nil {
+		w.of = map[streams.AccountID]int{}
+	}
+	w.of[a]++
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.of[a]--; w.of[a] == 0 {
+			delete(w.of, a)
+		}
+	}, nil
+}
+
+// Pull leases messages to a phone, the oldest first. There may be none. It is a
+// fault RateLimited if it wants to wait and maxWaits of the account's phones do.
 func (c *Core) Pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 	messages, err := c.pull(ctx, cmd)
 	if err != nil {
@@ -54,6 +94,13 @@ func (c *Core) Pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 
 func (c *Core) pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 	account := cmd.Caller.Account
+	if cmd.Wait > 0 { // before anything that costs more
+		leave, err := c.waits.begin(account.ID)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
 	device, err := c.devices.contact(ctx, account.ID, cmd.Device)
 	if err != nil {
 		return nil, err

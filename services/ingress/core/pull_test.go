@@ -2,6 +2,8 @@ package core
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,5 +152,61 @@ func TestCore_Pull_Crowded(t *testing.T) {
 			t.Error("it waits on although the server stops")
 		}
 		<-ended
+	})
+}
+
+// No more of an account's phones wait than it may have names of: one more is told to come again before anything is asked
+// for it. Others' phones wait all the same, and so does one more when another has gone.
+func TestCore_Pull_TooManyWait(t *testing.T) {
+	bustest.SimulateFrom(t, streams.Epoch.Add(24*time.Hour), func(t *testing.T) {
+		c := newCore(t)
+		var asked atomic.Int32
+		serve(t, c.bus, request.DispatcherPull(0), func(context.Context, request.Pull) (request.Pulled, error) {
+			asked.Add(1)
+			return request.Pulled{Crowded: true}, nil
+		})
+		stop, leaves := make(chan struct{}), make(chan struct{})
+		var crowd sync.WaitGroup
+		for i := range streams.MaxDevices {
+			one := Pull{Caller: Caller{Account: account}, Limit: 5, Wait: MaxWait, Stop: stop}
+			if i == 0 {
+				one.Stop = leaves
+			}
+			crowd.Go(func() {
+				if _, err := c.Pull(t.Context(), one); err != nil {
+					t.Errorf("one of as many as may wait: %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		before := asked.Load()
+		one := Pull{Caller: Caller{Account: account}, Limit: 5, Wait: time.Second}
+		_, err := c.Pull(t.Context(), one)
+		if f := fault.As(err); f == nil || f.Code != "too_many_waiting" || f.Kind != fault.RateLimited || f.RetryAfter != pollSlice {
+			t.Errorf("one more than may wait: got %v", err)
+		}
+		if got := asked.Load(); got != before {
+			t.Error("a dispatcher was asked for one that is refused")
+		}
+		now := one
+		now.Wait = 0
+		if _, err := c.Pull(t.Context(), now); err != nil {
+			t.Errorf("one that does not wait: %v", err)
+		}
+		other := one
+		other.Caller.Account = &streams.Account{ID: streams.AccountIDOf("other"), Name: "other"}
+		if _, err := c.Pull(t.Context(), other); err != nil {
+			t.Errorf("another account's: %v", err)
+		}
+		close(leaves)
+		synctest.Wait()
+		if _, err := c.Pull(t.Context(), one); err != nil {
+			t.Errorf("one more when another has gone: %v", err)
+		}
+		close(stop)
+		crowd.Wait()
+		if len(c.waits.of) > 0 {
+			t.Errorf("accounts whose phones have gone are counted: %v", c.waits.of)
+		}
 	})
 }
