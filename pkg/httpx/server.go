@@ -25,6 +25,9 @@ type ServerOptions struct {
 	MaxHeaderBytes    int           // 16 KiB
 	MaxConnections    int           // 8,192: beyond it those of strangers are closed, idle ones, or else new ones
 	Grace             time.Duration // 4 s, for requests in flight at the end
+
+	// CutOff, if set, is called when Grace is over and requests are still in flight: what they wait for may end then.
+	CutOff func()
 }
 
 // cutOff is how long Serve waits after Grace, once for handlers whose context it has cancelled, and again for those
@@ -60,7 +63,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		ConnState:      conns.changed,
 		ConnContext:    conns.context,
 		BaseContext: func(net.Listener) context.Context {
-			return context.WithValue(base, stoppingKey{}, (<-chan struct{})(stopping))
+			return context.WithValue(context.WithValue(base, stoppingKey{}, (<-chan struct{})(stopping)), servedKey{}, base)
 		},
 	}
 
@@ -82,6 +85,9 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	if err := srv.Shutdown(grace); err != nil && grace.Err() != nil {
 		o.Log.Warn("requests cut off", zap.Int("connections", conns.count()))
 		cancel()
+		if o.CutOff != nil {
+			o.CutOff()
+		}
 		conns.wait(cutOff) // a handler that heeds its context still gets its answer out
 		_ = srv.Close()
 	}
@@ -111,3 +117,23 @@ func Stopping(ctx context.Context) <-chan struct{} {
 	c, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
 	return c
 }
+
+type servedKey struct{}
+
+// Through gives the context of a request for what is to be seen through when its client hangs up: it ends only when the
+// server cuts requests off. Outside a request of Serve it does not end.
+func Through(ctx context.Context) context.Context {
+	served, ok := ctx.Value(servedKey{}).(context.Context)
+	if !ok {
+		return context.WithoutCancel(ctx)
+	}
+	return through{context.WithoutCancel(ctx), served}
+}
+
+type through struct {
+	context.Context // the values
+	served          context.Context
+}
+
+func (t through) Done() <-chan struct{} { return t.served.Done() }
+func (t through) Err() error            { return t.served.Err() }

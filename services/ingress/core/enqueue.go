@@ -14,6 +14,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -278,9 +279,9 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 		case s.cmd.Key != nil && errors.As(err, &taken):
 			// Another request with this key was first, or this very one in an
 			// attempt whose answer got lost.
-			return s.settle(context.WithoutCancel(ctx), made, errKeyBusy)
+			return s.settle(httpx.Through(ctx), made, errKeyBusy)
 		case s.cmd.Key != nil && errors.Is(err, bus.ErrUnknownOutcome):
-			return s.settle(context.WithoutCancel(ctx), made, storeFault(err))
+			return s.settle(httpx.Through(ctx), made, storeFault(err))
 		case errors.Is(err, bus.ErrNotStored):
 			s.release(context.WithoutCancel(ctx), s.grant)
 			return Accepted{}, storeFault(err)
