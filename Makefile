@@ -39,44 +39,44 @@ test: ## all tests of all modules; then no secret may be in their logs, and what
 	@grep -a -e '^COUNTED' -e '^SKIPPED' $(TEST_LOG) || true
 
 race: ## the tests with the race detector (needs a C compiler)
-	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v -e services/e2e -e operator/bench)
-	$(GO) test -race $(TESTFLAGS) ./services/e2e -run '$(RACE_E2E)'
+	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v -e services/test/e2e -e lab/bench)
+	$(GO) test -race $(TESTFLAGS) ./services/test/e2e -run '$(RACE_E2E)'
 
 simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n replays one
-	$(GO) test ./services/simulation -run TestLawsHold -count=1 -timeout 0 -v -fresh -for $(or $(FOR),10m) $(if $(SEED),-seed $(SEED)) | grep -v '^=== RUN\|^    --- PASS'
+	$(GO) test ./services/test/simulation -run TestLawsHold -count=1 -timeout 0 -v -fresh -for $(or $(FOR),10m) $(if $(SEED),-seed $(SEED)) | grep -v '^=== RUN\|^    --- PASS'
 
 crash: ## kill -9 of the real server in bursts, ROUNDS (5) in each of the ways
-	$(GO) test ./services/e2e -run TestCrash -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),5)
+	$(GO) test ./services/test/e2e -run TestCrash -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),5)
 
 powerloss: ## power cuts under the real server, ROUNDS (20) in each of the ways (takes root)
-	$(GO) test ./services/e2e -run TestPowerLoss -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),20)
+	$(GO) test ./services/test/e2e -run TestPowerLoss -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),20)
 
 overload: ## ten times what the server accepts, for FOR (1m)
-	$(GO) test ./services/e2e -run TestOverload -count=1 -timeout 0 -v -overload $(or $(FOR),1m)
+	$(GO) test ./services/test/e2e -run TestOverload -count=1 -timeout 0 -v -overload $(or $(FOR),1m)
 
 hostile: ## attackers beside a good account, for FOR (10m); ONLY=polls-named,guesses: those alone
-	$(GO) test ./services/e2e -run TestHostile -count=1 -timeout 0 -v -hostile $(or $(FOR),10m) $(if $(ONLY),-only $(ONLY))
+	$(GO) test ./services/test/e2e -run TestHostile -count=1 -timeout 0 -v -hostile $(or $(FOR),10m) $(if $(ONLY),-only $(ONLY))
 
 apart: ## two dispatchers, two ingresses and quota with a standby, stopped and killed (minutes)
-	$(GO) test ./services/e2e -run '$(APART)' -count=1 -timeout 0 -v
+	$(GO) test ./services/test/e2e -run '$(APART)' -count=1 -timeout 0 -v
 
 cluster: ## three nodes and two of each part on 127.0.0.1, until Ctrl-C
 	scripts/cluster
 
 cluster-test: ## every process of a cluster killed in turn and KILLS (10) by chance; nodes still and away for OUTAGE (30s)
-	$(GO) test ./services/e2e -run '^TestCluster' -count=1 -timeout 0 -v -chaos $(or $(KILLS),10) -outage $(or $(OUTAGE),30s)
+	$(GO) test ./services/test/e2e -run '^TestCluster' -count=1 -timeout 0 -v -chaos $(or $(KILLS),10) -outage $(or $(OUTAGE),30s)
 
 cluster-suite: ## the end-to-end tests that run everywhere, on a cluster
-	$(GO) test ./services/e2e -run 'TestAccess|TestGolden|TestIdempotency_Concurrent|TestLimit|TestOrder_(OnePhone|ManyPhones)|TestSenders_(Mixed|Apart|SameID)' -count=1 -timeout 0 -v -cluster
+	$(GO) test ./services/test/e2e -run 'TestAccess|TestGolden|TestIdempotency_Concurrent|TestLimit|TestOrder_(OnePhone|ManyPhones)|TestSenders_(Mixed|Apart|SameID)' -count=1 -timeout 0 -v -cluster
 
 throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
-	$(GO) test ./services/e2e -run TestCluster_Throughput -count=1 -timeout 0 -v -throughput $(or $(FOR),10s)
+	$(GO) test ./services/test/e2e -run TestCluster_Throughput -count=1 -timeout 0 -v -throughput $(or $(FOR),10s)
 
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
 
 mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS (RUN) try too, AGAIN=output only what that left, QUICK=3s
-	$(GO) run ./services/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -run "$(RUN)" -quick $(or $(QUICK),0) -again "$(AGAIN)" $(PKG)
+	$(GO) run ./services/test/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -run "$(RUN)" -quick $(or $(QUICK),0) -again "$(AGAIN)" $(PKG)
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)

@@ -185,7 +185,7 @@ var otherDialects = []string{
 // TestQueuePage holds the errors on the dialect's page to those in the code.
 func TestQueuePage(t *testing.T) {
 	page := space.ReplaceAllString(read(t, "../docs/dialects/queue.md"), " ")
-	source := sources(t, "ingress", "ingress/core", "ingress/queueapi", "../pkg/httpx")
+	source := sources(t, "ingress", "ingress/core", "ingress/api/queue", "../pkg/httpx")
 	for _, file := range otherDialects {
 		source = strings.Replace(source, read(t, file), "", 1)
 	}
@@ -275,7 +275,7 @@ func TestLinkRules(t *testing.T) {
 		{"`fold.Apply`", "../services/dispatcher/fold.go", ""},
 		{"`fold.Applied`", "../services/dispatcher/fold.go", "the file declares no such name"},
 		{"`apply`", "../services/dispatcher/fold.go", ""},
-		{"`maxBody`", "../services/ingress/queueapi/translate.go", ""},
+		{"`maxBody`", "../services/ingress/api/queue/translate.go", ""},
 		{"elsewhere", "https://example.org/nothing", ""},
 		{"events", "event.md", "there is no such file"},
 		{"events", "events.md#word", "the page has no such heading"},

@@ -48,19 +48,21 @@ var rules = []rule{
 		"pkg is mechanism without SMS policy: only bustest makes our streams, only projection has the words of its own requests and of an event's header",
 		func(s source) bool {
 			words := s.imports == "streams/event" || s.imports == "streams/request"
-			allowed := in(s.folder, "pkg/bustest") || in(s.folder, "pkg/projection") && words
+			allowed := in(s.folder, "pkg/testkit/bustest") || in(s.folder, "pkg/projection") && words
 			return in(s.folder, "pkg") && in(s.imports, "streams") && !allowed
 		},
 	},
 	{
 		"bustest is for tests: it pulls package testing into the binary",
-		func(s source) bool { return s.imports == "pkg/bustest" && s.folder != "pkg/bustest" && !s.test },
+		func(s source) bool {
+			return s.imports == "pkg/testkit/bustest" && s.folder != "pkg/testkit/bustest" && !s.test
+		},
 	},
 	{
-		"services meet in streams and request subjects only, so that each can run alone; allinone, apart, operator and cmd wire them, e2e and simulation test them together",
+		"services meet in streams and request subjects only, so that each can run alone; allinone, apart, operator and cmd wire them, lab measures and test tests them together",
 		func(s source) bool {
 			from, to := serviceOf(s.folder), serviceOf(s.imports)
-			return from != "" && to != "" && from != to && !slices.Contains([]string{"allinone", "apart", "operator", "cmd", "e2e", "simulation"}, from)
+			return from != "" && to != "" && from != to && !slices.Contains([]string{"allinone", "apart", "operator", "cmd", "lab", "test"}, from)
 		},
 	},
 	{
@@ -78,7 +80,7 @@ var rules = []rule{
 	{
 		"a dialect must not know another dialect",
 		func(s source) bool {
-			return dialect(s.folder) && dialect(s.imports) && strings.Split(s.folder, "/")[2] != strings.Split(s.imports, "/")[2]
+			return dialect(s.folder) && dialect(s.imports) && strings.Split(s.folder, "/")[3] != strings.Split(s.imports, "/")[3]
 		},
 	},
 }
@@ -99,7 +101,7 @@ func serviceOf(path string) string {
 }
 
 func dialect(path string) bool {
-	return in(path, "services/ingress") && path != "services/ingress" && !in(path, "services/ingress/core")
+	return in(path, "services/ingress/api")
 }
 
 // violations names every import under root that breaks a rule, and counts the files of each module.
@@ -185,7 +187,7 @@ func TestImportRules(t *testing.T) {
 		{"streams/id_test.go", "github.com/google/go-cmp/cmp", ""},
 		{"streams/id.go", "github.com/google/go-cmp/cmp", "streams is the contract"},
 		{"streams/id.go", "github.com/nats-io/nats.gone", "streams is the contract"},
-		{"streams/id_test.go", module + "pkg/bustest", "streams is the lowest"},
+		{"streams/id_test.go", module + "pkg/testkit/bustest", "streams is the lowest"},
 		{"pkg/bus/bus.go", module + "pkg/fault", ""},
 		{"pkg/bus/bus.go", module + "services/quota", "pkg is mechanism: "},
 		{"pkg/bus/bus_test.go", module + "streams", "pkg is mechanism without"},
@@ -193,9 +195,9 @@ func TestImportRules(t *testing.T) {
 		{"pkg/projection/file.go", module + "streams/request", ""},
 		{"pkg/bus/call.go", module + "streams/request", "pkg is mechanism without"},
 		{"pkg/projection/file.go", module + "streams", "pkg is mechanism without"},
-		{"pkg/bustest/bustest.go", module + "streams", ""},
-		{"services/quota/quota.go", module + "pkg/bustest", "bustest is for tests"},
-		{"services/quota/quota_test.go", module + "pkg/bustest", ""},
+		{"pkg/testkit/bustest/bustest.go", module + "streams", ""},
+		{"services/quota/quota.go", module + "pkg/testkit/bustest", "bustest is for tests"},
+		{"services/quota/quota_test.go", module + "pkg/testkit/bustest", ""},
 		{"services/quota/quota.go", module + "streams", ""},
 		{"services/quota/fold/fold.go", module + "services/quota", ""},
 		{"services/quota/quota.go", module + "services/dispatcher", "services meet in streams"},
@@ -208,12 +210,12 @@ func TestImportRules(t *testing.T) {
 		{"services/ingress/core/core.go", gin, "ingress/core is"},
 		{"services/ingress/core/core.go", nats, ""},
 		{"services/ingress/ingress.go", gin, ""},
-		{"services/ingress/queueapi/routes.go", gin, ""},
-		{"services/ingress/queueapi/routes.go", module + "services/ingress/core", ""},
-		{"services/ingress/queueapi/routes.go", nats, "a dialect translates"},
-		{"services/ingress/queueapi/routes.go", bbolt, "a dialect translates"},
-		{"services/ingress/queueapi/routes_test.go", nats, ""},
-		{"services/ingress/queueapi/routes.go", module + "services/ingress/mobile", "a dialect must not know"},
+		{"services/ingress/api/queue/routes.go", gin, ""},
+		{"services/ingress/api/queue/routes.go", module + "services/ingress/core", ""},
+		{"services/ingress/api/queue/routes.go", nats, "a dialect translates"},
+		{"services/ingress/api/queue/routes.go", bbolt, "a dialect translates"},
+		{"services/ingress/api/queue/routes_test.go", nats, ""},
+		{"services/ingress/api/queue/routes.go", module + "services/ingress/api/mobile", "a dialect must not know"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.file+" imports "+tt.imports, func(t *testing.T) {

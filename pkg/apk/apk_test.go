@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"github.com/trunkline-sms/trunkline/pkg/apk"
-	"github.com/trunkline-sms/trunkline/pkg/apk/apktest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 )
 
 func read(content []byte) (apk.Info, error) {

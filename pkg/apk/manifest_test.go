@@ -4,7 +4,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/trunkline-sms/trunkline/pkg/apk/apktest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 )
 
 // The manifest is fuzzed apart: behind the checksum of its zip nothing would

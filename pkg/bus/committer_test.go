@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
 // together commits all requests so that one round takes them, and returns what

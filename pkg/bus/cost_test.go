@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
 // To find out what became of a lost answer costs the same however much the stream holds, and nothing is remembered of

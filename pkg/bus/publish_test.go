@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
 func TestPublishFenced(t *testing.T) {

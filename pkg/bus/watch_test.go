@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
 // A watch ends whenever its context does, also while it begins, and leaves no goroutine behind that waits for a reader.

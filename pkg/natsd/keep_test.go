@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/trunkline-sms/trunkline/pkg/disktest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/disktest"
 )
 
 // damagedCompression is how a block begins that was compressed and is damaged.

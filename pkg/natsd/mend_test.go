@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/trunkline-sms/trunkline/pkg/disktest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/disktest"
 )
 
 // A disk that was full to the last byte: the engine gives up, and is started

@@ -18,9 +18,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/pkg/testnote"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
 )
 
 // file makes a bbolt file with what fill writes.

@@ -15,9 +15,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
 func TestCutConnections(t *testing.T) {

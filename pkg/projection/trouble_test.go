@@ -11,10 +11,10 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
-	"github.com/trunkline-sms/trunkline/pkg/disktest"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/projection"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/disktest"
 )
 
 // On a full disk the fold waits, says so to who asks and who waits, and goes on

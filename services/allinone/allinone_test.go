@@ -22,9 +22,9 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 

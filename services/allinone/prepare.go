@@ -14,7 +14,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
-	"github.com/trunkline-sms/trunkline/services/operator/accounts"
+	"github.com/trunkline-sms/trunkline/services/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 

@@ -11,10 +11,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/clock/clocktest"
 	"github.com/trunkline-sms/trunkline/pkg/service"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 	"github.com/trunkline-sms/trunkline/services/dispatcher"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"

@@ -11,9 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
 	"github.com/trunkline-sms/trunkline/pkg/service"
-	"github.com/trunkline-sms/trunkline/services/ingress/apidocs"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
+	"github.com/trunkline-sms/trunkline/services/ingress/api/docs"
 )
 
 // undocumented are the routes that are no dialect's.
@@ -63,8 +63,8 @@ func routes(t *testing.T) (all []string) {
 
 // documentedRoutes are those of the documents: each path under each server, and the aliases that it has.
 func documentedRoutes() (all []string, err error) {
-	for _, d := range apidocs.All() {
-		text, err := apidocs.Documents.ReadFile(d.Name + ".yaml")
+	for _, d := range docs.All() {
+		text, err := docs.Documents.ReadFile(d.Name + ".yaml")
 		if err != nil {
 			return nil, err
 		}

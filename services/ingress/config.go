@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/config"
-	"github.com/trunkline-sms/trunkline/services/ingress/releaseapi"
+	"github.com/trunkline-sms/trunkline/services/ingress/api/releases"
 )
 
 // Config is what can be set about ingress.
@@ -83,7 +83,7 @@ func (c Config) proxies() ([]netip.Prefix, error) {
 }
 
 // links are how download links begin. The settings have been checked.
-func (c Config) links() releaseapi.Links {
+func (c Config) links() releases.Links {
 	proxies, _ := c.proxies()
-	return releaseapi.Links{Public: c.PublicURL, Proxies: proxies}
+	return releases.Links{Public: c.PublicURL, Proxies: proxies}
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/trunkline-sms/trunkline/services/ingress/httpgolden"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/httpgolden"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 

@@ -10,11 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/apidocs"
-	"github.com/trunkline-sms/trunkline/services/ingress/nodes"
-	"github.com/trunkline-sms/trunkline/services/ingress/queueapi"
-	"github.com/trunkline-sms/trunkline/services/ingress/releaseapi"
-	"github.com/trunkline-sms/trunkline/services/ingress/thirdparty"
+	"github.com/trunkline-sms/trunkline/services/ingress/api/docs"
+	"github.com/trunkline-sms/trunkline/services/ingress/api/nodes"
+	"github.com/trunkline-sms/trunkline/services/ingress/api/queue"
+	"github.com/trunkline-sms/trunkline/services/ingress/api/releases"
+	"github.com/trunkline-sms/trunkline/services/ingress/api/smsgate"
 )
 
 // What senders' posts may be under way at a time, and what phones' reports may be: about what is stored in a tenth of a
@@ -61,20 +61,20 @@ func (i *Ingress) routes() *gin.Engine {
 	}
 
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
-	r.NoRoute(thirdparty.Unrouted(answer(http.StatusNotFound, "not_found", "Not found")))
+	r.NoRoute(smsgate.Unrouted(answer(http.StatusNotFound, "not_found", "Not found")))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
 	links, senders, answers := i.cfg.links(), httpx.NewGate(maxUnderWay, maxPosts), httpx.NewGate(0, maxAnswers)
-	queueapi.Mount(r, i.core, queueapi.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxReports), Answers: answers})
-	thirdparty.Mount(r, i.core, thirdparty.Options{Senders: senders, Answers: answers, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
+	queue.Mount(r, i.core, queue.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxReports), Answers: answers})
+	smsgate.Mount(r, i.core, smsgate.Options{Senders: senders, Answers: answers, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
 	nodes.Mount(r, i.core, nodes.Options{
 		Logins: httpx.NewGate(maxUnderWay, maxStrangers), Senders: senders,
 		Proxies: links.Proxies, Encryption: storedAs,
 		Ready: health.Ready, Now: i.deps.Now,
 	})
-	releaseapi.Mount(r, i.releases, releaseapi.Options{
+	releases.Mount(r, i.releases, releases.Options{
 		Links: links, Downloads: i.cfg.MaxDownloads, Rate: int64(i.cfg.DownloadRate),
 	})
-	apidocs.Mount(r)
+	docs.Mount(r)
 	return r
 }
 

@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"github.com/trunkline-sms/trunkline/services/operator/accounts"
+	"github.com/trunkline-sms/trunkline/services/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/services/operator/accounts"
+	"github.com/trunkline-sms/trunkline/services/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"

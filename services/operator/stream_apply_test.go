@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"github.com/trunkline-sms/trunkline/pkg/bustest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 

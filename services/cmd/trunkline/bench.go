@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/trunkline-sms/trunkline/services/lab/bench"
 	"github.com/trunkline-sms/trunkline/services/operator"
-	"github.com/trunkline-sms/trunkline/services/operator/bench"
 )
 
 type benchCommand struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/trunkline-sms/trunkline/pkg/config"
-	"github.com/trunkline-sms/trunkline/pkg/testnote"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
 	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/apart"
 	"github.com/trunkline-sms/trunkline/services/operator"

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/trunkline-sms/trunkline/services/allinone"
+	"github.com/trunkline-sms/trunkline/services/lab/demo"
 	"github.com/trunkline-sms/trunkline/services/operator"
-	"github.com/trunkline-sms/trunkline/services/operator/demo"
 )
 
 type demoCommand struct {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/services/lab/phone"
 	"github.com/trunkline-sms/trunkline/services/operator"
-	"github.com/trunkline-sms/trunkline/services/phone"
 )
 
 type phoneCommand struct {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/trunkline-sms/trunkline/pkg/apk/apktest"
+	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 )
 
 // makeAPK builds a small signed app: FILE PACKAGE VERSION CODE.

@@ -1,0 +1,324 @@
+package queue
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+const (
+	// Used up by one request, which alone is refused.
+	maxBody = 4 << 20 // bytes
+	// Used up by one request, which alone is refused.
+	maxItems = 1000 // of a POST
+	// Used up by one item, which alone is refused.
+	maxText = 1000 // characters
+	// Used up by one request, which alone is refused.
+	maxDevice = 15 // characters
+
+	defaultLimit = 20
+	// Who asks for more gets so many; it hurts nobody.
+	maxLimit = 200
+)
+
+// Faults of the whole request. Those of codeJSON and codeKey are 400, the
+// others 422.
+const (
+	codeJSON = "invalid_json"
+	codeKey  = "invalid_idempotency_key"
+)
+
+var (
+	errJSON     = fault.New(fault.Invalid, codeJSON, "The body is not valid JSON")
+	errShape    = fault.New(fault.Invalid, codeJSON, "The body must be a JSON object or array as documented")
+	errKey      = fault.New(fault.Invalid, codeKey, "Idempotency-Key must be 1 to 255 printable characters")
+	errEmpty    = fault.New(fault.Invalid, "no_messages", "At least one message is required")
+	errTooMany  = fault.New(fault.Invalid, "too_many_messages", "At most 1000 messages are allowed in one request")
+	errMessages = fault.New(fault.Invalid, "invalid_messages", "messages must be an array")
+	errLimit    = fault.New(fault.Invalid, "invalid_limit", "limit must be a number from 1 to 200")
+	errWait     = fault.New(fault.Invalid, "invalid_wait", "wait must be a number of seconds from 0 to 30")
+	errDevice   = fault.New(fault.Invalid, "invalid_device", "device must be a text of at most 15 characters")
+)
+
+var (
+	// Used up by one item, which alone is refused.
+	phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
+	// Used up by one request, which alone is refused.
+	keyForm = regexp.MustCompile(`^[ -~]{1,255}$`)
+)
+
+// queueRequest is what a POST queue comes to: the messages that can be stored,
+// and the answer, which lacks only their ids.
+type queueRequest struct {
+	drafts []core.Draft
+	out    queueOut
+}
+
+func parseQueue(body []byte) (queueRequest, error) {
+	all, err := decodeQueue(body)
+	if err != nil {
+		return queueRequest{}, err
+	}
+	switch {
+	case len(all.items) == 0:
+		return queueRequest{}, errEmpty
+	case len(all.items) > maxItems:
+		return queueRequest{}, errTooMany
+	}
+	r := queueRequest{out: queueOut{Items: []queuedOut{}, Errors: []refusedOut{}}}
+	for i, item := range all.items {
+		message, wrong := checkMessage(item)
+		if wrong != "" {
+			r.out.Errors = append(r.out.Errors, refusedOut{i, wrong})
+			continue
+		}
+		phone := item.value.Phone.value
+		r.out.Items = append(r.out.Items, queuedOut{Index: i, Phone: phone})
+		r.drafts = append(r.drafts, core.Draft{
+			Content: core.Content{Phone: event.Private(phone), Text: event.Private(message)},
+			Lane:    streams.Lane{Priority: streams.Normal, Class: streams.Text},
+		})
+	}
+	r.out.OK, r.out.Queued, r.out.Failed = len(r.drafts) > 0, len(r.drafts), len(r.out.Errors)
+	return r, nil
+}
+
+func decodeQueue(body []byte) (all queueIn, err error) {
+	if bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("[")) {
+		if !utf8.Valid(body) {
+			return all, errJSON
+		}
+		return decodeList[messageIn](body)
+	}
+	var one maybe[messageIn]
+	if err := decode(body, &one); err != nil {
+		return all, err
+	}
+	if !one.ok {
+		return all, errShape
+	}
+	all.items = append(all.items, one)
+	return all, nil
+}
+
+// answer is POST queue's, once the drafts have ids.
+func (r queueRequest) answer(ids []streams.MessageID) []byte {
+	for i, id := range ids {
+		r.out.Items[i].Hash = id
+	}
+	return httpx.JSON(r.out)
+}
+
+// checkMessage gives the text of an item, or says what is wrong with it.
+func checkMessage(in maybe[messageIn]) (message, wrong string) {
+	if !in.ok {
+		return "", "Message must be an object"
+	}
+	switch phone := in.value.Phone; {
+	case phone.wrong:
+		return "", "Phone must be a string"
+	case phone.value == "":
+		return "", "Phone is required"
+	case !phoneForm.MatchString(phone.value):
+		return "", "Invalid phone format"
+	}
+	from := in.value.Message
+	if from == (text{}) {
+		from = in.value.Text
+	}
+	switch {
+	case from.wrong:
+		return "", "Message must be a string"
+	case from.value == "":
+		return "", "Message is required"
+	case from.half:
+		return "", "Message is not valid Unicode"
+	case utf8.RuneCountInString(from.value) > maxText:
+		return "", "Message is too long (max 1000 characters)"
+	}
+	return from.value, ""
+}
+
+// parseKey reads the Idempotency-Key header; without it there is no key.
+func parseKey(header http.Header, body []byte, r queueRequest) (*core.Key, error) {
+	values := header["Idempotency-Key"]
+	if len(values) == 0 {
+		return nil, nil
+	}
+	if len(values) > 1 || !keyForm.MatchString(values[0]) {
+		return nil, errKey
+	}
+	hash := sha256.New()
+	hash.Write([]byte("queue\n")) // another dialect's answer would not be understood
+	hash.Write(body)
+	return &core.Key{
+		ID:     "key/" + values[0],
+		Hash:   hex.EncodeToString(hash.Sum(nil)),
+		Render: func(ids []streams.MessageID) ([]byte, error) { return r.answer(ids), nil },
+	}, nil
+}
+
+// parsePull reads the query of GET get_messages.
+func parsePull(q url.Values) (core.Pull, error) {
+	pull := core.Pull{Device: q.Get("device"), Limit: defaultLimit, Policy: streams.Retry}
+	if !isDevice(pull.Device) {
+		return pull, errDevice
+	}
+	if text := q.Get("limit"); text != "" {
+		limit, err := strconv.Atoi(text)
+		if err != nil && !errors.Is(err, strconv.ErrRange) || limit < 1 {
+			return pull, errLimit
+		}
+		pull.Limit = min(limit, maxLimit)
+	}
+	if text := q.Get("wait"); text != "" {
+		wait, err := strconv.Atoi(text)
+		if err != nil && !errors.Is(err, strconv.ErrRange) || wait < 0 {
+			return pull, errWait
+		}
+		pull.Wait = time.Duration(min(wait, int(core.MaxWait/time.Second))) * time.Second
+	}
+	return pull, nil
+}
+
+func isDevice(name string) bool {
+	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxDevice && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
+// statusRequest is what a POST status comes to: what can be reported, and what
+// is wrong with the rest.
+type statusRequest struct {
+	device   string
+	items    []core.Item
+	places   []int // of each item in the request
+	problems []problemOut
+}
+
+func parseStatus(body []byte) (statusRequest, error) {
+	var in maybe[statusIn]
+	if err := decode(body, &in); err != nil {
+		return statusRequest{}, err
+	}
+	device, messages := in.value.Device, in.value.Messages
+	switch {
+	case !in.ok:
+		return statusRequest{}, errShape
+	case device.wrong, device.half, !isDevice(device.value):
+		return statusRequest{}, errDevice
+	case !messages.ok:
+		return statusRequest{}, errMessages
+	case len(messages.items) == 0:
+		return statusRequest{}, errEmpty
+	case len(messages.items) > maxItems:
+		return statusRequest{}, errTooMany
+	}
+	r := statusRequest{device: device.value}
+	for i, item := range messages.items {
+		hash := item.value.Hash.value
+		state, wrong := checkReport(item)
+		if wrong != "" {
+			r.problems = append(r.problems, problemOut{i, shown(hash), wrong})
+			continue
+		}
+		r.items = append(r.items, core.Item{ID: hash, State: state})
+		r.places = append(r.places, i)
+	}
+	return r, nil
+}
+
+// checkReport gives the state that an item reports, or says what is wrong.
+func checkReport(in maybe[reportIn]) (state streams.State, wrong string) {
+	switch hash, status := in.value.Hash, in.value.Status.value; {
+	case !in.ok:
+		return 0, "Status update must be an object"
+	case hash.wrong:
+		return 0, "Hash must be a string"
+	case hash.value == "":
+		return 0, "Hash is required"
+	case status == 2:
+		return streams.Delivered, ""
+	case status == 3:
+		return streams.Failed, ""
+	default:
+		return 0, "Status must be 2 or 3"
+	}
+}
+
+// whys says why a report changed nothing.
+var whys = map[core.Why]string{
+	core.Unknown:   "Unknown hash",
+	core.Succeeded: "Message is already reported as success",
+	core.Over:      "Message is cancelled or expired",
+	core.NotHeld:   "Message is not with this device",
+}
+
+// answer is POST status's.
+func (r statusRequest) answer(reported core.Reported) statusOut {
+	out := statusOut{OK: true, Updated: reported.Updated}
+	// Both lists are in the order of the request.
+	problems := r.problems
+	for _, p := range reported.Problems {
+		place := r.places[p.Index]
+		for len(problems) > 0 && problems[0].Index < place {
+			out.Errors = append(out.Errors, problems[0])
+			problems = problems[1:]
+		}
+		out.Errors = append(out.Errors, problemOut{place, shown(r.items[p.Index].ID), whys[p.Why]})
+	}
+	out.Errors = append(out.Errors, problems...)
+	return out
+}
+
+// shown is a client's hash as it is given back: ours have 16 characters.
+func shown(hash string) string {
+	return strings.ToValidUTF8(hash[:min(len(hash), 64)], "") // without what is left of a character
+}
+
+// refusal is what a fault becomes.
+func refusal(f *fault.Error) (status int, body faultOut) {
+	body = faultOut{Error: f.Text, Code: f.Code}
+	switch f.Kind {
+	case fault.Invalid:
+		status = http.StatusUnprocessableEntity
+		if f.Code == codeJSON || f.Code == codeKey || f.Code == "body_unreadable" {
+			status = http.StatusBadRequest
+		}
+	case fault.TooLarge:
+		status = http.StatusRequestEntityTooLarge
+	case fault.Unauthenticated:
+		status, body.Code = http.StatusUnauthorized, ""
+	case fault.Forbidden:
+		status = http.StatusForbidden
+	case fault.NotFound:
+		status = http.StatusNotFound
+	case fault.Conflict:
+		status = http.StatusConflict
+	case fault.Mismatch:
+		status = http.StatusUnprocessableEntity
+	case fault.LimitExceeded:
+		status = http.StatusTooManyRequests
+		body = faultOut{"SMS limit exceeded for this month", "limit_exceeded", &f.Limit, &f.Used}
+	case fault.RateLimited:
+		status = http.StatusTooManyRequests
+	case fault.Full, fault.Unavailable, fault.UnknownOutcome:
+		status = http.StatusServiceUnavailable
+	default:
+		status = http.StatusInternalServerError
+	}
+	return status, body
+}

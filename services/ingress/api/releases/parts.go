@@ -1,0 +1,79 @@
+package releases
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+const (
+	// maxParts bounds the downloads in parts that are remembered. Strangers can use it up: then a download that others
+	// resume is forgotten, and not counted. It is served all the same.
+	maxParts = 4096
+	// maxSpans bounds the pieces of one that do not touch: apps resume at the end of what they have.
+	maxSpans = 16
+)
+
+// part is which release is downloaded, and where to.
+type part struct {
+	to   netip.Prefix
+	code streams.VersionCode
+}
+
+// span is bytes of a file, from begin to before end.
+type span struct{ begin, end int64 }
+
+// parts knows what was sent of files that are downloaded in parts, so that one counts which was sent whole, however it
+// was asked for: the last byte alone is no download.
+type parts struct {
+	mu   sync.Mutex
+	sent map[part][]span // in order, and none touches another
+}
+
+func newParts() *parts { return &parts{sent: map[part][]span{}} }
+
+// whole notes what was sent, and says whether with it the whole file was. Then it begins anew.
+func (p *parts) whole(of part, sent span, size int64) bool {
+	if sent.end <= sent.begin {
+		return false
+	}
+	if sent == (span{0, size}) {
+		return true // and who else resumes from there goes on
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all, known := p.sent[of]
+	if !known && len(p.sent) >= maxParts {
+		for other := range p.sent { // any one
+			delete(p.sent, other)
+			break
+		}
+	}
+	all = join(all, sent)
+	if len(all) > maxSpans {
+		all = all[:maxSpans]
+	}
+	if all[0] == (span{0, size}) {
+		delete(p.sent, of)
+		return true
+	}
+	p.sent[of] = all
+	return false
+}
+
+// join adds a span to others.
+func join(all []span, more span) []span {
+	joined := make([]span, 0, len(all)+1)
+	for _, one := range all {
+		if one.end < more.begin || one.begin > more.end {
+			joined = append(joined, one)
+			continue
+		}
+		more = span{min(one.begin, more.begin), max(one.end, more.end)}
+	}
+	joined = append(joined, more)
+	slices.SortFunc(joined, func(a, b span) int { return int(min(max(a.begin-b.begin, -1), 1)) })
+	return joined
+}

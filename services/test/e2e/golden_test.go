@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trunkline-sms/trunkline/pkg/testkit/httpgolden"
+	"github.com/trunkline-sms/trunkline/services/accounts"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+// The wire is the same whatever stands behind ingress. Every file speaks for an account of its own.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("../../ingress/api/*/testdata/*.http")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("golden files: got %d, %v", len(files), err)
+	}
+	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
+		s := launch(t, newHost, shards)
+		values := goldenAccounts(s)
+		for _, file := range files {
+			name := strings.TrimSuffix(filepath.Base(file), ".http")
+			t.Run(name, func(t *testing.T) {
+				own := map[string]string{"token": s.account(name, nil)}
+				names, err := httpgolden.Variables(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, name := range names {
+					if own[name] == "" {
+						own[name] = values[name]
+					}
+				}
+				httpgolden.Replay(t, s.client, s.url, file, own)
+			})
+		}
+	})
+}
+
+// goldenAccounts makes the accounts that the files need beside their own, and gives their tokens.
+func goldenAccounts(s *trunkline) map[string]string {
+	s.Helper()
+	tokens := map[string]string{
+		"suspended":    s.account("suspended", nil),
+		"unsubscribed": s.account("unsubscribed", nil),
+		"limited":      s.account("limited", func(p *streams.Plan) { p.Limit = 1000 }),
+		"rated":        s.account("rated", func(p *streams.Plan) { p.Rate = 2 }),
+	}
+	all := make([]sms, 1000)
+	for i := range all {
+		all[i] = sms{number(i), text("limited", i)}
+	}
+	if got, err := s.api(tokens["limited"]).post("", all...); err != nil || got.status != http.StatusOK {
+		s.Fatalf("use up the limit: got %d, %v", got.status, err)
+	}
+	s.withAccounts(func(book *accounts.Accounts) (uint64, error) {
+		if _, err := book.Suspend(s.Context(), "suspended", true); err != nil {
+			return 0, err
+		}
+		return book.Set(s.Context(), "unsubscribed", accounts.Change{Subscription: &streams.Subscription{None: true}})
+	})
+	return tokens
+}
