@@ -27,7 +27,7 @@ func shifted(t *testing.T, shift time.Duration, f func(h *harness)) {
 // meanwhile, gives no message a time of by then.
 func (h *harness) awayUntil(then time.Time) {
 	h.stop()
-	h.shift += then.Sub(h.now())
+	h.shift.Add(int64(then.Sub(h.now())))
 	h.start()
 	pass(2 * time.Minute)
 }
@@ -121,7 +121,7 @@ func TestForget_EarlierVersions(t *testing.T) {
 			h.publish(streams.EnqueueSubject(0, shop, normal), event.Enqueued{
 				ID: streams.FirstIDAt(h.now().Add(-20 * day)), Due: h.now().UTC(), Released: true, Month: "2026-11",
 			})
-			h.shift += time.Hour
+			h.shift.Add(int64(time.Hour))
 			h.publish(streams.HorizonSubject(0), event.Horizon{Before: h.now().UTC().Truncate(time.Millisecond).Add(-30 * day)})
 			if got := h.stateOf(streams.EnqueueStream(0)).LastSeq; got != uint64(3*hour+3) {
 				t.Fatalf("ENQUEUE ends at %d", got)
@@ -198,7 +198,7 @@ func TestForget_ManyMarks(t *testing.T) {
 			made := began.Add(time.Duration(n) * time.Minute)
 			last = h.publish(streams.HorizonSubject(0), event.Horizon{Before: made.Add(-30 * day), At: made, Enqueue: accepted})
 		}
-		h.shift += 1100 * time.Minute
+		h.shift.Add(int64(1100 * time.Minute))
 		h.start()
 		h.awayUntil(began.Add(36 * day))
 		pass(2 * time.Minute)

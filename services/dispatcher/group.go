@@ -44,9 +44,11 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 	if err := s.ready(ctx); err != nil {
 		return request.Found{}, err
 	}
-	// It may have been accepted a moment ago, and be folded in part.
-	if err := s.foldKnown(ctx, q.Account); err != nil {
-		return request.Found{}, err
+	if !q.Older {
+		// It may have been accepted a moment ago, and be folded in part.
+		if err := s.foldKnown(ctx, q.Account); err != nil {
+			return request.Found{}, err
+		}
 	}
 	var got []found // one, or none
 	err := s.view(func(v view) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ type harness struct {
 	ids    *streams.IDs
 	cfg    dispatcher.Config
 	dir    string
-	shift  time.Duration // how far ahead of the test the product's clock is
+	shift  atomic.Int64 // how far ahead of the test the product's clock is, as a time.Duration
 	// machine, if there is one, is what a Clock of each start reads.
 	machine *clocktest.Stepped
 	clock   *clock.Clock
@@ -44,7 +45,8 @@ func newHarness(t testing.TB, shards streams.Shards) *harness {
 // newHarnessAhead is newHarness where the product's clock is ahead of the engine's.
 func newHarnessAhead(t testing.TB, shards streams.Shards, shift time.Duration) *harness {
 	t.Helper()
-	h := &harness{t: t, bus: bustest.New(t), shards: shards, cfg: dispatcher.DefaultConfig(), dir: t.TempDir(), shift: shift}
+	h := &harness{t: t, bus: bustest.New(t), shards: shards, cfg: dispatcher.DefaultConfig(), dir: t.TempDir()}
+	h.shift.Store(int64(shift))
 	h.ids = streams.NewIDs(h.now, 5, time.Time{})
 	d := streams.Deployment{Shards: shards, Replicas: 1, EnqueueMaxBytes: 1 << 30, StatusMaxBytes: 1 << 30}
 	if err := streams.Ensure(t.Context(), h.bus.JS, d, true); err != nil {
@@ -59,7 +61,7 @@ func (h *harness) now() time.Time {
 	if h.clock != nil {
 		return h.clock.Now()
 	}
-	return time.Now().Add(h.shift)
+	return time.Now().Add(time.Duration(h.shift.Load()))
 }
 
 func (h *harness) start() { h.stop = h.run(h.dir, 0) }

@@ -331,7 +331,7 @@ func TestOldMessagesAreForgotten(t *testing.T) {
 	h.pull(phone(shop, "", 1))
 	h.report(shop, "", streams.Delivered, old[0])
 	h.stop()
-	h.shift = 31 * 24 * time.Hour
+	h.shift.Store(int64(31 * 24 * time.Hour))
 	h.start()
 	// The horizon moves as the first thing of all, but others do not wait for it.
 	for moved := false; !moved; {

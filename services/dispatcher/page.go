@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -206,6 +207,8 @@ func (s *shard) addFrom(ctx context.Context, p *page, q request.Pull, work laneW
 			s.dropConsumer(ctx, streams.ConsumerName(q.Account, work.lane))
 		}
 	}
+	// What was put back comes as its consumer heard of it: in part behind what is younger, where it was fetched meanwhile.
+	slices.SortFunc(p.candidates[before:], func(a, b candidate) int { return cmp.Compare(a.seq, b.seq) })
 	return came, nil
 }
 

@@ -1,7 +1,9 @@
 package dispatcher_test
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -67,6 +69,31 @@ func TestWaitersAreToldWhatWorkNeeds(t *testing.T) {
 		got := <-second
 		if diff := cmp.Diff(ids, got.ids); diff != "" || got.err != nil {
 			t.Errorf("who looks again: %v (-want +got):\n%s", got.err, diff)
+		}
+	})
+}
+
+// What was put back in whatever order comes in the stream's.
+func TestPagesAreInOrder(t *testing.T) {
+	inTime(t, func(h *harness) {
+		ids := h.enqueue(shop, normal, 10)
+		h.folded(shop)
+		q := phone(shop, "Pixel", 10)
+		q.Bytes = 1 // has no room, and puts all back
+		if got := call[request.Pulled](h, request.DispatcherPull(0), q); got.Needs == 0 {
+			t.Fatalf("got %+v, want that it needs more", got)
+		}
+		pass(time.Second) // until it is heard of
+		got, err := h.bus.Fetch(h.t.Context(), streams.EnqueueStream(0), streams.ConsumerName(shop, normal), 10, time.Second)
+		if err != nil || len(got) != 10 {
+			t.Fatalf("got %d messages, %v", len(got), err)
+		}
+		for _, m := range slices.Backward(got) {
+			m.Nak()
+		}
+		pass(time.Second)
+		if diff := cmp.Diff(ids, h.pull(phone(shop, "Pixel", 10))); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
 }

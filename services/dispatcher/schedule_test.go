@@ -295,12 +295,12 @@ func TestExpiredMessagesAreNotHandedOut(t *testing.T) {
 		ids := h.valid(shop, 3, until)
 		fresh := h.valid(shop, 1, until.Add(time.Hour))
 		synctest.Wait()
-		h.shift = time.Minute // the clock is there at once, and nothing is decided yet
+		h.shift.Store(int64(time.Minute)) // the clock is there at once, and nothing is decided yet
 		if diff := cmp.Diff(fresh, h.pull(phone(shop, "Pixel", 10))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		synctest.Wait()
-		h.shift = 0
+		h.shift.Store(0)
 		pass(time.Minute)
 		// An operator who offers them again gives them time.
 		h.requeue(shop, ids...)

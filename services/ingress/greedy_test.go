@@ -166,53 +166,56 @@ func TestIngress_Guesses(t *testing.T) {
 // Who asks for large pages and reads nothing has no more of them under way than its share, and nobody else is refused.
 // What it is refused is not leased.
 func TestIngress_UnreadPages(t *testing.T) {
-	memory := httpx.NewMemory()
-	f := start(t, options{Memory: memory})
-	greedy, good := f.Token("greedy", nil), f.Token("good", nil)
-	const pages, messages, length = 12, 60, 60_000
-	ids := streams.NewIDs(time.Now, 1, time.Time{})
-	text := event.Private(strings.Repeat("x", length))
-	publish := func(name string, n int) {
-		account := streams.AccountIDOf(name)
-		for range n {
-			m, err := event.Message(streams.EnqueueSubject(0, account, streams.Lane{}), event.Enqueued{ID: ids.Message(), Phone: "+40700000000", Text: text})
-			if err == nil {
-				_, err = f.Bus.JS.PublishMsg(t.Context(), m)
+	bustest.Simulate(t, func(t *testing.T) {
+		memory := httpx.NewMemory()
+		f := start(t, options{Memory: memory})
+		defer f.end()
+		greedy, good := f.Token("greedy", nil), f.Token("good", nil)
+		const pages, messages, length = 12, 60, 60_000
+		ids := streams.NewIDs(time.Now, 1, time.Time{})
+		text := event.Private(strings.Repeat("x", length))
+		publish := func(name string, n int) {
+			account := streams.AccountIDOf(name)
+			for range n {
+				m, err := event.Message(streams.EnqueueSubject(0, account, streams.Lane{}), event.Enqueued{ID: ids.Message(), Phone: "+40700000000", Text: text})
+				if err == nil {
+					_, err = f.Bus.JS.PublishMsg(t.Context(), m)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
 			}
+		}
+		publish("greedy", pages*messages)
+		publish("good", messages)
+		unread := 0
+		for range pages {
+			conn, err := memory.Dial(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer conn.Close()
+			if _, err := fmt.Fprintf(conn, "GET /api/%s/get_messages?limit=%d HTTP/1.1\r\nHost: x\r\n\r\n", greedy, messages); err != nil {
+				t.Fatal(err)
+			}
+			status := make([]byte, len("HTTP/1.1 200"))
+			if _, err := io.ReadFull(conn, status); err != nil { // and no more of it
+				t.Fatal(err)
+			}
+			if string(status) != "HTTP/1.1 200" {
+				break
+			}
+			unread++
 		}
-	}
-	publish("greedy", pages*messages)
-	publish("good", messages)
-	unread := 0
-	for range pages {
-		conn, err := memory.Dial(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		// Half of 128 MiB, for what came and what is sent.
+		if want := (64 << 20) / (2 * messages * length); unread > want || unread < want-1 {
+			t.Errorf("got %d pages under way, want %d", unread, want)
 		}
-		defer conn.Close()
-		if _, err := fmt.Fprintf(conn, "GET /api/%s/get_messages?limit=%d HTTP/1.1\r\nHost: x\r\n\r\n", greedy, messages); err != nil {
-			t.Fatal(err)
+		if status, body := f.Get("/api/" + greedy + "/get_messages?limit=60"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"code":"overloaded"`) {
+			t.Errorf("one more: got %d %.100s, want 503", status, body)
 		}
-		status := make([]byte, len("HTTP/1.1 200"))
-		if _, err := io.ReadFull(conn, status); err != nil { // and no more of it
-			t.Fatal(err)
+		if status, body := f.Get("/api/" + good + "/get_messages?limit=60"); status != http.StatusOK || len(body) < messages*length {
+			t.Errorf("another account: got %d, %d bytes", status, len(body))
 		}
-		if string(status) != "HTTP/1.1 200" {
-			break
-		}
-		unread++
-	}
-	// Half of 128 MiB, for what came and what is sent.
-	if want := (64 << 20) / (2 * messages * length); unread > want || unread < want-1 {
-		t.Errorf("got %d pages under way, want %d", unread, want)
-	}
-	if status, body := f.Get("/api/" + greedy + "/get_messages?limit=60"); status != http.StatusServiceUnavailable || !strings.Contains(body, `"code":"overloaded"`) {
-		t.Errorf("one more: got %d %.100s, want 503", status, body)
-	}
-	if status, body := f.Get("/api/" + good + "/get_messages?limit=60"); status != http.StatusOK || len(body) < messages*length {
-		t.Errorf("another account: got %d, %d bytes", status, len(body))
-	}
+	})
 }

@@ -170,8 +170,9 @@ type Listed struct {
 // Find asks for a group.
 type Find struct {
 	Account streams.AccountID `json:"account"`
-	Ref     string            `json:"ref"`            // the sender's id of it, or else the id of any of its messages
-	After   streams.MessageID `json:"after,omitzero"` // only its messages after this one, by which it is found without Ref
+	Ref     string            `json:"ref"`             // the sender's id of it, or else the id of any of its messages
+	After   streams.MessageID `json:"after,omitzero"`  // only its messages after this one, by which it is found without Ref
+	Older   bool              `json:"older,omitempty"` // what was stored just now need not be found
 }
 
 // Found is the group; nil where it is unknown.

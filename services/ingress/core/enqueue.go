@@ -226,9 +226,10 @@ func (c *Core) setTimes(cmd *Enqueue) error {
 	return nil
 }
 
-// unused is a Conflict if the account has a group of that name, also one whose marker has run out.
+// unused is a Conflict if the account has a group of that name whose marker has run out, a day after it was accepted: any
+// dispatcher that answers has folded it by then, so none has to wait for what is stored now.
 func (s *store) unused(ctx context.Context) error {
-	found, err := s.find(ctx, s.cmd.Caller, s.cmd.Name)
+	found, err := s.find(ctx, s.cmd.Caller, request.Find{Ref: s.cmd.Name, Older: true})
 	switch {
 	case err != nil:
 		return err

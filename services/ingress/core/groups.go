@@ -63,7 +63,7 @@ var (
 // Group looks a group up, by the sender's id of it or else by the id of any of its messages. It is a fault NotFound if
 // the account has none.
 func (c *Core) Group(ctx context.Context, caller Caller, ref string) (Group, error) {
-	found, err := c.find(ctx, caller, ref)
+	found, err := c.find(ctx, caller, request.Find{Ref: ref})
 	if err == nil && found.Group == nil {
 		err = errNoGroup
 	}
@@ -84,9 +84,9 @@ func (c *Core) rest(ctx context.Context, caller Caller, g *request.Group) error 
 	})
 }
 
-func (c *Core) find(ctx context.Context, caller Caller, ref string) (request.Found, error) {
-	account := caller.Account.ID
-	return lookUp[request.Found](ctx, c, caller, request.DispatcherFind(c.shards.Of(account)), request.Find{Account: account, Ref: ref})
+func (c *Core) find(ctx context.Context, caller Caller, q request.Find) (request.Found, error) {
+	q.Account = caller.Account.ID
+	return lookUp[request.Found](ctx, c, caller, request.DispatcherFind(c.shards.Of(q.Account)), q)
 }
 
 // lookUp asks a dispatcher, in the account's turn: a list can cost a thousand times what the request for it does.

@@ -39,6 +39,9 @@ const (
 	// who were let in before from where they are. Nobody has more of the places than he leaves to others.
 	// Used up by strangers who guess, from many networks: other strangers and new places are told to wait.
 	maxChecks = 64
+	// strangersRest is how many times as long as a check took strangers leave its processor to others. Used up by strangers
+	// who guess: other strangers wait.
+	strangersRest = 3
 )
 
 var (
@@ -183,7 +186,7 @@ func (p *passwords) compare(line *line, place string, key [32]byte, password sec
 	right := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password.Reveal())) == nil
 	rest := time.Duration(0)
 	if line == p.strangers {
-		rest = time.Since(begun) // they leave to others what they took
+		rest = strangersRest * time.Since(begun)
 	}
 	leave(rest)
 	p.mu.Lock()

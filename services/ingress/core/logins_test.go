@@ -121,6 +121,9 @@ func TestPasswords_LeaveProcessors(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if most != half || done != 8*half {
 			t.Errorf("got %d checks at a time and %d in all, want %d and %d", most, done, half, 8*half)
 		}

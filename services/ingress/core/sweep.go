@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -17,6 +18,8 @@ const (
 	// look-up passes them. Used up by an account that removes much: markers
 	// of that time are passed over by look-ups of its own.
 	sweepEvery = time.Hour
+	// sweepFirst is how long a start comes first.
+	sweepFirst = time.Minute
 	// markerKept is how long one stays for who watches a bucket and is
 	// behind. It hurts nobody: who is behind for longer reads anew.
 	markerKept = time.Hour
@@ -32,20 +35,13 @@ var swept = []string{streams.DevicesBucket, streams.RegistryBucket}
 
 // sweep takes old markers away until ctx is done.
 func (c *Core) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
+	for wait := sweepFirst; clock.Sleep(ctx, wait) == nil; wait = sweepEvery {
 		for _, name := range swept {
 			if n, err := c.sweepBucket(ctx, name, c.now().Add(-markerKept)); err != nil && ctx.Err() == nil {
 				c.log.Warn("markers of what was removed are left", zap.String("bucket", name), zap.Error(err))
 			} else if n > 0 {
 				c.log.Info("markers of what was removed are taken away", zap.String("bucket", name), zap.Int("markers", n))
 			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/services/operator/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -115,6 +116,13 @@ func attackersNamed(t *testing.T, only string) []string {
 func (s *trunkline) aim() target {
 	s.Helper()
 	_, token := s.loginOf("hostile")
+	if *hostileFor >= hostileLong {
+		// What "account create" gives. In a short run it has none, so that all attacks get through.
+		s.withAccounts(func(book *accounts.Accounts) (uint64, error) {
+			rate := accounts.DefaultPlan().Rate
+			return book.Set(s.Context(), "hostile", accounts.Change{Rate: &rate})
+		})
+	}
 	return target{
 		URL: s.url, Account: streams.AccountIDOf("hostile"), Token: token, Login: "hostile", Password: "correct horse hostile",
 		Phones: s.account("hostile-phones", nil), Victim: "good",
