@@ -136,7 +136,7 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 // A failure is ErrNotStored (ErrDuplicate, ErrFull, ErrBusy, ErrStopped and
 // *WrongLast are) or ErrUnknownOutcome. When ctx ends before the messages were
 // taken from the queue, the error is ErrNotStored and ctx's; afterwards Commit
-// waits for the outcome, at most about 20 s.
+// waits for the outcome, at most about 20 s, or While somebody waits for it.
 //
 // An unknown outcome is retried. Messages with a Nats-Msg-Id are found again
 // and stored once; without one they may be stored twice, in two whole copies.
@@ -173,8 +173,23 @@ func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error
 	if c.withdraw(r) {
 		return Stored{}, fmt.Errorf("%w: %w", ErrNotStored, ctx.Err())
 	}
-	o := <-r.done
-	return o.stored, o.err
+	var given <-chan struct{} // up
+	if waiting, ok := ctx.Value(waitingKey{}).(context.Context); ok {
+		given = waiting.Done()
+	}
+	select {
+	case o := <-r.done:
+		return o.stored, o.err
+	case <-given:
+		return Stored{}, fmt.Errorf("nobody waits for it: %w", ErrUnknownOutcome)
+	}
+}
+
+type waitingKey struct{}
+
+// While gives a context like ctx for Commit, which waits for an outcome only until waiting ends; that is unknown then.
+func While(ctx, waiting context.Context) context.Context {
+	return context.WithValue(ctx, waitingKey{}, waiting)
 }
 
 // Run commits what Commit hands in until ctx is done. Then it waits for the

@@ -87,8 +87,12 @@ func (e Expected) Put(m *nats.Msg) {
 func (f *Fence) Expect(ctx context.Context) (Expected, error) {
 	at := f.at.Load()
 	if at == nil {
-		f.turn <- struct{}{}
-		defer func() { <-f.turn }()
+		select {
+		case f.turn <- struct{}{}:
+			defer func() { <-f.turn }()
+		case <-ctx.Done():
+			return Expected{}, fmt.Errorf("%w: %w", ErrNotStored, ctx.Err())
+		}
 		if at = f.at.Load(); at == nil {
 			if err := f.advance(ctx); err != nil {
 				return Expected{}, err

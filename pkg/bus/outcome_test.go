@@ -235,6 +235,28 @@ func TestCommit_CancelledAfterTaken(t *testing.T) {
 	})
 }
 
+// A caller who gives up is told that nobody knows, and does not wait.
+func TestCommit_GivenUpAfterTaken(t *testing.T) {
+	dir := t.TempDir()
+	bustest.Simulate(t, func(t *testing.T) {
+		l := startLossy(t, dir)
+		makeStream(t, l.Bus)
+		l.silent.Store(true)
+		l.loseAnswers(1)
+		c := bus.NewCommitter(l.Bus, stream, bus.CommitterOptions{})
+		stop := start(t, c.Run)
+		defer stop()
+		waiting, cancel := context.WithCancel(context.Background())
+		time.AfterFunc(2*time.Second, cancel)
+		ctx, end := context.WithTimeout(bus.While(waiting, waiting), time.Second)
+		defer end()
+		begun := time.Now()
+		if _, err := c.Commit(ctx, messages(2, "a")); !errors.Is(err, bus.ErrUnknownOutcome) || time.Since(begun) != 2*time.Second {
+			t.Errorf("got %v after %v, want after two seconds that nobody knows", err, time.Since(begun))
+		}
+	})
+}
+
 // Stopping with an outcome under way waits for this attempt, and no other.
 func TestRun_StopEndsRetries(t *testing.T) {
 	dir := t.TempDir()

@@ -14,14 +14,15 @@ import (
 // answered then, and the stop is no error.
 func TestServe_CutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, through := make(chan struct{}), make(chan time.Duration, 2)
+		through := make(chan time.Duration, 2)
 		begun := time.Now()
 		l, stop, done := serve(t, httpx.ServerOptions{
-			Grace: 4 * time.Second, CutOff: func() { close(store) },
+			Grace: 4 * time.Second,
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				ctx := httpx.Through(r.Context())
-				<-store
-				<-ctx.Done()
+				made, cancel := context.WithTimeout(ctx, time.Hour)
+				defer cancel()
+				<-made.Done()
 				if ctx.Err() == nil || httpx.Stopping(ctx) == nil {
 					t.Error("a context that has ended without an error, or has lost its values")
 				}

@@ -25,9 +25,6 @@ type ServerOptions struct {
 	MaxHeaderBytes    int           // 16 KiB
 	MaxConnections    int           // 8,192: beyond it those of strangers are closed, idle ones, or else new ones
 	Grace             time.Duration // 4 s, for requests in flight at the end
-
-	// CutOff, if set, is called when Grace is over and requests are still in flight: what they wait for may end then.
-	CutOff func()
 }
 
 // cutOff is how long Serve waits after Grace, once for handlers whose context it has cancelled, and again for those
@@ -85,9 +82,6 @@ func Serve(ctx context.Context, o ServerOptions) error {
 	if err := srv.Shutdown(grace); err != nil && grace.Err() != nil {
 		o.Log.Warn("requests cut off", zap.Int("connections", conns.count()))
 		cancel()
-		if o.CutOff != nil {
-			o.CutOff()
-		}
 		conns.wait(cutOff) // a handler that heeds its context still gets its answer out
 		_ = srv.Close()
 	}
@@ -137,3 +131,6 @@ type through struct {
 
 func (t through) Done() <-chan struct{} { return t.served.Done() }
 func (t through) Err() error            { return t.served.Err() }
+
+// AfterFunc spares contexts that are made of this one a goroutine each.
+func (t through) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(t.served, f) }

@@ -48,7 +48,6 @@ type Ingress struct {
 	fences     []*bus.Fence // by shard
 	releases   *releases.Releases
 	committers []*bus.Committer
-	cutOff     chan struct{} // closed when requests are cut off at the end
 }
 
 // New makes an ingress that runs once.
@@ -56,7 +55,7 @@ func New(cfg Config, d Deps) *Ingress {
 	if d.Aside == nil {
 		d.Aside = d.Bus
 	}
-	i := &Ingress{cfg: cfg, deps: d, cutOff: make(chan struct{})}
+	i := &Ingress{cfg: cfg, deps: d}
 	for _, shard := range d.Shards.All() {
 		i.fences = append(i.fences, bus.NewFence(d.Bus, streams.EnqueueStream(shard)))
 	}
@@ -98,32 +97,17 @@ func (i *Ingress) Run(ctx context.Context) error {
 	return nest(ctx, i.core.Run, i.claim.run, i.runCommitters, i.releases.Run, i.serveHTTP)
 }
 
-// runCommitters stores what requests bring until ctx is done, or requests are cut off.
 func (i *Ingress) runCommitters(ctx context.Context) error {
-	g, committing := errgroup.WithContext(ctx)
-	committing, end := context.WithCancel(committing)
-	defer end()
-	go func() {
-		select {
-		case <-i.cutOff:
-			end()
-		case <-committing.Done():
-		}
-	}()
+	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range i.committers {
-		g.Go(func() error { return c.Run(committing) })
+		g.Go(func() error { return c.Run(ctx) })
 	}
-	err := g.Wait()
-	if err == nil {
-		<-ctx.Done()
-	}
-	return err
+	return g.Wait()
 }
 
 func (i *Ingress) serveHTTP(ctx context.Context) error {
 	return httpx.Serve(ctx, httpx.ServerOptions{
 		Listener: i.deps.Listener, Handler: i.handler(), Log: i.deps.Log, Grace: i.cfg.StopGrace,
-		CutOff: func() { close(i.cutOff) },
 	})
 }
 

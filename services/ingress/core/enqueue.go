@@ -158,7 +158,8 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	}
 	// From here on a caller that hangs up changes nothing: what quota granted
 	// must be stored or given back.
-	ctx = context.WithoutCancel(ctx)
+	served := httpx.Through(ctx)
+	ctx = bus.While(served, served)
 	before := c.now().Add(publishWithin)
 	err := s.admit(ctx)
 	for cmd.Key != nil && fault.Is(err, fault.LimitExceeded) {
@@ -170,7 +171,9 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 		if fault.As(err).Code != request.LimitReserved || !c.now().Before(before.Add(-publishWithin/2)) {
 			break
 		}
-		time.Sleep(askAgain)
+		if clock.Sleep(ctx, askAgain) != nil {
+			break
+		}
 		err = s.admit(ctx)
 	}
 	if err != nil {
@@ -257,7 +260,7 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 	for range tries {
 		made, msgs, err := s.make(ctx)
 		if err != nil {
-			s.release(context.WithoutCancel(ctx), s.grant)
+			s.release(httpx.Through(ctx), s.grant)
 			return Accepted{}, err
 		}
 		stored, err := s.enqueue[s.shard].Commit(ctx, msgs)
@@ -273,7 +276,7 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 		case errors.Is(err, bus.ErrDuplicate):
 			continue // somebody has one of these ids
 		case errors.Is(err, bus.ErrFenced):
-			s.release(context.WithoutCancel(ctx), s.grant)
+			s.release(httpx.Through(ctx), s.grant)
 			if err := s.admit(ctx); err != nil {
 				return Accepted{}, refusal(err)
 			}
@@ -284,13 +287,13 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 		case s.cmd.Key != nil && errors.Is(err, bus.ErrUnknownOutcome):
 			return s.settle(httpx.Through(ctx), made, storeFault(err))
 		case errors.Is(err, bus.ErrNotStored):
-			s.release(context.WithoutCancel(ctx), s.grant)
+			s.release(httpx.Through(ctx), s.grant)
 			return Accepted{}, storeFault(err)
 		default:
 			return Accepted{}, storeFault(err) // the grant ends by itself
 		}
 	}
-	s.release(context.WithoutCancel(ctx), s.grant)
+	s.release(httpx.Through(ctx), s.grant)
 	return Accepted{}, errCollisions
 }
 

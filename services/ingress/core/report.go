@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -248,7 +249,8 @@ func (c *Core) storeReport(ctx context.Context, account streams.AccountID, e eve
 	}
 	// By its id a repeat after an unknown outcome is known as one.
 	msg.Header[jetstream.MsgIDHeader] = []string{nuid.Next()}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishWithin)
+	served := httpx.Through(ctx)
+	ctx, cancel := context.WithTimeout(bus.While(served, served), publishWithin)
 	defer cancel()
 	stored, err := c.status[shard].Commit(ctx, []*nats.Msg{msg})
 	if errors.Is(err, bus.ErrDuplicate) {
