@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trunkline-sms/trunkline/services/operator/accounts"
+	"github.com/trunkline-sms/trunkline/services/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
