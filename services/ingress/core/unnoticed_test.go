@@ -168,9 +168,13 @@ func TestDevices_ContactAgain(t *testing.T) {
 		}
 	}
 	contact()
-	before := c.bus.Conn.Stats().OutMsgs
-	contact()
-	if asked := c.bus.Conn.Stats().OutMsgs - before; asked != 0 {
+	asked := uint64(1)
+	for try := 0; try < 5 && asked > 0; try++ { // once a second it tells other ingresses who called
+		before := c.bus.Conn.Stats().OutMsgs
+		contact()
+		asked = c.bus.Conn.Stats().OutMsgs - before
+	}
+	if asked > 0 {
 		t.Errorf("asked %d times, want never", asked)
 	}
 }
