@@ -4,7 +4,6 @@ package disktest
 
 import (
 	"fmt"
-	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
 )
 
 // Tmpfs mounts a file system of so many bytes, and unmounts it with the test:

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/trunkline-sms/trunkline/pkg/testkit/lossyfs"
+	"github.com/trunkline-sms/trunkline/services/test/lossyfs"
 )
 
 // What a request costs of the disk: how often the server waits for it.

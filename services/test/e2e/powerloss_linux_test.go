@@ -14,8 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/trunkline-sms/trunkline/pkg/testkit/lossyfs"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
+	"github.com/trunkline-sms/trunkline/services/test/lossyfs"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
