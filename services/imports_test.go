@@ -59,10 +59,10 @@ var rules = []rule{
 		},
 	},
 	{
-		"services meet in streams and request subjects only, so that each can run alone; allinone, apart, operator and cmd wire them, lab measures and test tests them together",
+		"services meet in streams and request subjects only, so that each can run alone; node, operator and cmd wire them, lab measures and test tests them together",
 		func(s source) bool {
 			from, to := serviceOf(s.folder), serviceOf(s.imports)
-			return from != "" && to != "" && from != to && !slices.Contains([]string{"allinone", "apart", "operator", "cmd", "lab", "test"}, from)
+			return from != "" && to != "" && from != to && !slices.Contains([]string{"node", "operator", "cmd", "lab", "test"}, from)
 		},
 	},
 	{
@@ -203,10 +203,10 @@ func TestImportRules(t *testing.T) {
 		{"services/quota/quota.go", module + "services/dispatcher", "services meet in streams"},
 		{"services/quota/quota_test.go", module + "services/dispatcher", "services meet in streams"},
 		{"services/quotas/quota.go", module + "services/quota", "services meet in streams"},
-		{"services/allinone/allinone.go", module + "services/quota", ""},
-		{"services/apart/apart.go", module + "services/quota", ""},
+		{"services/node/embedded.go", module + "services/quota", ""},
+		{"services/node/cluster.go", module + "services/quota", ""},
 		{"services/operator/account.go", module + "services/quota", ""},
-		{"services/cmd/trunkline/main.go", module + "services/allinone", ""},
+		{"services/cmd/trunkline/main.go", module + "services/node", ""},
 		{"services/ingress/core/core.go", gin, "ingress/core is"},
 		{"services/ingress/core/core.go", nats, ""},
 		{"services/ingress/ingress.go", gin, ""},

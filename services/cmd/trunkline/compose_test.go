@@ -14,8 +14,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/config"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
-	"github.com/trunkline-sms/trunkline/services/allinone"
-	"github.com/trunkline-sms/trunkline/services/apart"
+	"github.com/trunkline-sms/trunkline/services/node"
 	"github.com/trunkline-sms/trunkline/services/operator"
 )
 
@@ -134,7 +133,7 @@ func TestCompose(t *testing.T) {
 		for key, value := range s.Environment {
 			env = append(env, key+"="+value)
 		}
-		cfg := allinone.DefaultConfig()
+		cfg := node.DefaultConfig()
 		if err := config.Load(&cfg, config.Options{Env: env}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -142,9 +141,9 @@ func TestCompose(t *testing.T) {
 			t.Errorf("%s: got the nodes %v, want three", name, cfg.NATS.URLs)
 		}
 	}
-	for _, part := range apart.Parts() {
+	for _, part := range node.Parts() {
 		want := 2
-		if part == apart.Version { // nobody waits for it
+		if part == node.Version { // nobody waits for it
 			want = 1
 		}
 		if parts[part] != want {

@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 
-	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/lab/demo"
+	"github.com/trunkline-sms/trunkline/services/node"
 	"github.com/trunkline-sms/trunkline/services/operator"
 )
 
@@ -38,7 +38,7 @@ func (c *demoCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	if c.Log {
 		level = zapcore.InfoLevel
 	}
-	o.Log = allinone.NewLog(os.Stderr, level)
+	o.Log = node.NewLog(os.Stderr, level)
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		o.Progress = t.Err
 	}

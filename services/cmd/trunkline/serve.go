@@ -13,8 +13,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/config"
 	"github.com/trunkline-sms/trunkline/pkg/service"
-	"github.com/trunkline-sms/trunkline/services/allinone"
-	"github.com/trunkline-sms/trunkline/services/apart"
+	"github.com/trunkline-sms/trunkline/services/node"
 	"github.com/trunkline-sms/trunkline/services/operator"
 )
 
@@ -50,11 +49,11 @@ func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	if err != nil {
 		return err
 	}
-	log := allinone.NewLog(os.Stderr, cfg.Log.Level)
+	log := node.NewLog(os.Stderr, cfg.Log.Level)
 	defer endInTime(ctx, cfg.Ingress.StopGrace+stopMargin, log)()
 	go service.BoundMemory(ctx)
 	if len(cfg.NATS.URLs) > 0 {
-		return apart.Run(ctx, cfg, c.Parts, apart.Deps{
+		return node.RunParts(ctx, cfg, c.Parts, node.PartsDeps{
 			Log:     log,
 			Version: semantic(),
 
@@ -67,13 +66,13 @@ func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
 	if len(c.Parts) > 0 {
 		return errors.New("parts run apart over a cluster only: name it with --nats, or name no part")
 	}
-	return allinone.Run(ctx, cfg, allinone.Deps{
+	return node.Run(ctx, cfg, node.Deps{
 		Log:     log,
 		Version: semantic(),
 
 		ClockIsRight: c.Right,
-		Ready: func(s allinone.Started) {
-			if err := allinone.Banner(t.Out, s); err != nil {
+		Ready: func(s node.Started) {
+			if err := node.Banner(t.Out, s); err != nil {
 				log.Warn("not printed how to go on", zap.Error(err))
 			}
 		},
@@ -82,8 +81,8 @@ func (c *serveCommand) Run(ctx context.Context, t *operator.Terminal) error {
 
 // settings gives the defaults, changed by the file, the environment and the
 // flags.
-func (c *serveCommand) settings(env []string) (allinone.Config, error) {
-	cfg := allinone.DefaultConfig()
+func (c *serveCommand) settings(env []string) (node.Config, error) {
+	cfg := node.DefaultConfig()
 	err := config.Load(&cfg, config.Options{File: c.Config, Explicit: true, Env: env, Others: others})
 	if err != nil {
 		return cfg, err

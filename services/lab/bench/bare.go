@@ -15,7 +15,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
-	"github.com/trunkline-sms/trunkline/services/allinone"
+	"github.com/trunkline-sms/trunkline/services/node"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -83,7 +83,7 @@ func (s *bare) do(_ context.Context, q order) (answer, error) { return unknown(q
 
 // withEngine runs f beside an engine like the product's, with the same streams.
 func withEngine(ctx context.Context, dir string, f func(*bus.Bus) error) error {
-	cfg := allinone.DefaultConfig().Engine
+	cfg := node.DefaultConfig().Engine
 	engine, err := natsd.Start(natsd.Options{Dir: dir, Durability: cfg.Durability, MaxStore: int64(cfg.MaxStore)})
 	if err != nil {
 		return err

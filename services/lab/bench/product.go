@@ -13,7 +13,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/services/accounts"
-	"github.com/trunkline-sms/trunkline/services/allinone"
+	"github.com/trunkline-sms/trunkline/services/node"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -28,18 +28,18 @@ type product struct {
 func runProduct(ctx context.Context, dir string, obey func(context.Context, server) error) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	cfg := allinone.DefaultConfig()
+	cfg := node.DefaultConfig()
 	cfg.Data, cfg.HTTP = dir, "127.0.0.1:0"
 	var (
 		g       errgroup.Group
-		started = make(chan allinone.Started, 1)
+		started = make(chan node.Started, 1)
 		ended   = make(chan struct{})
 	)
 	g.Go(func() error {
 		defer close(ended)
-		return allinone.Run(ctx, cfg, allinone.Deps{
-			Log: allinone.NewLog(os.Stderr, zapcore.WarnLevel), Version: "0.0.0-bench",
-			Ready: func(s allinone.Started) { started <- s },
+		return node.Run(ctx, cfg, node.Deps{
+			Log: node.NewLog(os.Stderr, zapcore.WarnLevel), Version: "0.0.0-bench",
+			Ready: func(s node.Started) { started <- s },
 		})
 	})
 	var err error
@@ -52,7 +52,7 @@ func runProduct(ctx context.Context, dir string, obey func(context.Context, serv
 	return errors.Join(g.Wait(), err)
 }
 
-func obeyAsProduct(ctx context.Context, s allinone.Started, obey func(context.Context, server) error) error {
+func obeyAsProduct(ctx context.Context, s node.Started, obey func(context.Context, server) error) error {
 	conn, err := s.Connect("bench")
 	if err != nil {
 		return err

@@ -20,8 +20,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/services/accounts"
-	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/lab/phone"
+	"github.com/trunkline-sms/trunkline/services/node"
 )
 
 // Options say how much happens.
@@ -80,16 +80,16 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	defer stopServer()
 	var (
 		server  errgroup.Group
-		started = make(chan allinone.Started, 1)
+		started = make(chan node.Started, 1)
 		failed  = make(chan struct{})
 	)
 	server.Go(func() error {
 		defer close(failed)
-		cfg := allinone.DefaultConfig()
+		cfg := node.DefaultConfig()
 		cfg.Data, cfg.HTTP = dir, "127.0.0.1:0"
-		return allinone.Run(serverCtx, cfg, allinone.Deps{
+		return node.Run(serverCtx, cfg, node.Deps{
 			Log: o.Log, Version: "0.0.0-demo", InProcessOnly: true,
-			Ready: func(s allinone.Started) { started <- s },
+			Ready: func(s node.Started) { started <- s },
 		})
 	})
 	var result Result
@@ -103,7 +103,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 }
 
 // burst sends all messages and waits for their reports.
-func burst(ctx context.Context, o Options, server allinone.Started) (Result, error) {
+func burst(ctx context.Context, o Options, server node.Started) (Result, error) {
 	tokens, err := makeAccounts(ctx, server, o.Accounts)
 	if err != nil {
 		return Result{}, err
@@ -125,7 +125,7 @@ func burst(ctx context.Context, o Options, server allinone.Started) (Result, err
 }
 
 // makeAccounts makes accounts without limit or rate and gives their tokens.
-func makeAccounts(ctx context.Context, server allinone.Started, n int) ([]secret.String, error) {
+func makeAccounts(ctx context.Context, server node.Started, n int) ([]secret.String, error) {
 	conn, err := server.Connect("demo")
 	if err != nil {
 		return nil, err

@@ -10,12 +10,12 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/allinone"
+	"github.com/trunkline-sms/trunkline/services/node"
 )
 
 // insideHost runs Trunkline in this process.
 type insideHost struct {
-	cfg       allinone.Config
+	cfg       node.Config
 	simulated bool
 	log       *os.File
 	cancel    context.CancelFunc
@@ -24,7 +24,7 @@ type insideHost struct {
 
 // inside runs Trunkline in this process, as it is otherwise: with sockets and with the disk's time.
 func inside(dir string, shards int) host {
-	cfg := allinone.DefaultConfig()
+	cfg := node.DefaultConfig()
 	cfg.Data = dir
 	cfg.Engine.Shards = shards
 	return &insideHost{cfg: cfg}
@@ -40,7 +40,7 @@ func simulated(dir string, shards int) host {
 func (h *insideHost) start(t *testing.T) started {
 	t.Helper()
 	h.log = logs.open(t)
-	deps := allinone.Deps{Log: allinone.NewLog(h.log, zapcore.DebugLevel), Version: "0.0.0-test", InProcessOnly: h.simulated}
+	deps := node.Deps{Log: node.NewLog(h.log, zapcore.DebugLevel), Version: "0.0.0-test", InProcessOnly: h.simulated}
 	var begun started
 	if h.simulated {
 		memory := httpx.NewMemory()
@@ -53,11 +53,11 @@ func (h *insideHost) start(t *testing.T) started {
 		deps.Listener, begun.client = listener, newClient()
 	}
 	deps.Client = begun.client
-	ready := make(chan allinone.Started, 1)
-	deps.Ready = func(s allinone.Started) { ready <- s }
+	ready := make(chan node.Started, 1)
+	deps.Ready = func(s node.Started) { ready <- s }
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	h.cancel, h.ended = cancel, make(chan error, 1)
-	go func() { h.ended <- allinone.Run(ctx, h.cfg, deps) }()
+	go func() { h.ended <- node.Run(ctx, h.cfg, deps) }()
 	select {
 	case s := <-ready:
 		begun.url, begun.token = s.URL, s.Token.Reveal()

@@ -19,9 +19,9 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 	"github.com/trunkline-sms/trunkline/pkg/service"
-	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/services/dispatcher"
 	"github.com/trunkline-sms/trunkline/services/ingress"
+	"github.com/trunkline-sms/trunkline/services/node"
 	"github.com/trunkline-sms/trunkline/services/quota"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -63,7 +63,7 @@ func runPart(ctx context.Context, role string) error {
 	if err != nil {
 		return err
 	}
-	log, shards := allinone.NewLog(os.Stderr, zapcore.DebugLevel), streams.Shards(n)
+	log, shards := node.NewLog(os.Stderr, zapcore.DebugLevel), streams.Shards(n)
 	if role == "engine" {
 		return runEngine(ctx, dir, shards, log)
 	}

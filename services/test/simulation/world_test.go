@@ -24,7 +24,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock/clocktest"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/services/accounts"
-	"github.com/trunkline-sms/trunkline/services/allinone"
+	"github.com/trunkline-sms/trunkline/services/node"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -67,8 +67,8 @@ type world struct {
 	stop   func()
 }
 
-func (w *world) config() allinone.Config {
-	cfg := allinone.DefaultConfig()
+func (w *world) config() node.Config {
+	cfg := node.DefaultConfig()
 	cfg.Data = w.dir
 	cfg.Engine.Durability = "process"
 	cfg.Engine.Shards = w.shards
@@ -95,14 +95,14 @@ func (w *world) start() {
 	epoch, crash := context.WithCancel(context.Background())
 	client := listener.Client()
 	ctx, cancel := context.WithCancel(context.Background())
-	ended, ready := make(chan error, 1), make(chan allinone.Started, 1)
+	ended, ready := make(chan error, 1), make(chan node.Started, 1)
 	go func() {
-		ended <- allinone.Run(ctx, w.config(), allinone.Deps{
+		ended <- node.Run(ctx, w.config(), node.Deps{
 			Log: zap.NewNop(), Version: "0.0.0-simulated", Listener: listener, Client: client,
-			Now: w.machine.Now, ClockIsRight: w.longAway, InProcessOnly: true, Way: w.networks.between, Ready: func(s allinone.Started) { ready <- s },
+			Now: w.machine.Now, ClockIsRight: w.longAway, InProcessOnly: true, Way: w.networks.between, Ready: func(s node.Started) { ready <- s },
 		})
 	}()
-	var started allinone.Started
+	var started node.Started
 	select {
 	case started = <-ready:
 	case err := <-ended:

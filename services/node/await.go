@@ -1,4 +1,4 @@
-package apart
+package node
 
 import (
 	"context"
@@ -51,7 +51,7 @@ func (p *process) await(ctx context.Context) (found, error) {
 		}
 		waiting.say(err)
 		if text := err.Error(); text != said || time.Now().After(next) {
-			p.deps.Log.Warn("waiting", zap.Strings("parts", p.names), zap.Error(err))
+			p.log.Warn("waiting", zap.Strings("parts", p.names), zap.Error(err))
 			said, next = text, time.Now().Add(sayEvery)
 		}
 		select {

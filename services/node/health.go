@@ -1,4 +1,4 @@
-package apart
+package node
 
 import (
 	"context"
@@ -85,7 +85,7 @@ func (*watched) Name() string { return "health" }
 // Run answers until ctx is done.
 func (w *watched) Run(ctx context.Context) error {
 	return httpx.Serve(ctx, httpx.ServerOptions{
-		Listener: w.listener, Handler: w.handler(w.health), Log: w.deps.Log, Grace: w.cfg.Ingress.StopGrace,
+		Listener: w.listener, Handler: w.handler(w.health), Log: w.log, Grace: w.cfg.Ingress.StopGrace,
 	})
 }
 
@@ -101,7 +101,7 @@ type waiting struct {
 func serveWaiting(p *process) *waiting {
 	w := &waiting{}
 	w.say(errNoEngine)
-	h := newHealth(p.deps.Version)
+	h := newHealth(p.version)
 	h.Register("streams:found", func(context.Context) httpx.Check {
 		return httpx.Check{Description: (*w.why.Load()).Error(), ObservedUnit: "boolean", Status: httpx.Fail}
 	})
@@ -109,9 +109,9 @@ func serveWaiting(p *process) *waiting {
 	w.stop = cancel
 	w.lent = &lent{Listener: p.listener, closed: make(chan struct{})}
 	w.served.Go(func() {
-		err := httpx.Serve(ctx, httpx.ServerOptions{Listener: w.lent, Handler: p.notYet(h), Log: p.deps.Log})
+		err := httpx.Serve(ctx, httpx.ServerOptions{Listener: w.lent, Handler: p.notYet(h), Log: p.log})
 		if err != nil {
-			p.deps.Log.Warn("health is not answered while waiting", zap.Error(err))
+			p.log.Warn("health is not answered while waiting", zap.Error(err))
 		}
 	})
 	return w

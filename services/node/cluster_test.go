@@ -1,4 +1,4 @@
-package apart
+package node
 
 import (
 	"context"
@@ -8,28 +8,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
-	"github.com/trunkline-sms/trunkline/services/allinone"
 	"github.com/trunkline-sms/trunkline/streams"
 )
-
-func TestMain(m *testing.M) {
-	// The engine keeps one clock for the whole process.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
-}
 
 // engine starts a server as somebody else may have set it up.
 func engine(t *testing.T, payload int32, batch int) *bus.Bus {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, MaxPayload: payload, NoLog: true, NoSigs: true,
-		JetStream: true, StoreDir: t.TempDir(), JetStreamLimits: server.JSLimitOpts{MaxBatchSize: batch},
+	s, err := natsserver.NewServer(&natsserver.Options{
+		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, MaxPayload: payload, NoLog: true, NoSigs: true,
+		JetStream: true, StoreDir: t.TempDir(), JetStreamLimits: natsserver.JSLimitOpts{MaxBatchSize: batch},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +44,7 @@ func engine(t *testing.T, payload int32, batch int) *bus.Bus {
 	return b
 }
 
-func ensure(t *testing.T, b *bus.Bus) {
+func makeStreams(t *testing.T, b *bus.Bus) {
 	t.Helper()
 	const room = 1 << 20
 	d := streams.Deployment{Shards: 2, Replicas: 1, EnqueueMaxBytes: room, StatusMaxBytes: room}
@@ -60,9 +53,9 @@ func ensure(t *testing.T, b *bus.Bus) {
 	}
 }
 
-func settings(t *testing.T, b *bus.Bus) allinone.Config {
+func joining(t *testing.T, b *bus.Bus) Config {
 	t.Helper()
-	cfg := allinone.DefaultConfig()
+	cfg := DefaultConfig()
 	cfg.Data, cfg.HTTP, cfg.NATS.URLs = t.TempDir(), "127.0.0.1:0", []string{b.Conn.ConnectedUrl()}
 	return cfg
 }
@@ -79,9 +72,9 @@ func TestEngineTooSmall(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := engine(t, test.payload, test.batch)
-			ensure(t, b)
+			makeStreams(t, b)
 			for _, part := range []string{Ingress, Quota, Dispatcher} {
-				err := Run(t.Context(), settings(t, b), []string{part}, Deps{Log: zap.NewNop(), Version: "0.0.0-test"})
+				err := RunParts(t.Context(), joining(t, b), []string{part}, PartsDeps{Log: zap.NewNop(), Version: "0.0.0-test"})
 				if !errors.Is(err, bus.ErrTooSmall) || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%s: got %v, want a refusal that says %q", part, err, test.want)
 				}
@@ -97,7 +90,7 @@ func TestWaitsForStreams(t *testing.T) {
 	defer stop()
 	url, ended := make(chan string, 1), make(chan error, 1)
 	go func() {
-		ended <- Run(ctx, settings(t, b), nil, Deps{Log: zap.NewNop(), Version: "0.0.0-test", Listening: func(at string) { url <- at }})
+		ended <- RunParts(ctx, joining(t, b), nil, PartsDeps{Log: zap.NewNop(), Version: "0.0.0-test", Listening: func(at string) { url <- at }})
 	}()
 	at := <-url
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -118,7 +111,7 @@ func TestWaitsForStreams(t *testing.T) {
 	if got, _ := status("/health/live"); got != http.StatusOK {
 		t.Errorf("life before the streams: got %d, want 200", got)
 	}
-	ensure(t, b)
+	makeStreams(t, b)
 	over := time.After(time.Minute)
 	for got := 0; got != http.StatusOK; got, _ = status("/health/ready") {
 		select {
