@@ -11,7 +11,7 @@ import (
 
 // Every file speaks for a fresh account of its own.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("*/testdata/*.http")
+	files, err := filepath.Glob("api/*/testdata/*.http")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("golden files: got %d, %v", len(files), err)
 	}
