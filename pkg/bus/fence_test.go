@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -161,6 +162,36 @@ func TestFence_GivenUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An owner who goes on under another subject cannot say what becomes of what he sent under the one before: it may come in
+// as long as nobody moves that.
+func TestFence_UsedElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	bustest.Simulate(t, func(t *testing.T) {
+		s := startStalling(t, dir, func(n *bustest.Network) nats.Option { return nats.InProcessServer(n) })
+		c, fence := fenced(t, s.Bus)
+		late := s.network.Stop()
+		committed := make(chan error, 1)
+		go func() {
+			_, err := c.Commit(t.Context(), expected(t, fence, messages(3, "m")))
+			committed <- err
+		}()
+		time.Sleep(6 * time.Second)
+		used := make(chan error, 1)
+		go func() { used <- fence.Use(t.Context(), message(fenceSubject+".other", "", "mine, too")) }()
+		time.Sleep(6 * time.Second)
+		late.Cut()
+		if err := <-committed; !errors.Is(err, bus.ErrUnknownOutcome) || errors.Is(err, bus.ErrNotStored) {
+			t.Errorf("got %v, want an unknown outcome", err)
+		}
+		<-used // it is tried again where it was cut off
+		late.Arrive()
+		synctest.Wait()
+		if got := bodies(t, s.direct); !slices.Contains(got, "m-1") || !slices.Contains(got, "m-3") {
+			t.Errorf("got %v, want what came in late, too: else this test shows nothing", got)
+		}
+	})
 }
 
 // Once the network is back, what was given up cannot be stored any more, although nobody commits anything.

@@ -37,6 +37,8 @@ func (r *round) settle(ctx context.Context, todo []*unit, floor uint64) (left []
 			u.finish(first, nil)
 			stored += u.messages
 			r.floor = max(r.floor, first+uint64(u.messages)-1)
+		case !r.fence.guards(u):
+			u.finish(0, fmt.Errorf("%w: the fence that it expects is another owner's now", ErrUnknownOutcome))
 		default:
 			u.uncertain = false
 			left = append(left, r.current(u)...)

@@ -307,7 +307,7 @@ func (s *store) settle(ctx context.Context, made Accepted, otherwise error) (Acc
 		marker, found, err = s.marker(ctx)
 	}
 	switch {
-	case err != nil || !found && fault.Is(otherwise, fault.UnknownOutcome):
+	case err != nil || !found && (fault.Is(otherwise, fault.UnknownOutcome) || ctx.Err() != nil): // an attempt of our own may be there
 		return Accepted{}, storeFault(fmt.Errorf("%w: %w", bus.ErrUnknownOutcome, errors.Join(otherwise, err)))
 	case found && len(marker.Messages) > 0 && marker.Messages[0] == made.IDs[0]:
 		s.grants.end(s.grant)
