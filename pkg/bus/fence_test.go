@@ -178,14 +178,17 @@ func TestFence_UsedElsewhere(t *testing.T) {
 			committed <- err
 		}()
 		time.Sleep(6 * time.Second)
-		used := make(chan error, 1)
-		go func() { used <- fence.Use(t.Context(), message(fenceSubject+".other", "", "mine, too")) }()
+		used := make(chan struct{})
+		go func() {
+			defer close(used)
+			_ = fence.Use(t.Context(), message(fenceSubject+".other", "", "mine, too")) // it is tried again where it was cut off
+		}()
 		time.Sleep(6 * time.Second)
 		late.Cut()
 		if err := <-committed; !errors.Is(err, bus.ErrUnknownOutcome) || errors.Is(err, bus.ErrNotStored) {
 			t.Errorf("got %v, want an unknown outcome", err)
 		}
-		<-used // it is tried again where it was cut off
+		<-used
 		late.Arrive()
 		synctest.Wait()
 		if got := bodies(t, s.direct); !slices.Contains(got, "m-1") || !slices.Contains(got, "m-3") {
