@@ -187,9 +187,10 @@ func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error
 
 type waitingKey struct{}
 
-// While gives a context like ctx for Commit, which waits for an outcome only until waiting ends; that is unknown then.
-func While(ctx, waiting context.Context) context.Context {
-	return context.WithValue(ctx, waitingKey{}, waiting)
+// While gives a context like waiting: a Commit under it, whatever its deadline, waits for an outcome only until waiting
+// ends; that is unknown then.
+func While(waiting context.Context) context.Context {
+	return context.WithValue(waiting, waitingKey{}, waiting)
 }
 
 // Run commits what Commit hands in until ctx is done. Then it waits for the

@@ -214,17 +214,23 @@ func TestCommit_OutcomeStaysUnknown(t *testing.T) {
 	}
 }
 
+// unheard runs a committer onto an engine of which nothing is heard for so many answers.
+func unheard(t *testing.T, dir string, answers int32) (l *lossy, c *bus.Committer, stop func()) {
+	t.Helper()
+	l = startLossy(t, dir)
+	makeStream(t, l.Bus)
+	l.silent.Store(true)
+	l.loseAnswers(answers)
+	c = bus.NewCommitter(l.Bus, stream, bus.CommitterOptions{})
+	return l, c, start(t, c.Run)
+}
+
 // A caller whose context ends while its messages are under way learns what
 // became of them.
 func TestCommit_CancelledAfterTaken(t *testing.T) {
 	dir := t.TempDir()
 	bustest.Simulate(t, func(t *testing.T) {
-		l := startLossy(t, dir)
-		makeStream(t, l.Bus)
-		l.silent.Store(true)
-		l.loseAnswers(1)
-		c := bus.NewCommitter(l.Bus, stream, bus.CommitterOptions{})
-		stop := start(t, c.Run)
+		_, c, stop := unheard(t, dir, 1)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		stored, err := c.Commit(ctx, messages(2, "a"))
@@ -239,16 +245,11 @@ func TestCommit_CancelledAfterTaken(t *testing.T) {
 func TestCommit_GivenUpAfterTaken(t *testing.T) {
 	dir := t.TempDir()
 	bustest.Simulate(t, func(t *testing.T) {
-		l := startLossy(t, dir)
-		makeStream(t, l.Bus)
-		l.silent.Store(true)
-		l.loseAnswers(1)
-		c := bus.NewCommitter(l.Bus, stream, bus.CommitterOptions{})
-		stop := start(t, c.Run)
+		_, c, stop := unheard(t, dir, 1)
 		defer stop()
 		waiting, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(2*time.Second, cancel)
-		ctx, end := context.WithTimeout(bus.While(waiting, waiting), time.Second)
+		ctx, end := context.WithTimeout(bus.While(waiting), time.Second)
 		defer end()
 		begun := time.Now()
 		if _, err := c.Commit(ctx, messages(2, "a")); !errors.Is(err, bus.ErrUnknownOutcome) || time.Since(begun) != 2*time.Second {
@@ -261,12 +262,7 @@ func TestCommit_GivenUpAfterTaken(t *testing.T) {
 func TestRun_StopEndsRetries(t *testing.T) {
 	dir := t.TempDir()
 	bustest.Simulate(t, func(t *testing.T) {
-		l := startLossy(t, dir)
-		makeStream(t, l.Bus)
-		l.silent.Store(true)
-		l.loseAnswers(1000)
-		c := bus.NewCommitter(l.Bus, stream, bus.CommitterOptions{})
-		stop := start(t, c.Run)
+		_, c, stop := unheard(t, dir, 1000)
 		begin := time.Now()
 		time.AfterFunc(time.Second, stop)
 		_, err := c.Commit(context.Background(), messages(1, "a"))
@@ -283,12 +279,7 @@ func TestRun_StopEndsRetries(t *testing.T) {
 func TestCommit_ConnectionClosed(t *testing.T) {
 	dir := t.TempDir()
 	bustest.Simulate(t, func(t *testing.T) {
-		l := startLossy(t, dir)
-		makeStream(t, l.Bus)
-		l.silent.Store(true)
-		l.loseAnswers(1000)
-		c := bus.NewCommitter(l.Bus, stream, bus.CommitterOptions{})
-		stop := start(t, c.Run)
+		l, c, stop := unheard(t, dir, 1000)
 		begin := time.Now()
 		time.AfterFunc(time.Second, l.Conn.Close)
 		if _, err := c.Commit(context.Background(), messages(1, "a")); !errors.Is(err, bus.ErrUnknownOutcome) {

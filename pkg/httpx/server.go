@@ -60,7 +60,7 @@ func Serve(ctx context.Context, o ServerOptions) error {
 		ConnState:      conns.changed,
 		ConnContext:    conns.context,
 		BaseContext: func(net.Listener) context.Context {
-			return context.WithValue(context.WithValue(base, stoppingKey{}, (<-chan struct{})(stopping)), servedKey{}, base)
+			return context.WithValue(base, servingKey{}, serving{stopping, base})
 		},
 	}
 
@@ -103,25 +103,29 @@ func or[T comparable](value, fallback T) T {
 	return value
 }
 
-type stoppingKey struct{}
+type servingKey struct{}
+
+// serving is what the contexts of requests know of their server.
+type serving struct {
+	stopping <-chan struct{}
+	base     context.Context // ends when requests are cut off
+}
 
 // Stopping is closed when the server that serves this request begins to stop: a long poll answers then, with what
 // it has, instead of being cut off. Outside a request of Serve it is nil, which blocks for ever.
 func Stopping(ctx context.Context) <-chan struct{} {
-	c, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
-	return c
+	s, _ := ctx.Value(servingKey{}).(serving)
+	return s.stopping
 }
-
-type servedKey struct{}
 
 // Through gives the context of a request for what is to be seen through when its client hangs up: it ends only when the
 // server cuts requests off. Outside a request of Serve it does not end.
 func Through(ctx context.Context) context.Context {
-	served, ok := ctx.Value(servedKey{}).(context.Context)
+	s, ok := ctx.Value(servingKey{}).(serving)
 	if !ok {
 		return context.WithoutCancel(ctx)
 	}
-	return through{context.WithoutCancel(ctx), served}
+	return through{context.WithoutCancel(ctx), s.base}
 }
 
 type through struct {

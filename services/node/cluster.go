@@ -68,18 +68,9 @@ func RunParts(ctx context.Context, cfg Config, names []string, d PartsDeps) erro
 // join connects to the cluster, with the key of a part.
 func (p *process) join(part, _ string) (*bus.Bus, error) {
 	n := p.cfg.NATS
-	conn, err := natsd.Join(natsd.JoinOptions{
+	return over(natsd.Join(natsd.JoinOptions{
 		URLs: n.URLs, Name: part, NKey: n.NKey, Creds: n.Creds, CA: n.CA, Cert: n.Cert, Key: n.Key, Log: p.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	b, err := bus.New(conn)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return b, nil
+	}))
 }
 
 // runOn runs the parts on streams that were found, until ctx is done or one fails.

@@ -131,15 +131,9 @@ func dial(engine *natsd.Server, by func(nats.InProcessConnProvider) nats.InProce
 	if by != nil {
 		way = by(engine)
 	}
-	conn, err := engine.ConnectBy(name, way)
-	if err != nil {
-		return nil, err
+	b, err := over(engine.ConnectBy(name, way))
+	if err == nil {
+		b.Gate = engine.Disk().Writable
 	}
-	b, err := bus.New(conn)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	b.Gate = engine.Disk().Writable
-	return b, nil
+	return b, err
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
@@ -122,6 +123,18 @@ func (p *process) connect(open func(part, name string) (*bus.Bus, error)) error 
 		}
 	}
 	return nil
+}
+
+// over makes a bus over a connection that was opened.
+func over(conn *nats.Conn, err error) (*bus.Bus, error) {
+	if err != nil {
+		return nil, err
+	}
+	b, err := bus.New(conn)
+	if err != nil {
+		conn.Close()
+	}
+	return b, err
 }
 
 // flushTimeout bounds the last word to the engine.

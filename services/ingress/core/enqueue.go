@@ -158,8 +158,7 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 	}
 	// From here on a caller that hangs up changes nothing: what quota granted
 	// must be stored or given back.
-	served := httpx.Through(ctx)
-	ctx = bus.While(served, served)
+	ctx = bus.While(httpx.Through(ctx))
 	before := c.now().Add(publishWithin)
 	err := s.admit(ctx)
 	for cmd.Key != nil && fault.Is(err, fault.LimitExceeded) {
@@ -257,10 +256,11 @@ type store struct {
 // outcome stays unknown, and settles the grant accordingly. No publish begins
 // after ctx has ended.
 func (s *store) run(ctx context.Context) (Accepted, error) {
+	through := httpx.Through(ctx) // for what follows, however late
 	for range tries {
 		made, msgs, err := s.make(ctx)
 		if err != nil {
-			s.release(httpx.Through(ctx), s.grant)
+			s.release(through, s.grant)
 			return Accepted{}, err
 		}
 		stored, err := s.enqueue[s.shard].Commit(ctx, msgs)
@@ -276,24 +276,24 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 		case errors.Is(err, bus.ErrDuplicate):
 			continue // somebody has one of these ids
 		case errors.Is(err, bus.ErrFenced):
-			s.release(httpx.Through(ctx), s.grant)
+			s.release(through, s.grant)
 			if err := s.admit(ctx); err != nil {
 				return Accepted{}, refusal(err)
 			}
 		case s.cmd.Key != nil && errors.As(err, &taken):
 			// Another request with this key was first, or this very one in an
 			// attempt whose answer got lost.
-			return s.settle(httpx.Through(ctx), made, errKeyBusy)
+			return s.settle(through, made, errKeyBusy)
 		case s.cmd.Key != nil && errors.Is(err, bus.ErrUnknownOutcome):
-			return s.settle(httpx.Through(ctx), made, storeFault(err))
+			return s.settle(through, made, storeFault(err))
 		case errors.Is(err, bus.ErrNotStored):
-			s.release(httpx.Through(ctx), s.grant)
+			s.release(through, s.grant)
 			return Accepted{}, storeFault(err)
 		default:
 			return Accepted{}, storeFault(err) // the grant ends by itself
 		}
 	}
-	s.release(httpx.Through(ctx), s.grant)
+	s.release(through, s.grant)
 	return Accepted{}, errCollisions
 }
 

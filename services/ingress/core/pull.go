@@ -47,11 +47,9 @@ type Outgoing struct {
 	Content
 }
 
-var errWaits = func() error {
-	refusal := fault.New(fault.RateLimited, "too_many_waiting", "Too many of this account's phones wait for messages, try again")
-	refusal.RetryAfter = pollSlice
-	return refusal
-}()
+var errWaits = &fault.Error{
+	Kind: fault.RateLimited, Code: "too_many_waiting", Text: "Too many of this account's phones wait for messages, try again", RetryAfter: pollSlice,
+}
 
 // waits counts the phones of each account that wait for work. Each of them
 // takes memory: a connection, its goroutines, and what asks a dispatcher.

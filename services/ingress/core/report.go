@@ -249,8 +249,7 @@ func (c *Core) storeReport(ctx context.Context, account streams.AccountID, e eve
 	}
 	// By its id a repeat after an unknown outcome is known as one.
 	msg.Header[jetstream.MsgIDHeader] = []string{nuid.Next()}
-	served := httpx.Through(ctx)
-	ctx, cancel := context.WithTimeout(bus.While(served, served), publishWithin)
+	ctx, cancel := context.WithTimeout(bus.While(httpx.Through(ctx)), publishWithin)
 	defer cancel()
 	stored, err := c.status[shard].Commit(ctx, []*nats.Msg{msg})
 	if errors.Is(err, bus.ErrDuplicate) {
