@@ -2,6 +2,8 @@ package quota
 
 import (
 	"errors"
+	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -283,6 +285,26 @@ func TestLeaderWithoutItsClaimStops(t *testing.T) {
 		if after := w.mustReserve(alice, 1, 100); after.Leader <= before.Leader {
 			t.Errorf("leader: got %d after %d, want a higher one", after.Leader, before.Leader)
 		}
+	})
+}
+
+// A stop while neither the claim nor the network has come back is in order.
+func TestStopAfterTheClaimLapsed(t *testing.T) {
+	bustest.Simulate(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		var away atomic.Bool
+		network := bustest.NewNetwork(func() (net.Conn, error) {
+			if away.Load() {
+				return nil, errors.New("no engine there")
+			}
+			return w.engine.InProcessConn()
+		})
+		a := w.startBy("a", network)
+		w.await("a leader", w.granting)
+		away.Store(true)
+		network.Stop().Cut()
+		time.Sleep(streams.ClaimTTL)
+		a.stop()
 	})
 }
 

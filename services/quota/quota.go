@@ -92,7 +92,8 @@ func (q *Quota) Ready(ctx context.Context) error {
 // must be there. The end of ctx is no error.
 func (q *Quota) Run(ctx context.Context) error {
 	err := q.run(ctx)
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+	// A claim that could not be renewed may lapse in the instant of the end.
+	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, errLeadLost)) {
 		err = nil
 	}
 	if q.file != nil {

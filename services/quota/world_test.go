@@ -56,7 +56,12 @@ func (w *world) log() *zap.Logger {
 
 func (w *world) connect(name string) *bus.Bus {
 	w.t.Helper()
-	conn, err := w.engine.Connect(name)
+	return w.connectBy(name, w.engine)
+}
+
+func (w *world) connectBy(name string, way nats.InProcessConnProvider) *bus.Bus {
+	w.t.Helper()
+	conn, err := w.engine.ConnectBy(name, way)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -91,7 +96,12 @@ type instance struct {
 // start starts an instance whose projection is kept under its name.
 func (w *world) start(name string) *instance {
 	w.t.Helper()
-	b := w.connect("quota " + name)
+	return w.startBy(name, w.engine)
+}
+
+func (w *world) startBy(name string, way nats.InProcessConnProvider) *instance {
+	w.t.Helper()
+	b := w.connectBy("quota "+name, way)
 	if err := os.MkdirAll(w.projections(name), 0o700); err != nil {
 		w.t.Fatal(err)
 	}

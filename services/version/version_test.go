@@ -45,7 +45,7 @@ func newWorld(t *testing.T) *world {
 	return &world{t, b, object.Open(b, streams.ApksBucket), t.TempDir()}
 }
 
-// start runs an instance with a file of its own, and gives it once one answers.
+// start runs an instance with a file of its own, and gives it once it answers.
 func (w *world) start(name string, now func() time.Time) (v *Version, stop func()) {
 	w.Helper()
 	dir := filepath.Join(w.dir, name)
@@ -57,7 +57,10 @@ func (w *world) start(name string, now func() time.Time) (v *Version, stop func(
 	}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- v.Run(ctx) }()
+	go func() {
+		defer cancel() // so that nobody waits for one that failed
+		ended <- v.Run(ctx)
+	}()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -65,11 +68,10 @@ func (w *world) start(name string, now func() time.Time) (v *Version, stop func(
 		}
 	})
 	w.Cleanup(stop)
-	for {
-		if _, err := ask[request.VersionsListed](w, request.VersionList, request.Versions{}); err == nil || len(ended) > 0 {
-			return v, stop
-		}
+	if err := v.Ready(ctx); err != nil {
+		w.Fatal(err)
 	}
+	return v, stop
 }
 
 func ask[A, Q any](w *world, subject string, q Q) (A, error) {
