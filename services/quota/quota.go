@@ -92,7 +92,7 @@ func (q *Quota) Ready(ctx context.Context) error {
 // must be there. The end of ctx is no error.
 func (q *Quota) Run(ctx context.Context) error {
 	err := q.run(ctx)
-	// A claim that could not be renewed may lapse in the instant of the end.
+	// While the engine is away a leadership lasts beyond the claim that it has lost, and may end with ctx only.
 	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, errLeadLost)) {
 		err = nil
 	}
