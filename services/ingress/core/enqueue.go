@@ -256,11 +256,10 @@ type store struct {
 // outcome stays unknown, and settles the grant accordingly. No publish begins
 // after ctx has ended.
 func (s *store) run(ctx context.Context) (Accepted, error) {
-	through := httpx.Through(ctx) // for what follows, however late
 	for range tries {
 		made, msgs, err := s.make(ctx)
 		if err != nil {
-			s.release(through, s.grant)
+			s.release(ctx, s.grant)
 			return Accepted{}, err
 		}
 		stored, err := s.enqueue[s.shard].Commit(ctx, msgs)
@@ -276,30 +275,31 @@ func (s *store) run(ctx context.Context) (Accepted, error) {
 		case errors.Is(err, bus.ErrDuplicate):
 			continue // somebody has one of these ids
 		case errors.Is(err, bus.ErrFenced):
-			s.release(through, s.grant)
+			s.release(ctx, s.grant)
 			if err := s.admit(ctx); err != nil {
 				return Accepted{}, refusal(err)
 			}
 		case s.cmd.Key != nil && errors.As(err, &taken):
 			// Another request with this key was first, or this very one in an
 			// attempt whose answer got lost.
-			return s.settle(through, made, errKeyBusy)
+			return s.settle(ctx, made, errKeyBusy)
 		case s.cmd.Key != nil && errors.Is(err, bus.ErrUnknownOutcome):
-			return s.settle(through, made, storeFault(err))
+			return s.settle(ctx, made, storeFault(err))
 		case errors.Is(err, bus.ErrNotStored):
-			s.release(through, s.grant)
+			s.release(ctx, s.grant)
 			return Accepted{}, storeFault(err)
 		default:
 			return Accepted{}, storeFault(err) // the grant ends by itself
 		}
 	}
-	s.release(through, s.grant)
+	s.release(ctx, s.grant)
 	return Accepted{}, errCollisions
 }
 
-// settle learns from the marker what became of the messages made. If there is
+// settle learns from the marker what became of the messages made, however late. If there is
 // none, the outcome is otherwise.
 func (s *store) settle(ctx context.Context, made Accepted, otherwise error) (Accepted, error) {
+	ctx = httpx.Through(ctx)
 	marker, found, err := s.marker(ctx)
 	// On a cluster another request's messages may be on their way, and refuse
 	// these before its marker can be read.

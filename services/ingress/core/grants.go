@@ -7,6 +7,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -107,14 +108,14 @@ func (c *Core) reserve(ctx context.Context, account *streams.Account, count int)
 	return grant, nil
 }
 
-// release gives a grant back of which surely nothing was stored. If quota does
-// not hear of it, the grant ends by itself.
+// release gives a grant back of which surely nothing was stored, whether or not
+// its caller still waits. If quota does not hear of it, the grant ends by itself.
 func (c *Core) release(ctx context.Context, grant request.Grant) {
 	if grant.ID == "" {
 		return
 	}
 	c.grants.end(grant)
-	ctx, cancel := context.WithTimeout(ctx, reserveWithin)
+	ctx, cancel := context.WithTimeout(httpx.Through(ctx), reserveWithin)
 	defer cancel()
 	_, _ = bus.Call[request.Released](ctx, c.bus, request.QuotaRelease, request.Release{Grant: grant})
 }
