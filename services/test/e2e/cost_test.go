@@ -73,7 +73,7 @@ func (s *trunkline) posting(n int) []byte {
 // each of the three requests used.
 func (s *trunkline) work(pages, size int, used func() float64) (post, pull, report float64) {
 	s.Helper()
-	sender, phone := s.connect(), s.connect()
+	sender := s.connect()
 	measured := func(c *connection, request []byte) (answer []byte, cost float64) {
 		before := used()
 		answer, err := c.do(request)
@@ -88,6 +88,7 @@ func (s *trunkline) work(pages, size int, used func() float64) (post, pull, repo
 		_, cost := measured(sender, posting)
 		post += cost
 	}
+	phone := s.connect() // no earlier: a new connection has 5 s to begin its first request
 	for range pages {
 		page, cost := measured(phone, pulling)
 		pull += cost

@@ -88,6 +88,10 @@ func TestStop(t *testing.T) {
 		token := s.account("shop", nil)
 		a := s.api(token)
 
+		await(t, "phones are served, after all that was stored", func() bool {
+			_, err := a.pull("early", 1, 0)
+			return err == nil
+		})
 		polled := make(chan error, 1)
 		go func() {
 			page, err := a.pull("waiting", 10, 30)

@@ -17,7 +17,7 @@ func (w *world) stepClock() {
 	switch w.rng.IntN(4) {
 	case 0: // a step that is taken back soon is none
 		by := w.amount(400 * 24 * time.Hour)
-		right := w.model.doubt(by, by.Abs() <= clock.Bound)
+		right := w.model.doubt(by, by <= max(clock.Bound, w.model.reached()))
 		w.machine.Step(by)
 		time.Sleep(soon)
 		w.machine.Right()
@@ -32,7 +32,7 @@ func (w *world) stepClock() {
 		right()
 	case 2: // the product begins on a wrong clock
 		by := w.amount(8 * 24 * time.Hour)
-		right := w.model.doubt(by, by <= clock.Away)
+		right := w.model.doubt(by, by <= clock.Away+w.model.reached())
 		w.model.crashed()
 		w.stop()
 		w.machine.Step(by)
@@ -45,7 +45,7 @@ func (w *world) stepClock() {
 		right()
 	case 3: // the clock is wrong for a moment, and the product begins anew
 		by := w.amount(400 * 24 * time.Hour)
-		right := w.model.doubt(by, by <= clock.Away)
+		right := w.model.doubt(by, by <= clock.Away+w.model.reached())
 		w.machine.Step(by)
 		go func() {
 			time.Sleep(soon)
@@ -88,6 +88,21 @@ func (m *model) doubt(by time.Duration, believed bool) (right func()) {
 		defer m.mu.Unlock()
 		one.to = time.Now()
 	}
+}
+
+// reached is how far ahead a step took the product that it believed. A time that
+// was sure once is not doubted later: the clock may go there again at once, and
+// what a start finds is compared with it.
+func (m *model) reached() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var reached time.Duration
+	for _, one := range m.wrong {
+		if one.believed {
+			reached = max(reached, one.by)
+		}
+	}
+	return reached
 }
 
 // overlaps says whether it was so at some time between two.
