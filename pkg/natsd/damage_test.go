@@ -3,9 +3,7 @@ package natsd
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/trunkline-sms/trunkline/pkg/natsd/filestore/filestoretest"
 )
 
 const (
@@ -80,18 +80,6 @@ func change(t *testing.T, path string, by func([]byte) []byte) {
 	}
 }
 
-// at finds where a record of a block begins.
-func at(t *testing.T, data []byte, seq uint64) int {
-	t.Helper()
-	for at := 0; at < len(data); at += int(binary.LittleEndian.Uint32(data[at:]) &^ withHeaders) {
-		if binary.LittleEndian.Uint64(data[at+4:]) == seq {
-			return at
-		}
-	}
-	t.Fatalf("the block has no message %d", seq)
-	return 0
-}
-
 // One bit that flips costs one message, which the start names; all others are
 // given as they were. Without the check the engine would cut off all that
 // follow in the file.
@@ -99,7 +87,7 @@ func TestStart_FlippedBit(t *testing.T) {
 	left := crashed(t)
 	inRecord := func(seq uint64, offset int) func(*testing.T, []byte) []byte {
 		return func(t *testing.T, data []byte) []byte {
-			data[at(t, data, seq)+offset] ^= 1
+			data[filestoretest.At(t, data, seq)+offset] ^= 1
 			return data
 		}
 	}
@@ -112,11 +100,11 @@ func TestStart_FlippedBit(t *testing.T) {
 		"nothing":          {1, func(_ *testing.T, data []byte) []byte { return data }, nil, 0},
 		"body":             {1, inRecord(3, 5000), []uint64{3}, 1},
 		"first of a block": {1, inRecord(1, 5000), []uint64{1}, 1},
-		"subject":          {1, inRecord(4, recordHead), []uint64{4}, 1},
+		"subject":          {1, inRecord(4, filestoretest.RecordHead), []uint64{4}, 1},
 		"length":           {1, inRecord(3, 1), []uint64{3}, 1},
 		"sequence":         {1, inRecord(3, 4), []uint64{3}, 1},
 		"checksum": {1, func(t *testing.T, data []byte) []byte {
-			data[at(t, data, 4)-1] ^= 1
+			data[filestoretest.At(t, data, 4)-1] ^= 1
 			return data
 		}, []uint64{3}, 1},
 		"last block": {2, inRecord(damagedMessages-2, 5000), []uint64{damagedMessages - 2}, 1},
@@ -175,55 +163,6 @@ func TestStart_InOrder(t *testing.T) {
 	}
 }
 
-// Wherever a bit flips in a block, the records around it are found: one
-// stretch is damaged, and it is no longer than the record.
-func TestBlock_AnyBit(t *testing.T) {
-	path := blockOf(t, crashed(t), 1)
-	b, err := openBlock(path, "S", 1, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := b.damages(); len(got) != 0 {
-		t.Fatalf("a whole block: got %v", got)
-	}
-	draw := rand.New(rand.NewPCG(1, 2))
-	end := at(t, b.data, 7) // the last one has none behind it to be found by
-	offsets := []int{0, 3, 4, 11, 12, 19, 20, 21, recordHead}
-	for range 12 {
-		offsets = append(offsets, draw.IntN(end))
-	}
-	for _, offset := range offsets {
-		bit := byte(1) << draw.IntN(8)
-		b.data[offset] ^= bit
-		got := b.damages()
-		b.data[offset] ^= bit
-		if unchecked := len(got) == 0 && b.unchecked(t, offset); unchecked {
-			continue
-		}
-		if len(got) != 1 || got[0].from > offset || got[0].to <= offset || got[0].to-got[0].from > bodySize+200 || got[0].after != got[0].before+2 {
-			t.Errorf("bit %08b at %d: got %+v", bit, offset, got)
-		}
-	}
-}
-
-// unchecked says that an offset is among the four bytes that no checksum
-// covers: the length of a message's headers.
-func (b *block) unchecked(t *testing.T, offset int) bool {
-	t.Helper()
-	for at := 0; at < len(b.data); {
-		r, subject, headers, ok := b.head(at)
-		if !ok {
-			t.Fatal("not a block")
-		}
-		from := at + recordHead + subject
-		if headers && offset >= from && offset < from+4 {
-			return true
-		}
-		at += r.length
-	}
-	return false
-}
-
 // A hole in a batch that was being written when the power failed is left to the
 // engine, which has the whole batch beside the stream. One in a batch that was
 // finished costs what is in the hole.
@@ -269,7 +208,7 @@ func TestStart_HoleInBatch(t *testing.T) {
 			copyPrivate(t, left, dir)
 			block := blockOf(t, dir, 1)
 			change(t, block, func(data []byte) []byte {
-				clear(data[at(t, data, 4)+100 : at(t, data, 5)+100])
+				clear(data[filestoretest.At(t, data, 4)+100 : filestoretest.At(t, data, 5)+100])
 				return data
 			})
 			if test.staged {
@@ -345,7 +284,7 @@ func TestStart_LastBlockHoldsNothing(t *testing.T) {
 				}
 				until(t, func() bool {
 					block, err := os.ReadFile(blockOf(t, dir, 1))
-					return err == nil && bytes.HasPrefix(block, compressed) == (test.compression != jetstream.NoCompression)
+					return err == nil && filestoretest.Compressed(block) == (test.compression != jetstream.NoCompression)
 				})
 				copyPrivate(t, dir, left)
 			})

@@ -7,10 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/natsd/filestore"
 )
 
 // The engine deletes a stream that it cannot open at its start, whatever the
@@ -72,13 +73,13 @@ func (s *Server) checkOpen(engine *server.Server) error {
 	if err := s.dropUnmade(open); err != nil {
 		return err
 	}
-	all, err := streamsIn(s.openingDir())
+	all, err := filestore.Streams(s.openingDir())
 	if err != nil {
 		return err
 	}
 	var missing []string
 	for _, kept := range all {
-		if !open[kept] && !unmade(filepath.Join(s.openingDir(), kept)) {
+		if !open[kept] && !filestore.Unmade(filepath.Join(s.openingDir(), kept)) {
 			missing = append(missing, filepath.Base(kept))
 		}
 	}
@@ -96,13 +97,13 @@ func (s *Server) checkOpen(engine *server.Server) error {
 // dropUnmade removes what is left of streams whose making was cut short: made
 // again over that, they would lack the same files as before.
 func (s *Server) dropUnmade(open map[string]bool) error {
-	all, err := streamsIn(s.storeDir())
+	all, err := filestore.Streams(s.storeDir())
 	if err != nil {
 		return err
 	}
 	for _, stream := range all {
 		dir := filepath.Join(s.storeDir(), stream)
-		if open[stream] || !unmade(dir) {
+		if open[stream] || !filestore.Unmade(dir) {
 			continue
 		}
 		s.log.Warn("a stream is dropped whose making was cut short", zap.String("stream", filepath.Base(stream)))
@@ -113,72 +114,17 @@ func (s *Server) dropUnmade(open map[string]bool) error {
 	return nil
 }
 
-// unmade says whether dir is what is left of a stream whose making was cut
-// short: it lacks a file of its definition, and has no message nor a trace of
-// one.
-func unmade(dir string) bool {
-	defined := true
-	for _, name := range []string{server.JetStreamMetaFile, server.JetStreamMetaFileSum} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return false
-		}
-		defined = defined && err == nil && info.Size() > 0
-	}
-	if defined {
-		return false
-	}
-	found := false
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || entry.Name() == server.JetStreamMetaFile || entry.Name() == server.JetStreamMetaFileSum {
-			return err
-		}
-		info, err := entry.Info()
-		found = found || err == nil && info.Size() > 0
-		return err
-	})
-	return err == nil && !found
-}
-
-// streamsIn lists the streams that a store holds, as account/streams/name.
-func streamsIn(store string) (all []string, err error) {
-	accounts, err := entries(store)
-	for _, account := range accounts {
-		dir := filepath.Join(account, "streams")
-		names, listErr := entries(filepath.Join(store, dir))
-		err = errors.Join(err, listErr)
-		for _, name := range names {
-			if !strings.HasPrefix(name, ".") { // what the engine deletes
-				all = append(all, filepath.Join(dir, name))
-			}
-		}
-	}
-	return all, err
-}
-
-// entries names what is in a directory; nothing if it is none.
-func entries(dir string) (names []string, err error) {
-	all, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return nil, fmt.Errorf("look for streams: %w", err)
-	}
-	for _, entry := range all {
-		names = append(names, entry.Name())
-	}
-	return names, nil
-}
-
 // putBack puts the streams back that are not open, or that are not there if it
 // is not known which are open, and drops all other second names.
 func (s *Server) putBack(open map[string]bool) error {
-	all, err := streamsIn(s.openingDir())
+	all, err := filestore.Streams(s.openingDir())
 	if err != nil {
 		return err
 	}
 	for _, kept := range all {
 		first := filepath.Join(s.storeDir(), kept)
 		second := filepath.Join(s.openingDir(), kept)
-		if _, err := os.Stat(filepath.Join(first, server.JetStreamMetaFile)); open[kept] || open == nil && err == nil || unmade(second) {
+		if _, err := os.Stat(filepath.Join(first, server.JetStreamMetaFile)); open[kept] || open == nil && err == nil || filestore.Unmade(second) {
 			continue
 		}
 		if err := moveTo(first, second); err != nil {

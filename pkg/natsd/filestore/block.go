@@ -1,4 +1,4 @@
-package natsd
+package filestore
 
 import (
 	"bytes"
@@ -11,15 +11,15 @@ import (
 	"github.com/minio/highwayhash"
 )
 
-// block is one of the files that the engine keeps a stream in: records, each
+// Block is one of the files that the engine keeps a stream in: records, each
 // with a checksum, one after the other. After a crash the engine reads them all
 // and cuts a file off at the first record that is not whole, which is right for
 // one that was half written at its end, and loses thousands of messages if one
 // bit has flipped in the middle.
-type block struct {
-	path   string
-	stream string
-	index  int
+type Block struct {
+	Path   string
+	Stream string
+	Index  int  // 17 of 17.blk
 	last   bool // of its stream: its end may be half written
 	staged bool // the engine keeps batches that it had not finished writing
 	data   []byte
@@ -47,13 +47,13 @@ const (
 // those itself and refuses the stream.
 var compressed = []byte("cmp")
 
-// damage is a stretch of a block that holds no whole record.
-type damage struct {
-	from, to      int    // offsets
-	before, after uint64 // the sequences of the messages around it; 0: in another block
+// Damage is a stretch of a block that holds no whole record.
+type Damage struct {
+	From, To      int    // offsets
+	Before, After uint64 // the sequences of the messages around it; 0: in another block
 }
 
-func openBlock(path, stream string, index int, last bool) (*block, error) {
+func openBlock(path, stream string, index int, last bool) (*Block, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("check stream %s: %w", stream, err)
@@ -63,7 +63,7 @@ func openBlock(path, stream string, index int, last bool) (*block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check stream %s: %w", stream, err)
 	}
-	return &block{path: path, stream: stream, index: index, last: last, data: data, hash: sum}, nil
+	return &Block{Path: path, Stream: stream, Index: index, last: last, data: data, hash: sum}, nil
 }
 
 // record is the length and the sequence of one.
@@ -75,7 +75,7 @@ type record struct {
 func (r record) number() uint64 { return r.seq &^ (erased | tombstone) }
 
 // head reads the head of a record, if there can be one at an offset.
-func (b *block) head(at int) (r record, subject int, headers, ok bool) {
+func (b *Block) head(at int) (r record, subject int, headers, ok bool) {
 	if at+emptyRecord > len(b.data) {
 		return r, 0, false, false
 	}
@@ -92,7 +92,7 @@ func (b *block) head(at int) (r record, subject int, headers, ok bool) {
 }
 
 // whole reads the record at an offset and holds it to its checksum.
-func (b *block) whole(at int) (record, bool) {
+func (b *Block) whole(at int) (record, bool) {
 	r, subject, headers, ok := b.head(at)
 	if !ok {
 		return r, false
@@ -109,9 +109,9 @@ func (b *block) whole(at int) (record, bool) {
 	return r, bytes.Equal(b.hash.Sum(nil), all[r.length-recordSum:])
 }
 
-// damages lists the damaged stretches. The end of the stream's last block is
+// Damages lists the damaged stretches. The end of the stream's last block is
 // none: it may have been half written when the process was killed.
-func (b *block) damages() (all []damage) {
+func (b *Block) Damages() (all []Damage) {
 	if bytes.HasPrefix(b.data, compressed) {
 		return nil
 	}
@@ -124,26 +124,26 @@ func (b *block) damages() (all []damage) {
 			at += r.length
 			continue
 		}
-		d := damage{from: at, to: len(b.data), before: last}
+		d := Damage{From: at, To: len(b.data), Before: last}
 		if next, found := b.next(at, last); found {
 			if b.last && b.staged && b.endsInOneBatch(next) {
-				return all // the engine cuts it off, and writes the batch anew
+				return all // the engine cuts it off, and writes the batch again
 			}
-			d.to, d.after = next, b.messageFrom(next)
+			d.To, d.After = next, b.messageFrom(next)
 		} else if b.last {
 			return all // the engine cuts it off
 		}
-		if d.to-d.from < emptyRecord {
+		if d.To-d.From < emptyRecord {
 			return all
 		}
 		all = append(all, d)
-		at = d.to
+		at = d.To
 	}
 	return all
 }
 
 // next finds the whole record that follows a damaged one.
-func (b *block) next(at int, last uint64) (int, bool) {
+func (b *Block) next(at int, last uint64) (int, bool) {
 	for at++; at+emptyRecord <= len(b.data); at++ {
 		r, _, _, ok := b.head(at)
 		if !ok {
@@ -162,7 +162,7 @@ func (b *block) next(at int, last uint64) (int, bool) {
 
 // messageFrom is the sequence of the first message at an offset or behind it, 0
 // if there is none.
-func (b *block) messageFrom(at int) uint64 {
+func (b *Block) messageFrom(at int) uint64 {
 	for at < len(b.data) {
 		r, ok := b.whole(at)
 		if !ok {
@@ -179,7 +179,7 @@ func (b *block) messageFrom(at int) uint64 {
 // endsInOneBatch says whether all whole records from an offset on belong to one
 // atomic batch. A batch is synced when all of it is written, so that a power
 // cut before leaves some of its pages and not others.
-func (b *block) endsInOneBatch(at int) bool {
+func (b *Block) endsInOneBatch(at int) bool {
 	batch := b.batch(at)
 	for at < len(b.data) && len(batch) > 0 {
 		r, ok := b.whole(at)
@@ -199,7 +199,7 @@ func (b *block) endsInOneBatch(at int) bool {
 
 // batch is the id of the atomic batch that a whole record belongs to, empty if
 // there is none.
-func (b *block) batch(at int) []byte {
+func (b *Block) batch(at int) []byte {
 	r, subject, headers, _ := b.head(at)
 	if !headers {
 		return nil
@@ -211,10 +211,13 @@ func (b *block) batch(at int) []byte {
 	return bytes.TrimSpace(id)
 }
 
-// setAside writes, in the place of a damaged stretch, a record that the engine
+// Bytes is what stands in a damaged stretch.
+func (b *Block) Bytes(d Damage) []byte { return b.data[d.From:d.To] }
+
+// SetAside writes, in the place of a damaged stretch, a record that the engine
 // takes for a deleted message and passes over, so that it keeps what follows.
-func (b *block) setAside(d damage) error {
-	record := make([]byte, d.to-d.from)
+func (b *Block) SetAside(d Damage) error {
+	record := make([]byte, d.To-d.From)
 	binary.LittleEndian.PutUint32(record, uint32(len(record)))
 	binary.LittleEndian.PutUint64(record[4:], erased)
 	b.hash.Reset()
@@ -222,12 +225,12 @@ func (b *block) setAside(d damage) error {
 	b.hash.Write(record[recordHead : len(record)-recordSum])
 	copy(record[len(record)-recordSum:], b.hash.Sum(nil))
 
-	file, err := os.OpenFile(b.path, os.O_WRONLY, 0)
+	file, err := os.OpenFile(b.Path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	if _, err := file.WriteAt(record, int64(d.from)); err != nil {
+	if _, err := file.WriteAt(record, int64(d.From)); err != nil {
 		return err
 	}
 	return file.Sync()

@@ -1,4 +1,4 @@
-package natsd
+package filestore
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 // there are none.
 func FuzzBlock(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "1.blk")
-	open := func(t testing.TB, data []byte, last, staged bool) *block {
+	open := func(t testing.TB, data []byte, last, staged bool) *Block {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -24,7 +24,7 @@ func FuzzBlock(f *testing.F) {
 	}
 	b := open(f, make([]byte, 4*emptyRecord), false, false)
 	for i := range 4 { // what stands in the place of a damaged stretch is a whole record
-		if err := b.setAside(damage{from: i * emptyRecord, to: (i + 1) * emptyRecord}); err != nil {
+		if err := b.SetAside(Damage{From: i * emptyRecord, To: (i + 1) * emptyRecord}); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -41,13 +41,13 @@ func FuzzBlock(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, last, staged bool) {
 		b := open(t, data, last, staged)
 		behind := 0
-		all := b.damages()
+		all := b.Damages()
 		for _, d := range all {
-			if d.from < behind || d.to-d.from < emptyRecord || d.to > len(data) {
+			if d.From < behind || d.To-d.From < emptyRecord || d.To > len(data) {
 				t.Fatalf("of %d bytes: got %+v", len(data), all)
 			}
-			behind = d.to
-			if err := b.setAside(d); err != nil {
+			behind = d.To
+			if err := b.SetAside(d); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -55,7 +55,7 @@ func FuzzBlock(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := open(t, mended, last, staged).damages(); len(got) > 0 && len(all) > 0 && got[0].from <= all[0].from {
+		if got := open(t, mended, last, staged).Damages(); len(got) > 0 && len(all) > 0 && got[0].From <= all[0].From {
 			t.Fatalf("%+v was set aside, and there is still %+v", all, got)
 		}
 	})
