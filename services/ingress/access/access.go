@@ -1,0 +1,153 @@
+// Package access says who may come in: it knows the accounts by their tokens, logins and sessions, and counts their
+// requests against their rates. It keeps nothing that a restart would lose.
+package access
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
+	"github.com/trunkline-sms/trunkline/services/ingress/broadcast"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// Options are what an Access is made of.
+type Options struct {
+	Bus *bus.Bus
+	Log *zap.Logger
+	Now func() time.Time
+}
+
+// Access admits callers.
+type Access struct {
+	bus      *bus.Bus
+	registry kv.Bucket // with the key that signs sessions, and where logins came from
+	log      *zap.Logger
+	now      func() time.Time
+
+	accounts  *accounts
+	rates     *rates
+	passwords *passwords
+	places    *places
+	sessions  *sessions
+}
+
+// New makes an Access that admits nobody before Run has read the accounts.
+func New(o Options) *Access {
+	return &Access{
+		bus:       o.Bus,
+		registry:  kv.Bucket{Bus: o.Bus, Name: streams.RegistryBucket},
+		log:       o.Log,
+		now:       o.Now,
+		accounts:  newAccounts(o.Log),
+		rates:     newRates(),
+		passwords: newPasswords(o.Now),
+		places:    newPlaces(),
+		sessions:  newSessions(),
+	}
+}
+
+// followAgain is after how long the accounts are followed again when the engine has ended it.
+const followAgain = time.Second
+
+// Run follows the accounts and the sessions that ended, and tells other ingresses what it lets through, until ctx is
+// done. Then it stores where logins came from. It fails when the connection is closed.
+func (a *Access) Run(ctx context.Context) error {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	beside.Go(func() {
+		broadcast.Run(ctx, a.bus, a.log, func() request.Used { return request.Used{Tokens: a.rates.use()} }, a.heard)
+	})
+	beside.Go(func() { a.keepPlaces(ctx) })
+	for {
+		err := a.follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if a.bus.Conn.IsClosed() {
+			return err
+		}
+		a.log.Warn("accounts are followed again", zap.Error(err))
+		_ = clock.Sleep(ctx, followAgain)
+	}
+}
+
+func (a *Access) heard(told request.Used) {
+	for _, one := range told.Tokens {
+		a.rates.took(one, a.now())
+	}
+}
+
+func (a *Access) follow(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for name, follow := range map[string]func(context.Context, jetstream.KeyValue) error{
+		streams.AccountsBucket: a.accounts.follow, streams.SessionsBucket: a.sessions.follow,
+	} {
+		group.Go(func() error {
+			bucket, err := kv.Open(ctx, a.bus, name)
+			if err != nil {
+				return err
+			}
+			return follow(ctx, bucket)
+		})
+	}
+	return group.Wait()
+}
+
+// Loaded says whether the accounts have been read, and which sessions have ended.
+func (a *Access) Loaded() bool { return a.accounts.IsLoaded() && a.sessions.IsLoaded() }
+
+// Seen returns once the accounts bucket has been read as of a revision. It is a fault Unavailable if ctx ends before.
+func (a *Access) Seen(ctx context.Context, q request.Seen) (request.Saw, error) {
+	return request.Saw{}, a.accounts.wait(ctx, q.Revision)
+}
+
+// retrySoon is when to come again after something that passes by itself.
+const retrySoon = time.Second
+
+// Faults of callers.
+var (
+	errToken        = fault.New(fault.Unauthenticated, "invalid_token", "Invalid API token")
+	errSuspended    = fault.New(fault.Forbidden, "account_suspended", "The account is suspended")
+	errSubscription = fault.New(fault.Forbidden, "subscription_required", "No active subscription")
+	// errNotLoaded is for callers that come before it is known who they are.
+	errNotLoaded = &fault.Error{Kind: fault.Unavailable, Code: "starting", Text: "The server is starting, try again", RetryAfter: retrySoon}
+)
+
+// Admit says whose a token is, and counts the request against the token's rate for what it is for. The rate is given
+// also beside the fault RateLimited.
+func (a *Access) Admit(token string, use Use) (Caller, Rate, error) {
+	now := a.now()
+	hash, account := a.accounts.find(token, now)
+	switch {
+	case account == nil && !a.Loaded():
+		return Caller{}, Rate{}, errNotLoaded
+	case account == nil:
+		return Caller{}, Rate{}, errToken
+	}
+	caller := Caller{Account: account, Subscribed: account.Subscription.Active(now)}
+	return a.count(caller, used{hash, use}, now)
+}
+
+// count counts a request of a caller who is known.
+func (a *Access) count(caller Caller, of used, now time.Time) (Caller, Rate, error) {
+	if caller.Account.Suspended {
+		return Caller{}, Rate{}, errSuspended
+	}
+	rate, err := a.rates.take(of, caller.Account.Plan.Rate, now)
+	if err != nil {
+		return Caller{}, rate, err
+	}
+	return caller, rate, nil
+}
