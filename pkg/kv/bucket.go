@@ -1,12 +1,9 @@
-// Package kv has what we do with the engine's key-value buckets: read and write single keys, keep a bucket in memory, and
-// remove the markers that deletions leave.
 package kv
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,15 +31,6 @@ var (
 	ErrChanging = &fault.Error{Kind: fault.Unavailable, Code: "changing", Text: "Others change this at the same time, try again", RetryAfter: retrySoon}
 )
 
-// Open gives a bucket that is there.
-func Open(ctx context.Context, b *bus.Bus, name string) (jetstream.KeyValue, error) {
-	bucket, err := b.JS.KeyValue(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", name, err)
-	}
-	return bucket, nil
-}
-
 // Bucket reads and writes keys of a bucket. Each operation takes at most two seconds. One that fails, for whatever
 // reason, gives an ErrUnavailable with the cause.
 type Bucket struct {
@@ -54,7 +42,7 @@ type Bucket struct {
 func (b Bucket) do(ctx context.Context, f func(context.Context, jetstream.KeyValue) error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	bucket, err := Open(ctx, b.Bus, b.Name)
+	bucket, err := b.Bus.JS.KeyValue(ctx, b.Name)
 	if err == nil {
 		err = f(ctx, bucket)
 	}
@@ -110,7 +98,7 @@ func (b Bucket) Update(ctx context.Context, key string, value []byte, revision u
 
 // unlessTaken is nil for an error that says that somebody else has stored something.
 func unlessTaken(err error) error {
-	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+	if bus.IsConflict(err) || errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return nil
 	}
 	return err

@@ -44,9 +44,9 @@ func RemoveMarkers(ctx context.Context, b *bus.Bus, name string, before time.Tim
 	if err != nil {
 		return 0, fmt.Errorf("open bucket %s: %w", name, err)
 	}
-	bucket, err := Open(ctx, b, name)
+	bucket, err := b.JS.KeyValue(ctx, name)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("open bucket %s: %w", name, err)
 	}
 	for {
 		markers, err := oldMarkers(ctx, bucket, before)

@@ -123,7 +123,7 @@ func (s *shard) settle(ctx context.Context, decision *nats.Msg, fence uint64) (s
 func (s *shard) decideInTurn(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	giveBack, err := s.turns.Take(ctx, a)
+	giveBack, err := s.turns.Lock(ctx, a)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func told(t *testing.T, account streams.AccountID, answers []func(s *shard) erro
 	if err := s.file.Wait(t.Context(), s.status, s.decided(t, account, event.Renewed{})); err != nil {
 		t.Fatal(err)
 	}
-	s.deps.Bus.Gate = func() error {
+	s.deps.Bus.MayStore = func() error {
 		if len(answers) == 0 {
 			return nil
 		}
@@ -191,7 +191,7 @@ func TestOffer_AnotherIsQuicker(t *testing.T) {
 			Messages: []event.Turn{{ID: messages[0]}},
 		})
 	})
-	s.deps.Bus.Gate = func() error {
+	s.deps.Bus.MayStore = func() error {
 		quicker()
 		return nil
 	}

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/keylock"
 	"github.com/trunkline-sms/trunkline/pkg/projection"
-	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -110,7 +110,7 @@ type shard struct {
 	status     string
 	file       *projection.File
 	ids        *streams.IDs
-	turns      turn.Turns[streams.AccountID] // decisions about an account follow each other
+	turns      keylock.Locks[streams.AccountID] // decisions about an account follow each other
 	polls      polls
 	unreadable unreadable
 	releases   *bus.Committer // of what was scheduled, into ENQUEUE

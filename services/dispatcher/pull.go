@@ -111,7 +111,7 @@ func (s *shard) inTurn(ctx context.Context, a streams.AccountID) (giveBack func(
 		return nil, errCrowd
 	}
 	resume := bus.Rest(ctx)
-	if giveBack, err = s.turns.Take(ctx, a); err != nil {
+	if giveBack, err = s.turns.Lock(ctx, a); err != nil {
 		return nil, err
 	}
 	if err = resume(ctx); err != nil {

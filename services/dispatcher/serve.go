@@ -69,7 +69,7 @@ func (s *shard) changed(ctx context.Context, q request.ChangedBy) (request.Chang
 			}
 		}
 	}
-	giveBack, err := s.turns.Take(ctx, q.Account)
+	giveBack, err := s.turns.Lock(ctx, q.Account)
 	if err != nil {
 		return answer, err
 	}
@@ -124,7 +124,7 @@ func (s *shard) preview(ctx context.Context, q request.Preview) (request.Changed
 	if err != nil {
 		return answer, err
 	}
-	giveBack, err := s.turns.Take(ctx, q.Account)
+	giveBack, err := s.turns.Lock(ctx, q.Account)
 	if err != nil {
 		return answer, err
 	}
@@ -171,7 +171,7 @@ func (s *shard) decideAll(ctx context.Context, q request.Decide, fits func(r rec
 	if err := s.ready(ctx); err != nil {
 		return answer, err
 	}
-	giveBack, err := s.turns.Take(ctx, q.Account)
+	giveBack, err := s.turns.Lock(ctx, q.Account)
 	if err != nil {
 		return answer, err
 	}

@@ -4,15 +4,12 @@ package access
 
 import (
 	"context"
-	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/kv"
 	"github.com/trunkline-sms/trunkline/services/ingress/broadcast"
@@ -56,31 +53,21 @@ func New(o Options) *Access {
 	}
 }
 
-// followAgain is after how long the accounts are followed again when the engine has ended it.
-const followAgain = time.Second
-
 // Run follows the accounts and the sessions that ended, and tells other ingresses what it lets through, until ctx is
 // done. Then it stores where logins came from. It fails when the connection is closed.
 func (a *Access) Run(ctx context.Context) error {
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	beside.Go(func() {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.accounts.follow(ctx, a.bus) })
+	group.Go(func() error { return a.sessions.follow(ctx, a.bus, a.log) })
+	group.Go(func() error {
 		broadcast.Run(ctx, a.bus, a.log, func() request.Used { return request.Used{Tokens: a.rates.use()} }, a.heard)
+		return nil
 	})
-	beside.Go(func() { a.keepPlaces(ctx) })
-	for {
-		err := a.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if a.bus.Conn.IsClosed() {
-			return err
-		}
-		a.log.Warn("accounts are followed again", zap.Error(err))
-		_ = clock.Sleep(ctx, followAgain)
-	}
+	group.Go(func() error {
+		a.keepPlaces(ctx)
+		return nil
+	})
+	return group.Wait()
 }
 
 func (a *Access) heard(told request.Used) {
@@ -89,24 +76,8 @@ func (a *Access) heard(told request.Used) {
 	}
 }
 
-func (a *Access) follow(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for name, follow := range map[string]func(context.Context, jetstream.KeyValue) error{
-		streams.AccountsBucket: a.accounts.follow, streams.SessionsBucket: a.sessions.follow,
-	} {
-		group.Go(func() error {
-			bucket, err := kv.Open(ctx, a.bus, name)
-			if err != nil {
-				return err
-			}
-			return follow(ctx, bucket)
-		})
-	}
-	return group.Wait()
-}
-
 // Loaded says whether the accounts have been read, and which sessions have ended.
-func (a *Access) Loaded() bool { return a.accounts.IsLoaded() && a.sessions.IsLoaded() }
+func (a *Access) Loaded() bool { return a.accounts.isLoaded() && a.sessions.isLoaded() }
 
 // Seen returns once the accounts bucket has been read as of a revision. It is a fault Unavailable if ctx ends before.
 func (a *Access) Seen(ctx context.Context, q request.Seen) (request.Saw, error) {

@@ -11,14 +11,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/pkg/kv"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
 // accounts is the accounts bucket in memory, by token: by its hash, since comparing hashes leaks nothing about tokens.
 type accounts struct {
-	*kv.Follower
+	followed
 	log *zap.Logger
 
 	mu       sync.RWMutex
@@ -36,7 +36,7 @@ type owner struct {
 
 func newAccounts(log *zap.Logger) *accounts {
 	return &accounts{
-		Follower: kv.NewFollower(),
+		followed: newFollowed(),
 		log:      log,
 		accounts: map[string]*streams.Account{},
 		tokens:   map[streams.TokenHash]owner{},
@@ -84,8 +84,8 @@ func (a *accounts) wait(ctx context.Context, revision uint64) error {
 
 // follow reads the bucket and keeps up with it until ctx is done. All keys are followed, also those of logins: the
 // revision that somebody waits for may be one of theirs.
-func (a *accounts) follow(ctx context.Context, bucket jetstream.KeyValue) error {
-	return a.Follow(ctx, bucket, a.apply)
+func (a *accounts) follow(ctx context.Context, b *bus.Bus) error {
+	return a.followed.follow(ctx, b, streams.AccountsBucket, a.log, func() {}, a.apply)
 }
 
 // readAccount reads a record. One that names another account than its key would give that one's messages away.

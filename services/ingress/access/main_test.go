@@ -37,8 +37,8 @@ func newAccessOn(t testing.TB, b *bus.Bus) *Access {
 	t.Helper()
 	a := New(Options{Bus: b, Log: zap.NewNop(), Now: time.Now})
 	bustest.Run(t, a.Run)
-	<-a.accounts.Loaded()
-	<-a.sessions.Loaded()
+	<-a.accounts.loaded
+	<-a.sessions.loaded
 	return a
 }
 

@@ -14,7 +14,9 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/kv"
@@ -68,7 +70,7 @@ type claims struct {
 
 // sessions knows which sessions were ended, and the key that signs.
 type sessions struct {
-	*kv.Follower
+	followed
 
 	mu    sync.RWMutex
 	ended map[string]time.Time // by key in the bucket: when
@@ -78,15 +80,17 @@ type sessions struct {
 }
 
 func newSessions() *sessions {
-	return &sessions{Follower: kv.NewFollower(), ended: map[string]time.Time{}, marks: marks{}}
+	return &sessions{followed: newFollowed(), ended: map[string]time.Time{}, marks: marks{}}
 }
 
 // follow reads which sessions were ended, and counts them and those that were renewed, until ctx is done.
-func (s *sessions) follow(ctx context.Context, bucket jetstream.KeyValue) error {
-	s.mu.Lock()
-	s.marks = marks{} // all are read again
-	s.mu.Unlock()
-	return s.Follow(ctx, bucket, s.note)
+func (s *sessions) follow(ctx context.Context, b *bus.Bus, log *zap.Logger) error {
+	forgetMarks := func() {
+		s.mu.Lock()
+		s.marks = marks{} // all are read again
+		s.mu.Unlock()
+	}
+	return s.followed.follow(ctx, b, streams.SessionsBucket, log, forgetMarks, s.note)
 }
 
 func (s *sessions) note(entry jetstream.KeyValueEntry) {

@@ -13,8 +13,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/keylock"
 	"github.com/trunkline-sms/trunkline/pkg/kv"
-	"github.com/trunkline-sms/trunkline/pkg/turn"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -53,7 +53,7 @@ type devices struct {
 
 	// One name of an account is looked up at a time: two must not both become
 	// the last that fits.
-	turns turn.Turns[streams.AccountID]
+	turns keylock.Locks[streams.AccountID]
 }
 
 type known struct {
@@ -108,11 +108,11 @@ func (d *devices) note(ctx context.Context, account streams.AccountID, id stream
 func (d *devices) writeInTurn(ctx context.Context, account streams.AccountID, device streams.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
 	defer cancel()
-	giveBack, err := d.turns.Take(ctx, account)
+	unlock, err := d.turns.Lock(ctx, account)
 	if err != nil {
 		return err
 	}
-	defer giveBack()
+	defer unlock()
 	if d.fresh(device.ID, device.LastSeen) {
 		return nil
 	}
@@ -137,7 +137,7 @@ func (d *devices) fresh(id streams.DeviceID, now time.Time) bool {
 // write brings the bucket up to date with a contact, unless another ingress
 // just did.
 func (d *devices) write(ctx context.Context, account streams.AccountID, device streams.Device) error {
-	bucket, err := kv.Open(ctx, d.bus, streams.DevicesBucket)
+	bucket, err := d.bus.JS.KeyValue(ctx, streams.DevicesBucket)
 	if err != nil {
 		return err
 	}

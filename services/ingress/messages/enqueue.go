@@ -134,11 +134,11 @@ func (m *Messages) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 		s.keySubject = streams.KeySubject(s.shard, s.account, cmd.Key.ID)
 		// A repeat that comes before the first is answered waits for it: else it
 		// could be refused for a limit that the first has used up.
-		giveBack, err := m.keys.Take(ctx, s.keySubject)
+		unlock, err := m.keys.Lock(ctx, s.keySubject)
 		if err != nil {
 			return Accepted{}, err
 		}
-		defer giveBack()
+		defer unlock()
 		switch answer, found, err := s.answered(ctx); {
 		case err != nil:
 			return Accepted{}, err

@@ -94,11 +94,11 @@ func (m *Messages) find(ctx context.Context, caller access.Caller, q request.Fin
 func lookUp[A any](ctx context.Context, m *Messages, caller access.Caller, subject string, question any) (answer A, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
 	defer cancel()
-	giveBack, err := m.lookups.Take(ctx, lookup{caller.Account.ID, m.lookedUp.Add(1) % lookupsAtATime})
+	unlock, err := m.lookups.Lock(ctx, lookup{caller.Account.ID, m.lookedUp.Add(1) % lookupsAtATime})
 	if err != nil {
 		return answer, errLookup.With(err)
 	}
-	defer giveBack()
+	defer unlock()
 	room := answerRoom{caller.Room}
 	if err := room.weigh(mostFound); err != nil {
 		return answer, err

@@ -14,7 +14,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/pkg/turn"
+	"github.com/trunkline-sms/trunkline/pkg/keylock"
 	"github.com/trunkline-sms/trunkline/services/ingress/fleet"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -70,8 +70,8 @@ type Messages struct {
 	storage storage
 	waits   waits
 
-	keys     turn.Turns[string] // requests with the same idempotency key follow each other
-	lookups  turn.Turns[lookup] // so do those of an account that look something up, a few at a time
+	keys     keylock.Locks[string] // requests with the same idempotency key follow each other
+	lookups  keylock.Locks[lookup] // so do those of an account that look something up, a few at a time
 	lookedUp atomic.Uint64
 	metrics  *metrics
 }

@@ -112,12 +112,12 @@ func (m *Messages) tell(ctx context.Context, account streams.AccountID, e event.
 		m.repeats.settle(account, len(all)-idle, m.now())
 		return changes, err
 	}
-	giveBack, err := m.repeats.turns.Take(ctx, account)
+	unlock, err := m.repeats.turns.Lock(ctx, account)
 	if err != nil {
 		return nil, err
 	}
-	giveBack = sync.OnceFunc(giveBack)
-	defer giveBack()
+	unlock = sync.OnceFunc(unlock)
+	defer unlock()
 	var changes []request.Change
 	answered := false
 	if !m.repeats.silent(m.now()) {
@@ -126,7 +126,7 @@ func (m *Messages) tell(ctx context.Context, account streams.AccountID, e event.
 		}
 	}
 	if !answered {
-		giveBack() // what is stored unseen need not follow anything
+		unlock() // what is stored unseen need not follow anything
 	}
 	var worth []said
 	var places []int

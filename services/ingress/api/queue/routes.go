@@ -23,12 +23,12 @@ type Backend interface {
 	Report(ctx context.Context, cmd messages.Report) (messages.Reported, error)
 }
 
-// Gates are what bodies come in by: senders in a crowd must not keep phones' reports out. Pages go out by Answers.
-type Gates struct{ Senders, Phones, Answers *httpx.Gate }
+// Limiters are what bodies come in by: senders in a crowd must not keep phones' reports out. Pages go out by Answers.
+type Limiters struct{ Senders, Phones, Answers *httpx.Limiter }
 
 // Mount adds the dialect's routes, with the token in the path or as a bearer.
-func Mount(r gin.IRouter, c Backend, g Gates) {
-	d := dialect{c, g}
+func Mount(r gin.IRouter, c Backend, l Limiters) {
+	d := dialect{c, l}
 	for _, prefix := range []string{"/api/:token", "/api"} {
 		r.POST(prefix+"/queue", d.admitted(access.Posting, d.queue))
 		r.GET(prefix+"/get_messages", d.admitted(access.Pulling, d.messages))
@@ -37,8 +37,8 @@ func Mount(r gin.IRouter, c Backend, g Gates) {
 }
 
 type dialect struct {
-	backend Backend
-	gates   Gates
+	backend  Backend
+	limiters Limiters
 }
 
 // admitted calls h for a caller who may, and answers what h or the backend rejects.
@@ -71,7 +71,7 @@ func (d dialect) queue(c *gin.Context, caller access.Caller) error {
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}
-	body, place, err := d.gates.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.limiters.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (d dialect) messages(c *gin.Context, caller access.Caller) error {
 	if err != nil {
 		return err
 	}
-	place := d.gates.Answers.Answer(c.Writer, caller.Account.Name)
+	place := d.limiters.Answers.Answer(c.Writer, caller.Account.Name)
 	defer place.Leave()
 	caller.Room = place
 	pull.Caller, pull.Stop = caller, httpx.Stopping(c.Request.Context())
@@ -131,7 +131,7 @@ func (d dialect) messages(c *gin.Context, caller access.Caller) error {
 }
 
 func (d dialect) status(c *gin.Context, caller access.Caller) error {
-	body, place, err := d.gates.Phones.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.limiters.Phones.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}

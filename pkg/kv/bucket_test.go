@@ -2,19 +2,15 @@ package kv
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newBucket makes an empty bucket on a real engine.
 func newBucket(t *testing.T) (Bucket, jetstream.KeyValue) {
@@ -130,86 +126,4 @@ func TestBucket_Late(t *testing.T) {
 			}
 		}
 	})
-}
-
-// What was removed leaves nothing behind that look-ups would pass for ever.
-func TestRemoveMarkers(t *testing.T) {
-	b, bucket := newBucket(t)
-	ctx := t.Context()
-	stream, err := b.Bus.JS.Stream(ctx, "KV_things")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 20 {
-		key := fmt.Sprint("thing-", i)
-		if err := b.Put(ctx, key, []byte("1")); err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 {
-			continue // it stays
-		}
-		if err := b.Delete(ctx, key); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// What is young stays for those that watch and are behind.
-	if n, err := RemoveMarkers(ctx, b.Bus, b.Name, time.Now().Add(-time.Minute)); n != 0 || err != nil {
-		t.Errorf("removed %d young markers, %v", n, err)
-	}
-	// One is stored again after the markers were listed: it is not removed with its marker.
-	markers, err := oldMarkers(ctx, bucket, time.Now().Add(time.Minute))
-	if err != nil || len(markers) != 19 {
-		t.Fatalf("got %d markers, %v", len(markers), err)
-	}
-	if err := b.Put(ctx, "thing-1", []byte("2")); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range markers {
-		if err := removeMarker(ctx, stream, b.Name, m); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i, want := range map[int]error{0: nil, 1: nil, 2: jetstream.ErrKeyNotFound} {
-		if _, err := bucket.Get(ctx, fmt.Sprint("thing-", i)); !errors.Is(err, want) {
-			t.Errorf("thing %d: got %v, want %v", i, err, want)
-		}
-	}
-	if _, err := RemoveMarkers(ctx, b.Bus, b.Name, time.Now().Add(time.Minute)); err != nil {
-		t.Error(err)
-	}
-	info, err := stream.Info(ctx)
-	if err != nil || info.State.Msgs != 2 {
-		t.Errorf("%d entries are left, %v, want 2", info.State.Msgs, err)
-	}
-}
-
-// A follower is told of everything that is there, is loaded then, and hears of what changes, until it is stopped.
-func TestFollower(t *testing.T) {
-	b, bucket := newBucket(t)
-	if err := errors.Join(b.Put(t.Context(), "a", []byte("1")), b.Put(t.Context(), "b", []byte("2"))); err != nil {
-		t.Fatal(err)
-	}
-	f, heard := NewFollower(), make(chan string, 10)
-	if f.IsLoaded() {
-		t.Error("loaded before it was read")
-	}
-	ended := make(chan error, 1)
-	go func() {
-		ended <- f.Follow(t.Context(), bucket, func(e jetstream.KeyValueEntry) { heard <- e.Key() + fmt.Sprint(e.Operation()) })
-	}()
-	<-f.Loaded()
-	if len(heard) != 2 || !f.IsLoaded() {
-		t.Errorf("got %d entries before it was loaded, want 2", len(heard))
-	}
-	if err := b.Delete(t.Context(), "a"); err != nil {
-		t.Fatal(err)
-	}
-	got := []string{<-heard, <-heard, <-heard}
-	if want := []string{"aKeyValuePutOp", "bKeyValuePutOp", "aKeyValueDeleteOp"}; !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	b.Bus.Conn.Close()
-	if err := <-ended; err == nil {
-		t.Error("got no error when the engine is gone")
-	}
 }
