@@ -36,8 +36,8 @@ type openGrant struct {
 
 func newGrants() *grants { return &grants{open: map[string]openGrant{}} }
 
-// begin notes a grant as open. It refuses one of a leader that a newer one has
-// replaced: the newer one does not know of it.
+// begin notes a grant as open. It is false for one of a leader that a newer one has replaced: the newer one does not
+// know of it.
 func (g *grants) begin(grant request.Grant, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -53,15 +53,15 @@ func (g *grants) begin(grant request.Grant, now time.Time) bool {
 	return true
 }
 
-// end forgets a grant whose messages are stored or surely never will be.
-func (g *grants) end(grant request.Grant) {
+// close forgets a grant whose messages are stored or surely never will be.
+func (g *grants) close(grant request.Grant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.open, grant.ID)
 }
 
-// answer lists the open grants for a new leader.
-func (g *grants) answer(leader uint64, now time.Time) []request.Grant {
+// list gives the open grants for a new leader.
+func (g *grants) list(leader uint64, now time.Time) []request.Grant {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.leader = max(g.leader, leader)
@@ -107,13 +107,13 @@ func (m *Messages) reserve(ctx context.Context, account *streams.Account, count 
 	return grant, nil
 }
 
-// release gives a grant back of which surely nothing was stored. If quota does
+// giveBack closes a grant of which surely nothing was stored, and tells quota. If quota does
 // not hear of it, the grant ends by itself.
-func (m *Messages) release(ctx context.Context, grant request.Grant) {
+func (m *Messages) giveBack(ctx context.Context, grant request.Grant) {
 	if grant.ID == "" {
 		return
 	}
-	m.grants.end(grant)
+	m.grants.close(grant)
 	ctx, cancel := context.WithTimeout(ctx, reserveWithin)
 	defer cancel()
 	_, _ = bus.Call[request.Released](ctx, m.bus, request.QuotaRelease, request.Release{Grant: grant})
@@ -122,7 +122,7 @@ func (m *Messages) release(ctx context.Context, grant request.Grant) {
 // OpenGrants lists the grants whose messages may still be stored, and refuses from now on the grants of leaders
 // before the one that asks. What was sent for other grants and has not arrived never will be stored.
 func (m *Messages) OpenGrants(ctx context.Context, q request.OpenGrants) (request.Grants, error) {
-	open := m.grants.answer(q.Leader, m.now())
+	open := m.grants.list(q.Leader, m.now())
 	for _, fence := range m.fences {
 		if err := fence.Move(ctx); err != nil {
 			return request.Grants{}, storeFault(err)
@@ -132,4 +132,4 @@ func (m *Messages) OpenGrants(ctx context.Context, q request.OpenGrants) (reques
 }
 
 // Idle says that no grant is open: this core will store nothing for which one was given.
-func (m *Messages) Idle() bool { return len(m.grants.answer(0, m.now())) == 0 }
+func (m *Messages) Idle() bool { return len(m.grants.list(0, m.now())) == 0 }
