@@ -119,7 +119,7 @@ func (i *Ingress) fullness(ctx context.Context, stream string) httpx.Check {
 // holding warns when an account holds nearly its share of a stream, or is refused for holding all of it.
 func (i *Ingress) holding(context.Context) httpx.Check {
 	check := httpx.Check{Description: "Of the room that the others leave, held by one account", ObservedUnit: "percent", Status: httpx.Pass}
-	near, over, most := i.messages.Holding()
+	near, over, most := i.messages.Stored()
 	if check.ObservedValue = most; near > 0 {
 		check.Status = httpx.Warn
 	}

@@ -27,44 +27,45 @@ type Options struct {
 // Access admits callers.
 type Access struct {
 	bus      *bus.Bus
-	registry kv.Bucket // with the key that signs sessions, and where logins came from
+	registry kv.Bucket // holds the key that signs sessions
 	log      *zap.Logger
 	now      func() time.Time
 
 	accounts  *accounts
 	rates     *rates
 	passwords *passwords
-	places    *places
+	networks  *networks
 	sessions  *sessions
 }
 
 // New makes an Access that admits nobody before Run has read the accounts.
 func New(o Options) *Access {
+	registry := kv.Bucket{Bus: o.Bus, Name: streams.RegistryBucket}
 	return &Access{
 		bus:       o.Bus,
-		registry:  kv.Bucket{Bus: o.Bus, Name: streams.RegistryBucket},
+		registry:  registry,
 		log:       o.Log,
 		now:       o.Now,
 		accounts:  newAccounts(o.Log),
 		rates:     newRates(),
 		passwords: newPasswords(o.Now),
-		places:    newPlaces(),
+		networks:  newNetworks(registry, o.Log, o.Now),
 		sessions:  newSessions(),
 	}
 }
 
-// Run follows the accounts and the sessions that ended, and tells other ingresses what it lets through, until ctx is
-// done. Then it stores where logins came from. It fails when the connection is closed.
+// Run follows the accounts and the sessions that ended, and tells other ingresses which requests it lets through, until ctx
+// is done. Then it stores from which networks logins came. It fails when the connection is closed.
 func (a *Access) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.accounts.follow(ctx, a.bus) })
 	group.Go(func() error { return a.sessions.follow(ctx, a.bus, a.log) })
 	group.Go(func() error {
-		broadcast.Run(ctx, a.bus, a.log, func() request.Used { return request.Used{Tokens: a.rates.use()} }, a.heard)
+		broadcast.Run(ctx, a.bus, a.log, func() request.Used { return request.Used{Tokens: a.rates.news()} }, a.heard)
 		return nil
 	})
 	group.Go(func() error {
-		a.keepPlaces(ctx)
+		a.networks.run(ctx)
 		return nil
 	})
 	return group.Wait()
@@ -72,7 +73,7 @@ func (a *Access) Run(ctx context.Context) error {
 
 func (a *Access) heard(told request.Used) {
 	for _, one := range told.Tokens {
-		a.rates.took(one, a.now())
+		a.rates.deduct(one, a.now())
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// accounts is the accounts bucket in memory, by token: by its hash, since comparing hashes leaks nothing about tokens.
+// accounts is the accounts bucket in memory. Accounts are found by the hashes of their tokens: comparing hashes leaks nothing
+// about tokens.
 type accounts struct {
 	followed
 	log *zap.Logger
@@ -57,7 +58,7 @@ func (a *accounts) find(token string, now time.Time) (streams.TokenHash, *stream
 	return hash, owner.account
 }
 
-// login gives who a login belongs to.
+// login looks a login up.
 func (a *accounts) login(name string) (login, bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -88,7 +89,8 @@ func (a *accounts) follow(ctx context.Context, b *bus.Bus) error {
 	return a.followed.follow(ctx, b, streams.AccountsBucket, a.log, func() {}, a.apply)
 }
 
-// readAccount reads a record. One that names another account than its key would give that one's messages away.
+// readAccount reads a record. A record that names another account than its key does is not read: it would give that
+// account's messages away.
 func readAccount(key string, value []byte) (*streams.Account, error) {
 	account := new(streams.Account)
 	if err := json.Unmarshal(value, account); err != nil {
@@ -106,7 +108,7 @@ func (a *accounts) apply(entry jetstream.KeyValueEntry) {
 	if isAccount && entry.Operation() == jetstream.KeyValuePut {
 		var err error
 		if account, err = readAccount(entry.Key(), entry.Value()); err != nil {
-			// Its tokens cease to work: better than to act on what it was before.
+			// Its tokens stop working: that is better than to act on an old record.
 			a.log.Error("account unreadable", zap.String("key", entry.Key()), zap.Error(err))
 		}
 	}

@@ -21,26 +21,25 @@ import (
 )
 
 const (
-	// verifiedFor is how long a password that was checked is not checked again, and wrongFor a wrong one.
-	// Passed by a login that rests: its next request costs a check, and only it waits.
+	// verifiedFor is how long a right password is not checked again, and wrongFor a wrong one. Passed by a login that is
+	// not used: its next request costs a check, and only it waits.
 	verifiedFor = 10 * time.Minute
 	wrongFor    = time.Minute
-	// maxVerified bounds the right passwords in memory, the wrong ones, and the guessers that are counted. Strangers can
-	// use up the last two: then a wrong password is checked once more, and a guesser is not counted, but waits with all
-	// others. Right passwords are among themselves. Used up by that many logins: one that is forgotten costs
-	// its owner a check.
+	// maxVerified bounds the right passwords in memory, the wrong ones, and the guessers that are counted, each by itself.
+	// Strangers can use up the last two: then a wrong password is checked once more, and a guesser is not counted, but
+	// waits with all others. The right ones are used up by that many logins: one that is forgotten costs its owner a check.
 	maxVerified = 10_000
-	// failuresAMinute is how many wrong passwords a network may send for a login, at once and a minute. Who uses it up
-	// is refused; so are others of that network who never came in there, and nobody else.
+	// failuresAMinute is how many wrong passwords a network may send for a login, at once and a minute. Used up by somebody
+	// who guesses: the login is rejected from that network, unless it came in from there before.
 	failuresAMinute = 10
 	// maxLogin is the most bytes of a login.
 	maxLogin = 4 * 64
 	// maxChecks bounds the passwords that wait to be checked: those of strangers, and apart from them those of callers
-	// who were let in before from where they are. Nobody has more of the places than he leaves to others.
-	// Used up by strangers who guess, from many networks: other strangers and new places are told to wait.
+	// that came in from the same network before. Nobody has more of them waiting than he leaves to others. Used up by
+	// strangers who guess, from many networks: other strangers and logins from new networks are told to try again.
 	maxChecks = 64
-	// strangersRest is how many times as long as a check took strangers leave its processor to others. Used up by strangers
-	// who guess: other strangers wait.
+	// strangersRest is for how many times the duration of a stranger's check its processor is left to others afterwards.
+	// Used up by strangers who guess: other strangers wait.
 	strangersRest = 3
 )
 
@@ -50,26 +49,27 @@ var (
 	errChecks   = &fault.Error{Kind: fault.Unavailable, Code: "busy", Text: "Too many passwords are being checked, try again", RetryAfter: retrySoon}
 )
 
-// Credentials are what callers say who they are.
+// Credentials are what a caller logs in with.
 type Credentials struct {
 	Name     string
 	Password secret.String
 	From     netip.Prefix // the callers' network, as httpx.Proxies gives it; none: it is not known
 }
 
-// login is who a login belongs to.
+// login is an entry of the accounts: whose a login is.
 type login struct {
 	account *streams.Account
 	hash    string           // bcrypt
 	device  streams.DeviceID // whose own login it is; zero: the account's
 }
 
-// passwords checks passwords against their hashes, each once: that takes a processor for a twentieth of a second.
+// passwords checks passwords against their hashes, and remembers the outcome: a check takes a processor for a twentieth of
+// a second.
 type passwords struct {
 	now       func() time.Time
-	key       [32]byte // of this process: what is remembered is no password's plain hash
+	key       [32]byte // of this process, so that no plain hash of a password is kept
 	strangers *line
-	known     *line // callers who were let in before from where they are; strangers do not hold them up
+	known     *line // logins that came from the same network before; strangers do not hold them up
 	flight    singleflight.Group
 
 	mu       sync.Mutex
@@ -78,13 +78,14 @@ type passwords struct {
 	failures map[guesser]*rate.Limiter
 }
 
-// guesser is who may be guessing a password: counted by login alone, one who guesses would lock its owner out.
+// guesser is somebody who may be guessing a password. If failures were counted by login alone, guessing would lock its
+// owner out.
 type guesser struct {
 	from  netip.Prefix
 	login string
 }
 
-// checked is what a password was checked against, and until when that counts.
+// checked says which hash a password was checked against, and until when the outcome counts.
 type checked struct {
 	hash  string
 	until time.Time
@@ -104,39 +105,39 @@ func newPasswords(now func() time.Time) *passwords {
 	return p
 }
 
-// nobody is what the password of a login is checked against that nobody has, so that it takes as long.
+// nobody is the hash that passwords of unknown logins are checked against, so that those checks take as long.
 var nobody = sync.OnceValue(func() string {
 	hash, _ := bcrypt.GenerateFromPassword([]byte("nobody"), bcrypt.DefaultCost)
 	return string(hash)
 })
 
-// check says whether a login's password has that hash. Whether the caller was let in before from where he is, is asked
-// only if the password has to be checked.
-func (p *passwords) check(ctx context.Context, said Credentials, hash string, wasHere func() bool) error {
+// check is the fault for a password that does not have a login's hash; there is no hash where there is no such login. Only
+// if the password has to be compared, isKnown is asked whether the login came with the right one from this network before.
+func (p *passwords) check(ctx context.Context, c Credentials, hash string, isKnown func() bool) error {
 	known := hash != ""
 	if !known {
 		hash = nobody()
 	}
-	if len(said.Name) > maxLogin {
-		return errLogin // nobody has it, and it is not to be kept
+	if len(c.Name) > maxLogin {
+		return errLogin // nobody has such a login, and the name is too long to be remembered
 	}
-	key := p.keyOf(said.Name, said.Password)
+	key := p.keyOf(c.Name, c.Password)
 	if right, ok := p.remembered(key, hash); ok {
 		return verdict(right && known)
 	}
-	who, line, flight := guesser{said.From, said.Name}, p.strangers, string(key[:])
-	place := said.From.String()
+	who, line, flight := guesser{c.From, c.Name}, p.strangers, string(key[:])
+	waiter := c.From.String()
 	switch {
-	case known && wasHere():
-		line, flight, place = p.known, flight+"known", place+" "+said.Name
+	case known && isKnown():
+		line, flight, waiter = p.known, flight+"known", waiter+" "+c.Name
 	case !p.mayFail(who):
 		return errFailures
 	}
-	checking := p.flight.DoChan(flight, func() (any, error) { return p.compare(line, place, key, said.Password, hash) })
+	checking := p.flight.DoChan(flight, func() (any, error) { return p.compare(line, waiter, key, c.Password, hash) })
 	var got singleflight.Result
 	select {
 	case got = <-checking:
-	case <-ctx.Done(): // who hung up leaves the check to others who wait for the same one
+	case <-ctx.Done(): // the check goes on, for others that wait for it
 		return errChecks.With(ctx.Err())
 	}
 	if got.Err != nil {
@@ -177,8 +178,8 @@ func (p *passwords) remembered(key [32]byte, hash string) (right, ok bool) {
 	return false, holds(c, ok)
 }
 
-func (p *passwords) compare(line *line, place string, key [32]byte, password secret.String, hash string) (bool, error) {
-	leave, err := line.enter(place)
+func (p *passwords) compare(line *line, waiter string, key [32]byte, password secret.String, hash string) (bool, error) {
+	leave, err := line.enter(waiter)
 	if err != nil {
 		return false, err
 	}
@@ -193,16 +194,16 @@ func (p *passwords) compare(line *line, place string, key [32]byte, password sec
 	defer p.mu.Unlock()
 	if right {
 		delete(p.wrong, key)
-		keep(p.right, key, checked{hash, p.now().Add(verifiedFor)})
+		retain(p.right, key, checked{hash, p.now().Add(verifiedFor)})
 	} else {
 		delete(p.right, key)
-		keep(p.wrong, key, checked{hash, p.now().Add(wrongFor)})
+		retain(p.wrong, key, checked{hash, p.now().Add(wrongFor)})
 	}
 	return right, nil
 }
 
-// keep puts one into a map that has a bound; beyond it any one is forgotten.
-func keep[K comparable, V any](all map[K]V, key K, value V) {
+// retain puts one into a map that holds at most maxVerified; beyond that any other one is forgotten.
+func retain[K comparable, V any](all map[K]V, key K, value V) {
 	if _, ok := all[key]; !ok && len(all) >= maxVerified {
 		for other := range all {
 			delete(all, other)
@@ -227,12 +228,12 @@ func (p *passwords) failed(who guesser) {
 	l := p.failures[who]
 	if l == nil {
 		l = rate.NewLimiter(rate.Every(time.Minute/failuresAMinute), failuresAMinute)
-		keep(p.failures, who, l)
+		retain(p.failures, who, l)
 	}
 	l.AllowN(p.now(), 1)
 }
 
-// line is who waits for a processor to check a password, in order.
+// line is the order in which passwords get a processor to be checked.
 type line struct {
 	slots      *semaphore.Weighted // how many of the line are at work
 	processors *semaphore.Weighted // for all lines
@@ -246,9 +247,9 @@ func newLine(slots int, processors *semaphore.Weighted) *line {
 	return &line{slots: semaphore.NewWeighted(int64(slots)), processors: processors, of: map[string]int{}}
 }
 
-// enter waits for a processor, which leave gives back; the next of the line comes after a rest. The error is a fault where
-// too many wait, or of these too many are the caller's: whoever has none waiting finds a place while fewer than maxChecks
-// different ones wait.
+// enter waits for a processor, which leave gives back; the next in the line follows after a rest. It is a fault if a
+// caller has as many waiting as it leaves to others: one that has none waiting is let in as long as fewer than maxChecks
+// wait.
 func (l *line) enter(who string) (leave func(rest time.Duration), err error) {
 	l.mu.Lock()
 	full := l.of[who] >= maxChecks-l.waiting
@@ -276,17 +277,17 @@ func (l *line) enter(who string) (leave func(rest time.Duration), err error) {
 
 // AdmitLogin says whose a login is, and counts the request against the login's rate, which is that of a token. The rate is
 // given also beside the fault RateLimited.
-func (a *Access) AdmitLogin(ctx context.Context, said Credentials, use Use) (Caller, Rate, error) {
+func (a *Access) AdmitLogin(ctx context.Context, c Credentials, use Use) (Caller, Rate, error) {
 	if !a.Loaded() {
 		return Caller{}, Rate{}, errNotLoaded
 	}
-	one, _ := a.accounts.login(said.Name)
-	err := a.passwords.check(ctx, said, one.hash, func() bool { return a.wasHere(ctx, one.account, said) })
+	one, _ := a.accounts.login(c.Name)
+	err := a.passwords.check(ctx, c, one.hash, func() bool { return a.networks.known(ctx, one.account, c) })
 	if err != nil {
 		return Caller{}, Rate{}, err
 	}
-	a.here(one.account, said)
-	return a.admitLogin(said.Name, one, use)
+	a.networks.note(one.account, c)
+	return a.admitLogin(c.Name, one, use)
 }
 
 func (a *Access) admitLogin(name string, one login, use Use) (Caller, Rate, error) {

@@ -263,7 +263,7 @@ func TestAdmitLogin_GuessesLockNobodyOut(t *testing.T) {
 	if err := try(c, "correct horse", home); err != nil {
 		t.Errorf("the owner, beside one who guesses in his network: got %v", err)
 	}
-	c.storePlaces(t.Context())
+	c.networks.store(t.Context())
 	again := newAccessOn(t, c.bus)
 	guess(again, home)
 	if err := try(again, "correct horse", home); err != nil {
@@ -278,8 +278,8 @@ func TestAdmitLogin_GuessesLockNobodyOut(t *testing.T) {
 func TestPasswords_Bound(t *testing.T) {
 	p := newPasswords(time.Now)
 	for i := range maxVerified + 10 {
-		keep(p.right, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
-		keep(p.wrong, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
+		retain(p.right, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
+		retain(p.wrong, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
 		p.failed(guesser{network(i), "shop"})
 	}
 	if len(p.right) != maxVerified || len(p.wrong) != maxVerified || len(p.failures) != maxVerified {

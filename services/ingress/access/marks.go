@@ -9,11 +9,11 @@ import (
 )
 
 const (
-	// maxMarks is how many marks of ended and renewed sessions an account has in their bucket, in which each stays for
-	// streams.SessionTTL. Used up by one account, whose own sessions cannot be ended then; those of others can. Ending
-	// one takes two, renewing one takes one and may not use up more than half.
+	// maxMarks is how many marks of ended and renewed sessions an account may have in their bucket, where each stays for
+	// streams.SessionTTL. Ending a session makes two, renewing one makes one and may not use up more than half. Used up by
+	// one account: its own sessions cannot be ended then, those of others can.
 	maxMarks = 20_000
-	// marksComeBack is when to try again: marks run out day by day.
+	// marksComeBack is when to try again: marks expire day by day.
 	marksComeBack = time.Hour
 )
 
@@ -22,8 +22,8 @@ var errMarks = &fault.Error{
 	RetryAfter: marksComeBack,
 }
 
-// marks count what each account has in the sessions bucket, by day, since it lets them run out in silence. The
-// sessions' lock is held.
+// marks count what each account has in the sessions bucket, by day: the bucket tells nobody when it removes an expired one.
+// The sessions' lock is held.
 type marks map[string]map[int]int
 
 // note counts the mark under a key, which is kind, account and session.
@@ -47,7 +47,7 @@ func (m marks) note(key string, at time.Time) {
 
 func over(day, today int) bool { return today-day > int(streams.SessionTTL/(24*time.Hour)) }
 
-// of counts an account's.
+// of counts the marks of an account that have not expired.
 func (m marks) of(account streams.AccountID, now time.Time) (n int) {
 	for day, count := range m[account.String()] {
 		if !over(day, dayOf(now)) {

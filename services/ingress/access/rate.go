@@ -12,7 +12,7 @@ import (
 )
 
 // Use is what a request is for. A token has its rate for each of them, so that a phone that has asked too often can
-// still report what it has sent: an SMS whose report is refused goes out again.
+// still report what it has sent: an SMS whose report is rejected goes out again.
 type Use = request.Kind
 
 // What requests are for.
@@ -22,7 +22,7 @@ const (
 	Reporting = request.Reporting // what became of them
 )
 
-// Rate is where a token stands with what it uses. Limit 0 means that it has no rate.
+// Rate says how much of its rate a token has left for a use. Limit 0 means that it has no rate.
 type Rate struct {
 	Limit     int           // requests a minute, and at once
 	Remaining int           // requests that would be taken now
@@ -36,8 +36,8 @@ const per = time.Minute
 // Only the operator meets it.
 const maxRate = 1_000_000_000
 
-// rates holds a bucket for everything a token was used for within the last minute. A bucket that rested for that long is
-// full, as a new one is, so the others need not be kept.
+// rates holds a token bucket for each use of a token within the last minute. One that was not used for that long is full, as
+// a new one is, so it need not be kept.
 type rates struct {
 	mu      sync.Mutex
 	buckets map[used]*bucket
@@ -71,19 +71,19 @@ func (r *rates) take(of used, limit int, now time.Time) (Rate, error) {
 	each := per / time.Duration(limit)
 	ok := b.AllowN(now, 1)
 	tokens := b.TokensAt(now)
-	stands := Rate{Limit: limit, Remaining: int(max(tokens, 0) + 1e-6), Reset: time.Duration((float64(limit) - tokens) * float64(each))}
+	current := Rate{Limit: limit, Remaining: int(max(tokens, 0) + 1e-6), Reset: time.Duration((float64(limit) - tokens) * float64(each))}
 	if ok {
 		r.mu.Lock()
 		b.taken++
 		r.mu.Unlock()
-		return stands, nil
+		return current, nil
 	}
 	f := fault.New(fault.RateLimited, "rate_limited", "Too many requests")
 	f.RetryAfter = time.Duration((1 - tokens) * float64(each))
-	return stands, f
+	return current, f
 }
 
-// bucket gives a use's. The caller holds the lock.
+// bucket gives the bucket of a use. The caller holds the lock.
 func (r *rates) bucket(of used, limit int, now time.Time) *bucket {
 	if now.Sub(r.swept) >= per {
 		for other, b := range r.buckets {
@@ -106,8 +106,8 @@ func (r *rates) bucket(of used, limit int, now time.Time) *bucket {
 	return b
 }
 
-// use lists what was taken since it was asked for last.
-func (r *rates) use() []request.Use {
+// news lists what was taken since the last call.
+func (r *rates) news() []request.Use {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []request.Use
@@ -120,9 +120,9 @@ func (r *rates) use() []request.Use {
 	return all
 }
 
-// took takes off what another ingress let through. A token may so come to owe
-// what two let through at once, at most its rate.
-func (r *rates) took(one request.Use, now time.Time) {
+// deduct takes off what another ingress let through. So a token may come to owe what two let through at once, at most its
+// rate.
+func (r *rates) deduct(one request.Use, now time.Time) {
 	if one.Rate <= 0 || one.Count <= 0 || one.Kind < Posting || one.Kind > Reporting {
 		return
 	}
@@ -133,7 +133,7 @@ func (r *rates) took(one request.Use, now time.Time) {
 	if b == nil {
 		b = r.bucket(of, min(one.Rate, maxRate), now)
 	}
-	// Here the account may have been seen to change, and there not yet.
+	// This ingress may have seen the account change, and the other one not yet.
 	owed := int(float64(b.Burst()) + b.TokensAt(now))
 	if n := min(one.Count, b.Burst(), owed); n > 0 {
 		b.ReserveN(now, n)

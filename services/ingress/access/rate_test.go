@@ -104,8 +104,8 @@ func TestRates_TookApart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, one := range there.use() {
-		here.took(one, now)
+	for _, one := range there.news() {
+		here.deduct(one, now)
 	}
 	if _, err := here.take(used{token, Pulling}, 5, now); !fault.Is(err, fault.RateLimited) {
 		t.Errorf("a pull beyond the rate: got %v", err)
@@ -148,7 +148,7 @@ func TestRates_Took(t *testing.T) {
 		"no use": {Token: token, Kind: Posting - 1, Rate: 60, Count: 1}, "no such use": {Token: token, Kind: Reporting + 1, Rate: 60, Count: 1},
 	} {
 		r := newRates()
-		if r.took(one, now); len(r.buckets) != 0 {
+		if r.deduct(one, now); len(r.buckets) != 0 {
 			t.Errorf("%s: counted", name)
 		}
 	}

@@ -25,21 +25,21 @@ import (
 )
 
 const (
-	// MaxAccess is the longest that an access token lasts, and how long it lasts if nobody says. Used up by
-	// one request, which alone is refused.
+	// MaxAccess is how long an access token lasts at most, and if no time is asked for. Used up by one request, whose
+	// token lasts no longer.
 	MaxAccess = 24 * time.Hour
 
 	issuer     = "trunkline"
 	keyBytes   = 32
 	renewScope = "tokens:refresh"
-	// Used up by one request, which alone is refused.
+	// Used up by one request, which alone is rejected.
 	maxScopes = 32 // of a session
 	maxScope  = 64 // characters
-	// forgetEvery is how often ended sessions are forgotten that can be used no more.
+	// forgetEvery is how often ended sessions are forgotten whose tokens have expired.
 	forgetEvery = 24 * time.Hour
 )
 
-// Session is who calls with an access token, and what for.
+// Session is a caller that came with a session's token, and what the token is for.
 type Session struct {
 	Caller
 	Scopes []string
@@ -59,8 +59,8 @@ var (
 	errNoLogin = fault.New(fault.Forbidden, "login_required", "Only a login can begin a session")
 )
 
-// claims are what a token says. Renew tokens carry the one scope that renews, and those of the session to come.
-type claims struct {
+// sessionClaims are what a token states. Renew tokens carry the one scope that renews, and those of the session to come.
+type sessionClaims struct {
 	jwt.RegisteredClaims
 	Login    string   `json:"login"`
 	Password string   `json:"pwd"` // ties the token to the login's password as it was
@@ -74,7 +74,7 @@ type sessions struct {
 
 	mu    sync.RWMutex
 	ended map[string]time.Time // by key in the bucket: when
-	swept time.Time            // when those were forgotten that had run out
+	swept time.Time            // when expired ones were forgotten last
 	marks marks                // of ended and renewed ones
 	key   []byte
 }
@@ -106,7 +106,7 @@ func (s *sessions) note(entry jetstream.KeyValueEntry) {
 		return
 	}
 	s.ended[entry.Key()] = now
-	// The bucket lets them run out in silence. What goes by its clock knows what it knows, whatever the time is here.
+	// The bucket removes expired entries without telling anybody, and it goes by the engine's clock, as we do here.
 	if now.Sub(s.swept) < forgetEvery {
 		return
 	}
@@ -171,7 +171,7 @@ func (a *Access) BeginSession(ctx context.Context, caller Caller, ttl time.Durat
 	}
 	now := a.now()
 	id := newSessionID(key, caller.Account.ID)
-	access := claims{
+	access := sessionClaims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			ID: id, Issuer: issuer, Subject: caller.Account.ID.String(),
 			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
@@ -183,7 +183,7 @@ func (a *Access) BeginSession(ctx context.Context, caller Caller, ttl time.Durat
 	renew.Scopes, renew.Original = []string{renewScope}, scopes
 	tokens := Tokens{ID: id, Expires: access.ExpiresAt.UTC()}
 	for _, one := range []struct {
-		claims claims
+		claims sessionClaims
 		into   *secret.String
 	}{{access, &tokens.Access}, {renew, &tokens.Renew}} {
 		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, one.claims).SignedString(key)
@@ -195,7 +195,7 @@ func (a *Access) BeginSession(ctx context.Context, caller Caller, ttl time.Durat
 	return tokens, nil
 }
 
-// newSessionID makes an id that shows whose it is, so that only sessions that were begun are remembered as ended.
+// newSessionID makes an id that shows whose it is: nobody can make us remember the ends of sessions that never were.
 func newSessionID(key []byte, account streams.AccountID) string {
 	part := rand.Text()[:11]
 	return part + sessionMark(key, account, part)
@@ -213,60 +213,61 @@ func mark(key []byte, text string) string {
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// readToken reads a token that is signed by us, has not run out, and whose login has the same password still.
-func (a *Access) readToken(ctx context.Context, token secret.String) (claims, login, error) {
+// readToken reads a token. It is a fault Unauthenticated unless we signed it, it has not expired, its session has not
+// ended, and its login still has the same password.
+func (a *Access) readToken(ctx context.Context, token secret.String) (sessionClaims, login, error) {
 	if !a.Loaded() {
-		return claims{}, login{}, errNotLoaded
+		return sessionClaims{}, login{}, errNotLoaded
 	}
 	key, err := a.signingKey(ctx)
 	if err != nil {
-		return claims{}, login{}, err
+		return sessionClaims{}, login{}, err
 	}
-	var said claims
-	_, err = jwt.ParseWithClaims(token.Reveal(), &said, func(*jwt.Token) (any, error) { return key, nil },
+	var claims sessionClaims
+	_, err = jwt.ParseWithClaims(token.Reveal(), &claims, func(*jwt.Token) (any, error) { return key, nil },
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithIssuer(issuer), jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(), jwt.WithTimeFunc(a.now), jwt.WithLeeway(clock.Bound))
 	if err != nil {
-		return said, login{}, errSession
+		return claims, login{}, errSession
 	}
-	one, ok := a.accounts.login(said.Login)
+	one, ok := a.accounts.login(claims.Login)
 	switch {
-	case !ok, one.device != 0, one.account.ID.String() != said.Subject,
-		!hmac.Equal([]byte(said.Password), []byte(passwordMark(key, one.hash))),
-		a.sessions.hasEnded(one.account.ID, said.ID):
-		return said, login{}, errSession
+	case !ok, one.device != 0, one.account.ID.String() != claims.Subject,
+		!hmac.Equal([]byte(claims.Password), []byte(passwordMark(key, one.hash))),
+		a.sessions.hasEnded(one.account.ID, claims.ID):
+		return claims, login{}, errSession
 	}
-	return said, one, nil
+	return claims, one, nil
 }
 
-// AdmitSession tells who calls with an access token, and counts the request as AdmitLogin does.
+// AdmitSession says who calls with an access token, and counts the request as AdmitLogin does.
 func (a *Access) AdmitSession(ctx context.Context, token secret.String, use Use) (Session, Rate, error) {
-	said, one, err := a.readToken(ctx, token)
+	claims, one, err := a.readToken(ctx, token)
 	if err != nil {
 		return Session{}, Rate{}, err
 	}
-	caller, stands, err := a.admitLogin(said.Login, one, use)
-	return Session{Caller: caller, Scopes: said.Scopes}, stands, err
+	caller, rate, err := a.admitLogin(claims.Login, one, use)
+	return Session{Caller: caller, Scopes: claims.Scopes}, rate, err
 }
 
 // RenewSession begins a new session with the scopes of an earlier one, once. The caller was admitted with that one's
 // renew token.
 func (a *Access) RenewSession(ctx context.Context, s Session, token secret.String) (Tokens, error) {
-	said, one, err := a.readToken(ctx, token)
+	claims, one, err := a.readToken(ctx, token)
 	if err != nil {
 		return Tokens{}, err
 	}
-	if len(said.Original) == 0 || one.account.ID != s.Account.ID {
+	if len(claims.Original) == 0 || one.account.ID != s.Account.ID {
 		return Tokens{}, errSession
 	}
 	if err := a.sessions.mayMark(one.account.ID, maxMarks/2, a.now()); err != nil {
 		return Tokens{}, err
 	}
-	tokens, err := a.BeginSession(ctx, s.Caller, 0, said.Original)
+	tokens, err := a.BeginSession(ctx, s.Caller, 0, claims.Original)
 	if err != nil {
 		return Tokens{}, err
 	}
-	first, err := a.markSession(ctx, streams.RenewedKey(one.account.ID, said.ID))
+	first, err := a.markSession(ctx, streams.RenewedKey(one.account.ID, claims.ID))
 	if err == nil && !first {
 		err = errSession
 	}
@@ -276,8 +277,8 @@ func (a *Access) RenewSession(ctx context.Context, s Session, token secret.Strin
 	return tokens, nil
 }
 
-// EndSession ends a session of the caller's account: its tokens are refused from then on, by other ingresses a moment
-// later. One that is unknown has ended.
+// EndSession ends a session of the caller's account: its tokens are rejected from then on, by other ingresses a moment
+// later. A session that is unknown has ended.
 func (a *Access) EndSession(ctx context.Context, caller Caller, id string) error {
 	account := caller.Account.ID
 	key, err := a.signingKey(ctx)

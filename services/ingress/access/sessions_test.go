@@ -100,8 +100,8 @@ func TestSessions_Forged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := func() claims {
-		return claims{
+	whole := func() sessionClaims {
+		return sessionClaims{
 			RegisteredClaims: jwt.RegisteredClaims{
 				ID: newSessionID(key, account.ID), Issuer: issuer, Subject: account.ID.String(),
 				IssuedAt: jwt.NewNumericDate(time.Now()), ExpiresAt: jwt.NewNumericDate(time.Now().Add(time.Hour)),
@@ -109,7 +109,7 @@ func TestSessions_Forged(t *testing.T) {
 			Login: "shop", Password: passwordMark(key, account.Password), Scopes: []string{"all:any"},
 		}
 	}
-	sign := func(method jwt.SigningMethod, with any, change func(*claims)) secret.String {
+	sign := func(method jwt.SigningMethod, with any, change func(*sessionClaims)) secret.String {
 		said := whole()
 		change(&said)
 		signed, err := jwt.NewWithClaims(method, said).SignedString(with)
@@ -118,7 +118,7 @@ func TestSessions_Forged(t *testing.T) {
 		}
 		return secret.String(signed)
 	}
-	nothing := func(*claims) {}
+	nothing := func(*sessionClaims) {}
 	if _, _, err := c.AdmitSession(t.Context(), sign(jwt.SigningMethodHS256, key, nothing), Posting); err != nil {
 		t.Fatalf("a whole one: %v", err)
 	}
@@ -126,13 +126,13 @@ func TestSessions_Forged(t *testing.T) {
 		"none":            sign(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, nothing),
 		"HS512":           sign(jwt.SigningMethodHS512, key, nothing),
 		"another key":     sign(jwt.SigningMethodHS256, []byte(strings.Repeat("k", keyBytes)), nothing),
-		"another issuer":  sign(jwt.SigningMethodHS256, key, func(c *claims) { c.Issuer = "sms-gate.app" }),
-		"expired":         sign(jwt.SigningMethodHS256, key, func(c *claims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(-time.Minute)) }),
-		"without an end":  sign(jwt.SigningMethodHS256, key, func(c *claims) { c.ExpiresAt = nil }),
-		"another account": sign(jwt.SigningMethodHS256, key, func(c *claims) { c.Subject = streams.AccountIDOf("other").String() }),
-		"another login":   sign(jwt.SigningMethodHS256, key, func(c *claims) { c.Login = "nobody" }),
-		"a phone's login": sign(jwt.SigningMethodHS256, key, func(c *claims) { c.Login = "Pixel" }),
-		"no password":     sign(jwt.SigningMethodHS256, key, func(c *claims) { c.Password = "" }),
+		"another issuer":  sign(jwt.SigningMethodHS256, key, func(c *sessionClaims) { c.Issuer = "sms-gate.app" }),
+		"expired":         sign(jwt.SigningMethodHS256, key, func(c *sessionClaims) { c.ExpiresAt = jwt.NewNumericDate(time.Now().Add(-time.Minute)) }),
+		"without an end":  sign(jwt.SigningMethodHS256, key, func(c *sessionClaims) { c.ExpiresAt = nil }),
+		"another account": sign(jwt.SigningMethodHS256, key, func(c *sessionClaims) { c.Subject = streams.AccountIDOf("other").String() }),
+		"another login":   sign(jwt.SigningMethodHS256, key, func(c *sessionClaims) { c.Login = "nobody" }),
+		"a phone's login": sign(jwt.SigningMethodHS256, key, func(c *sessionClaims) { c.Login = "Pixel" }),
+		"no password":     sign(jwt.SigningMethodHS256, key, func(c *sessionClaims) { c.Password = "" }),
 		"nothing":         "",
 		"no token":        "a.b.c",
 	} {

@@ -19,29 +19,26 @@ import (
 )
 
 const (
-	// seenEvery is how often a device's last-seen time is written. It hurts
-	// nobody: last-seen times are so much older.
+	// seenEvery is how often a device's last-seen time is written. It hurts nobody: stored last-seen times may be that
+	// much too old.
 	seenEvery = 5 * time.Minute
-	// unseenFor is after how long a device gives its name's place up, if the account
-	// has no other. It is longer than anything can be leased to it, held by it, or
-	// wait for it alone: streams.MaxSchedule and streams.MaxValidity. Used up
-	// by a phone that does not call: a new name of the same account takes its
-	// place.
+	// unseenFor is for how long a device may not have called before a new name of the account replaces its name, if
+	// there is no room for both. It is longer than anything can be leased to the device, held by it, or wait for it
+	// alone: streams.MaxSchedule and streams.MaxValidity. Used up by a phone that does not call: a new name of the same
+	// account takes its place.
 	unseenFor = 30 * 24 * time.Hour
-	// maxKnown bounds the devices in memory. One that fell out costs a read
-	// when it comes again. Used up by 66 accounts with all their phones:
-	// other phones cost a read now and then.
+	// maxKnown bounds the devices in memory. One that was dropped costs a read when it calls again. Used up by 66
+	// accounts with all their phones: other phones cost a read now and then.
 	maxKnown = 1 << 16
-	// bucketWithin is how long the devices bucket may take. Used up by an
-	// engine that is slow: phones that are not known by heart get 503.
+	// bucketWithin is how long the devices bucket may take. Used up by an engine that is slow: phones that are not in
+	// memory get 503.
 	bucketWithin = 2 * time.Second
 	// retrySoon is when to come again after something that passes by itself.
 	retrySoon = time.Second
 )
 
-// devices writes the devices bucket: which names an account's phones have and
-// when each was last seen. A phone that is known costs nothing but a look into
-// memory.
+// devices writes the devices bucket: which names an account's phones have, and when each was last seen. A phone that
+// called lately costs nothing but a look into memory.
 type devices struct {
 	bus      *bus.Bus
 	log      *zap.Logger
@@ -51,9 +48,8 @@ type devices struct {
 	mu    sync.Mutex
 	known map[streams.DeviceID]known
 
-	// One name of an account is looked up at a time: two must not both become
-	// the last that fits.
-	turns keylock.Locks[streams.AccountID]
+	// New names of an account are added one after another: two must not both become the last that there is room for.
+	locks keylock.Locks[streams.AccountID]
 }
 
 type known struct {
@@ -71,16 +67,15 @@ var (
 	errDevicesLate = &fault.Error{Kind: fault.Unavailable, Code: "devices_unavailable", Text: "The devices cannot be looked up now, try again", RetryAfter: retrySoon}
 )
 
-// contact notes that a phone called, and gives its id. A phone without a name
-// has none. It is a fault if the name is new and the account has
-// streams.MaxDevices already, all of which called within unseenFor.
+// contact notes that a phone called, and gives its id: zero for a phone without a name. It is a fault if the name is
+// new and the account has streams.MaxDevices already, all of which called within unseenFor.
 func (d *devices) contact(ctx context.Context, account streams.AccountID, name string) (streams.DeviceID, error) {
 	if name == "" {
 		return 0, nil
 	}
 	id := streams.DeviceIDOf(account, name)
 	err := d.note(ctx, account, id, name)
-	if err == nil { // one that is refused is no phone of the account
+	if err == nil { // one that is rejected is no phone of the account
 		d.presence.called(id)
 	}
 	return id, err
@@ -89,45 +84,45 @@ func (d *devices) contact(ctx context.Context, account streams.AccountID, name s
 // note brings the bucket up to date with a contact.
 func (d *devices) note(ctx context.Context, account streams.AccountID, id streams.DeviceID, name string) error {
 	now := d.now()
-	if d.fresh(id, now) {
+	if d.isFresh(id, now) {
 		return nil
 	}
-	err := d.writeInTurn(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
+	err := d.writeLocked(ctx, account, streams.Device{ID: id, Name: name, Created: now.UTC(), LastSeen: now.UTC()})
 	switch {
 	case err == nil, errors.Is(err, errDevices):
 		return err
-	case d.knows(id):
-		// When a phone was last seen is not worth refusing it: its next contact tells.
+	case d.isKnown(id):
+		// The time when a phone was last seen is no reason to reject it: the next contact writes it.
 		d.log.Warn("last-seen time not written", zap.Stringer("device", id), zap.Error(err))
 		return nil
 	}
 	return errDevicesLate.With(err)
 }
 
-// writeInTurn writes after those of the account that came before.
-func (d *devices) writeInTurn(ctx context.Context, account streams.AccountID, device streams.Device) error {
+// writeLocked writes a contact after those of the account that came before.
+func (d *devices) writeLocked(ctx context.Context, account streams.AccountID, device streams.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
 	defer cancel()
-	unlock, err := d.turns.Lock(ctx, account)
+	unlock, err := d.locks.Lock(ctx, account)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if d.fresh(device.ID, device.LastSeen) {
+	if d.isFresh(device.ID, device.LastSeen) {
 		return nil
 	}
 	return d.write(ctx, account, device)
 }
 
-func (d *devices) knows(id streams.DeviceID) bool {
+func (d *devices) isKnown(id streams.DeviceID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, ok := d.known[id]
 	return ok
 }
 
-// fresh says whether nothing is to be written.
-func (d *devices) fresh(id streams.DeviceID, now time.Time) bool {
+// isFresh says whether a contact of the device need not be written.
+func (d *devices) isFresh(id streams.DeviceID, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	k, ok := d.known[id]
@@ -162,7 +157,7 @@ func (d *devices) write(ctx context.Context, account streams.AccountID, device s
 			return nil
 		}
 		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-			// When a phone was last seen is not worth refusing it.
+			// The time when a phone was last seen is no reason to reject it.
 			d.log.Warn("last-seen time not written", zap.Stringer("device", device.ID), zap.Error(err))
 			return nil
 		}
@@ -172,7 +167,7 @@ func (d *devices) write(ctx context.Context, account streams.AccountID, device s
 	case err == nil:
 		var stored streams.Device
 		if json.Unmarshal(entry.Value(), &stored) != nil {
-			stored = streams.Device{} // it is written anew: else its phone would be refused for ever
+			stored = streams.Device{} // it is written again: else its phone would be rejected for ever
 		}
 		d.remember(device.ID, known{entry.Revision(), stored.LastSeen, stored.Created})
 		if ok || device.LastSeen.Sub(stored.LastSeen) < seenEvery {
@@ -213,8 +208,8 @@ func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account
 	return err
 }
 
-// retire removes the device of an account that has not called for longest, if
-// that is long ago.
+// retire removes that device of an account that has not called for longest. It is a fault if all called within
+// unseenFor.
 func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account streams.AccountID) error {
 	watcher, err := bucket.Watch(ctx, streams.DeviceKeys(account), jetstream.IgnoreDeletes())
 	if err != nil {
@@ -225,7 +220,7 @@ func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account
 	seen := d.now().Add(-unseenFor)
 	err = kv.Each(ctx, watcher, func(entry jetstream.KeyValueEntry) bool {
 		var device streams.Device
-		_ = json.Unmarshal(entry.Value(), &device) // one that cannot be read was never seen
+		_ = json.Unmarshal(entry.Value(), &device) // a record that cannot be read was never seen
 		called := clock.Later(clock.Later(device.Created, device.LastSeen), d.presence.lastSeen(device.ID))
 		if called.Before(seen) {
 			oldest, id, seen = entry, device.ID, called
@@ -238,7 +233,7 @@ func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account
 	if oldest == nil {
 		return errDevices
 	}
-	// Unless it calls just now.
+	// It stays if it calls just now.
 	err = bucket.Delete(ctx, oldest.Key(), jetstream.LastRevision(oldest.Revision()))
 	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return errDevices

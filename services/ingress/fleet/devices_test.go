@@ -239,7 +239,7 @@ func TestDevices_KnownAndLate(t *testing.T) {
 		}
 		all.Wait()
 		speak()
-		if _, err := d.contact(t.Context(), account.ID, "Pixel"); err != nil || !d.fresh(streams.DeviceIDOf(account.ID, "Pixel"), time.Now()) {
+		if _, err := d.contact(t.Context(), account.ID, "Pixel"); err != nil || !d.isFresh(streams.DeviceIDOf(account.ID, "Pixel"), time.Now()) {
 			t.Errorf("got %v, and the next contact was not written", err)
 		}
 	})

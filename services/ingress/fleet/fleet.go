@@ -53,7 +53,7 @@ func New(o Options) *Fleet {
 func (f *Fleet) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() {
-		broadcast.Run(ctx, f.bus, f.log, func() request.Used { return request.Used{Devices: f.presence.tell()} }, f.heard)
+		broadcast.Run(ctx, f.bus, f.log, func() request.Used { return request.Used{Devices: f.presence.takeNews()} }, f.heard)
 	})
 	parts.Go(func() { kv.Sweep(ctx, f.bus, streams.DevicesBucket, f.log, f.now) })
 	parts.Wait()

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// onlineFor is how long after its last call a device counts as online. One that waits calls every
-	// MaxWait. Passed by a phone that does not call, which alone counts as not online.
+	// onlineFor is how long after its last call a device counts as online. One that waits for work calls at least every
+	// 30 s. Passed by a phone that does not call, which alone counts as not online.
 	onlineFor = 90 * time.Second
 	// maxPresent bounds the devices in memory whose last call is known. Used up by a thousand accounts with a
 	// thousand phones each: other phones count as not online.
 	maxPresent = 1 << 20
-	// lookAgain is how long an account whose phones are all offline is taken
-	// to have no others. It hurts nobody: what is told is so much older.
+	// lookAgain is for how long an account whose phones were all found offline counts as offline without another look.
+	// It hurts nobody: the answer is that much older.
 	lookAgain = time.Second
 )
 
@@ -27,7 +27,7 @@ type presence struct {
 
 	mu    sync.Mutex
 	seen  map[streams.DeviceID]time.Time
-	news  map[streams.DeviceID]time.Time // what other ingresses have not been told of
+	news  map[streams.DeviceID]time.Time // calls that other ingresses have not been told of
 	swept time.Time
 	last  map[streams.AccountID]lastOnline
 }
@@ -55,14 +55,14 @@ func (p *presence) called(device streams.DeviceID) {
 	}
 }
 
-// heard notes a call elsewhere.
+// heard notes a call at another ingress.
 func (p *presence) heard(c request.Contact) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.note(c.Device, clock.Earlier(c.At, p.now())) // whose clock may be ahead
+	p.note(c.Device, clock.Earlier(c.At, p.now())) // the other ingress's clock may be ahead
 }
 
-// note says whether there was room. The caller holds the lock.
+// note notes a call, and says whether it is news and there was room for it. The caller holds the lock.
 func (p *presence) note(device streams.DeviceID, at time.Time) bool {
 	if now := p.now(); now.Sub(p.swept) >= onlineFor {
 		for d, at := range p.seen {
@@ -80,8 +80,8 @@ func (p *presence) note(device streams.DeviceID, at time.Time) bool {
 	return true
 }
 
-// tell lists what was noted here since it was asked for last.
-func (p *presence) tell() []request.Contact {
+// takeNews lists the calls here since it was called last.
+func (p *presence) takeNews() []request.Contact {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := make([]request.Contact, 0, len(p.news))

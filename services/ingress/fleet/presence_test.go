@@ -114,7 +114,7 @@ func TestPresence_Online(t *testing.T) {
 		}
 		now = at
 	}
-	if got := p.tell(); len(got) != 1 || got[0].Device != 1 || len(p.tell()) != 0 {
+	if got := p.takeNews(); len(got) != 1 || got[0].Device != 1 || len(p.takeNews()) != 0 {
 		t.Errorf("got %v to tell others, want what called here, once", got)
 	}
 }

@@ -6,16 +6,16 @@ import (
 )
 
 const (
-	// perOutgoing is what room is taken for, for each message that a phone asks for: longer texts are few.
+	// perOutgoing is the room that is taken for each message that a phone asks for: longer texts are few.
 	perOutgoing = 1 << 10 // bytes
-	// smallPage is what a page may have without room for it: phones that wait hold none. Used up by an account with as
-	// many pages as it may hold, and of all together by as many as there are connections.
+	// smallPage is what a page may have without taking room: phones that wait take none. Used up by an account with as
+	// many pages as it may have, and by all together with as many as there are connections.
 	smallPage = 16 << 10 // bytes
-	// asAnswer is how often the bytes of what is answered are there: as it came, and as it is sent.
+	// asAnswer is how often an answer is in memory: as it came, and as it is sent.
 	asAnswer = 2
 	// mostFound is how many bytes a dispatcher gives in one answer to a question about groups.
 	mostFound = 6 << 20
-	// needsTries bounds how often a page is asked for again that has become larger.
+	// needsTries bounds how often a page is asked for again because it has become larger.
 	needsTries = 3
 )
 
@@ -41,7 +41,7 @@ func (r answerRoom) weigh(bytes int) error {
 	return r.Weigh(int64(asAnswer * bytes))
 }
 
-// pageOf makes the room fit a page.
+// pageOf gives back what a page does not need of its room.
 func (r answerRoom) pageOf(pulled request.Pulled) {
 	if r.Room == nil {
 		return
@@ -53,7 +53,7 @@ func (r answerRoom) pageOf(pulled request.Pulled) {
 	r.Keep(int64(asAnswer * size))
 }
 
-// found is how many bytes of messages an answer about groups has.
+// found is how many bytes of messages are in an answer about groups.
 func found(answer any) (size int) {
 	var groups []request.Group
 	switch a := answer.(type) {

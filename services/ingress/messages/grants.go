@@ -12,17 +12,15 @@ import (
 )
 
 const (
-	// reserveWithin is how long quota may take to answer. Used up by a quota
-	// that is slow: accounts with a limit get 503.
+	// reserveWithin is how long quota may take to answer. Used up by a quota that is slow: accounts with a limit get
+	// 503.
 	reserveWithin = 2 * time.Second
-	// publishWithin is how long after asking quota a publish may begin. With
-	// the retries of a commit it stays well below a grant's time. Used up by
-	// a request that stood still, which alone is refused.
+	// publishWithin is how long after asking quota a publish may begin. Together with the retries of a commit that is
+	// well below a grant's time. Used up by a request that was held up, which alone is rejected.
 	publishWithin = 10 * time.Second
 )
 
-// grants are those of quota's grants whose messages may still be on their way
-// into the stream.
+// grants are the grants of quota whose messages may still be on their way into the stream.
 type grants struct {
 	mu     sync.Mutex
 	leader uint64 // the newest one that was told of our open grants
@@ -107,8 +105,8 @@ func (m *Messages) reserve(ctx context.Context, account *streams.Account, count 
 	return grant, nil
 }
 
-// giveBack closes a grant of which surely nothing was stored, and tells quota. If quota does
-// not hear of it, the grant ends by itself.
+// giveBack closes a grant of which surely nothing was stored, and tells quota. If quota does not hear of it, the grant
+// expires.
 func (m *Messages) giveBack(ctx context.Context, grant request.Grant) {
 	if grant.ID == "" {
 		return
@@ -119,8 +117,9 @@ func (m *Messages) giveBack(ctx context.Context, grant request.Grant) {
 	_, _ = bus.Call[request.Released](ctx, m.bus, request.QuotaRelease, request.Release{Grant: grant})
 }
 
-// OpenGrants lists the grants whose messages may still be stored, and refuses from now on the grants of leaders
-// before the one that asks. What was sent for other grants and has not arrived never will be stored.
+// OpenGrants lists the grants whose messages may still be stored. Grants of leaders before the one that asks are not
+// used from now on. Messages that were sent for other grants and have not arrived will never be stored. It is a fault
+// if that cannot be made sure.
 func (m *Messages) OpenGrants(ctx context.Context, q request.OpenGrants) (request.Grants, error) {
 	open := m.grants.list(q.Leader, m.now())
 	for _, fence := range m.fences {
@@ -131,5 +130,5 @@ func (m *Messages) OpenGrants(ctx context.Context, q request.OpenGrants) (reques
 	return request.Grants{Grants: open}, nil
 }
 
-// Idle says that no grant is open: this core will store nothing for which one was given.
+// Idle says that no grant is open: nothing will be stored for which one was given.
 func (m *Messages) Idle() bool { return len(m.grants.list(0, m.now())) == 0 }

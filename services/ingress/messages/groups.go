@@ -22,7 +22,7 @@ const (
 	lookupsAtATime = 4
 )
 
-// lookup is one of the turns of an account.
+// lookup is one of the lookups that an account may have under way.
 type lookup struct {
 	account streams.AccountID
 	number  uint64
@@ -77,7 +77,7 @@ func (m *Messages) Group(ctx context.Context, caller access.Caller, ref string) 
 	return readGroup(*found.Group), nil
 }
 
-// rest asks for what had no room in the answer with a group.
+// rest asks for the messages of a group for which the answer had no room.
 func (m *Messages) rest(ctx context.Context, caller access.Caller, g *request.Group) error {
 	account := caller.Account.ID
 	return g.Rest(account, func(q request.Find) (request.Found, error) {
@@ -90,7 +90,8 @@ func (m *Messages) find(ctx context.Context, caller access.Caller, q request.Fin
 	return lookUp[request.Found](ctx, m, caller, request.DispatcherFind(m.shards.Of(q.Account)), q)
 }
 
-// lookUp asks a dispatcher, in the account's turn: a list can cost a thousand times what the request for it does.
+// lookUp asks a dispatcher, once the account has fewer than lookupsAtATime under way: a list can cost a thousand times
+// what the request for it does.
 func lookUp[A any](ctx context.Context, m *Messages, caller access.Caller, subject string, question any) (answer A, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
 	defer cancel()
@@ -113,8 +114,8 @@ func lookUp[A any](ctx context.Context, m *Messages, caller access.Caller, subje
 	return answer, err
 }
 
-// Sequence is where a message of the caller's account stands in the stream of its shard. It is a fault NotFound if the
-// account has none.
+// Sequence is the position of a message of the caller's account in the stream of its shard. It is a fault NotFound if
+// the account has no such message.
 func (m *Messages) Sequence(ctx context.Context, caller access.Caller, id streams.MessageID) (uint64, error) {
 	account := caller.Account.ID
 	// It is the first that comes after the one before it.
@@ -165,8 +166,8 @@ func (m *Messages) Groups(ctx context.Context, q Browse) ([]Group, int, error) {
 	return groups, got.Total, nil
 }
 
-// Cancel takes a group's messages back that no phone has yet, and gives the group as it stands then. It is a fault
-// Conflict if there are none, NotFound if there is no such group.
+// Cancel cancels the messages of a group that no phone has yet, and gives the group as it is then. It is a fault
+// Conflict if there are none of them, NotFound if there is no such group.
 func (m *Messages) Cancel(ctx context.Context, caller access.Caller, ref string) (Group, error) {
 	group, err := m.Group(ctx, caller, ref)
 	if err != nil {
@@ -202,7 +203,7 @@ func (m *Messages) Cancel(ctx context.Context, caller access.Caller, ref string)
 	return group, nil
 }
 
-// readGroup reads what a dispatcher gave. A message whose event cannot be read any more has no content.
+// readGroup reads a dispatcher's answer. A message whose event cannot be read any more has no content.
 func readGroup(g request.Group) Group {
 	group := Group{ID: g.ID, Name: g.Name, State: g.State, Device: g.Device}
 	for _, m := range g.Messages {

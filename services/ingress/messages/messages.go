@@ -25,7 +25,7 @@ type Committer interface {
 	Commit(ctx context.Context, msgs []*nats.Msg) (bus.Stored, error)
 }
 
-// Identity is under which number this ingress gives ids.
+// Identity gives ids under this ingress's number.
 type Identity interface {
 	// Instance is the number, or a fault while it may be another's.
 	Instance() (int, error)
@@ -76,7 +76,7 @@ type Messages struct {
 	metrics  *metrics
 }
 
-// New makes Messages.
+// New makes Messages that serve at once. How much accounts have stored is known while Run runs.
 func New(o Options) *Messages {
 	if o.Sure == nil {
 		o.Sure = o.Now
@@ -116,10 +116,10 @@ func (m *Messages) Run(ctx context.Context) error {
 	return nil
 }
 
-// retrySoon is when to come again after something that mends itself.
+// retrySoon is when to try again after something that passes by itself.
 const retrySoon = time.Second
 
-// storeFault tells a caller that a commit failed.
+// storeFault is the fault for a commit that failed.
 func storeFault(err error) error {
 	var f *fault.Error
 	switch {

@@ -100,7 +100,7 @@ func (p *post) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-// refusal is what a caller is told of an error of prepare.
+// refusal is the fault for a caller whose prepare failed.
 func refusal(err error) error {
 	if !fault.Is(err, fault.LimitExceeded) {
 		return err
@@ -125,7 +125,7 @@ func (p *post) publish(ctx context.Context) (Accepted, error) {
 		switch {
 		case err == nil:
 			p.grants.close(p.grant)
-			p.ids.saw(made.IDs[len(made.IDs)-1])
+			p.ids.note(made.IDs[len(made.IDs)-1])
 			if stored.First != 0 {
 				made.First = stored.First + uint64(len(msgs)-len(made.IDs)) // the marker goes before
 			}

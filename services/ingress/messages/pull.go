@@ -18,15 +18,14 @@ import (
 )
 
 const (
-	// MaxWait is the longest that a pull waits for work. Who waits longer is
-	// answered then; it hurts nobody.
+	// MaxWait is the longest that a pull waits for work. Passed by phones that want to wait longer: they are answered
+	// then, which hurts nobody.
 	MaxWait = 30 * time.Second
 	// pullWithin is how long a dispatcher may take beside the wait. Used up
 	// by a dispatcher that is slow: pulls of the shard get 503.
 	pullWithin = 5 * time.Second
-	// maxWaits is how many phones of an account wait here at a time: as many as
-	// it may have names of. Used up by one account, and only its own phones
-	// are told to come again.
+	// maxWaits is how many phones of an account wait here at a time: as many as it may have names of. Used up by one
+	// account, and only its own phones are told to try again.
 	maxWaits = streams.MaxDevices
 	// hangupWithin is how long a wait may take to end once it was told to.
 	hangupWithin = time.Second
@@ -52,15 +51,14 @@ var errWaits = &fault.Error{
 	Kind: fault.RateLimited, Code: "too_many_waiting", Text: "Too many of this account's phones wait for messages, try again", RetryAfter: pollSlice,
 }
 
-// waits counts the phones of each account that wait for work. Each of them
-// takes memory: a connection, its goroutines, and what asks a dispatcher.
+// waits counts the phones of each account that wait for work. Each of them takes memory: a connection, its goroutines,
+// and a request to a dispatcher.
 type waits struct {
 	mu sync.Mutex
 	of map[streams.AccountID]int
 }
 
-// begin counts one more, until leave is called. Its error is a fault where
-// there are too many.
+// begin counts one more, until leave is called. It is a fault if there are too many.
 func (w *waits) begin(a streams.AccountID) (leave func(), err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -133,7 +131,7 @@ func (m *Messages) Pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 			return nil, err
 		}
 		messages[i] = Outgoing{ID: one.ID, Content: contentOf(e)}
-		m.ids.saw(one.ID)
+		m.ids.note(one.ID)
 	}
 	m.metrics.pulled.Add(float64(len(messages)))
 	return messages, nil
@@ -158,9 +156,8 @@ func (m *Messages) ask(ctx context.Context, shard streams.Shard, q request.Pull,
 	return pulled, err
 }
 
-// pollSlice is how long one dispatcher is asked to wait. A longer wait is
-// several of them: a dispatcher that is gone tells nobody. Used up by every
-// phone that waits, at one request each; it hurts nobody.
+// pollSlice is how long one dispatcher is asked to wait. A longer wait is made of several, since nobody hears when a
+// dispatcher is gone. Used up by every phone that waits, at one request each; it hurts nobody.
 const pollSlice = 8 * time.Second
 
 // poll asks and waits, one slice after the other.
@@ -181,8 +178,8 @@ func (m *Messages) poll(ctx context.Context, shard streams.Shard, q request.Pull
 	}
 }
 
-// rest waits instead of a dispatcher for which too many of the account's phones
-// wait, unless the phone hangs up or we stop.
+// rest waits here, where a dispatcher has too many of the account's phones waiting already. It is false if the phone
+// hangs up or we stop.
 func rest(ctx context.Context, d time.Duration, stop <-chan struct{}) bool {
 	over := time.NewTimer(d)
 	defer over.Stop()
@@ -205,8 +202,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// pollOnce asks and waits. The dispatcher must not lease messages to a phone that
-// has gone, so it is told when the phone hangs up or we stop.
+// pollOnce asks a dispatcher to wait. It must not lease messages to a phone that has gone, so it is told when the phone
+// hangs up or we stop.
 func (m *Messages) pollOnce(ctx context.Context, shard streams.Shard, q request.Pull, stop <-chan struct{}) (request.Pulled, error) {
 	q.Poll = nuid.Next()
 	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -239,7 +236,7 @@ func (m *Messages) pollOnce(ctx context.Context, shard streams.Shard, q request.
 	return pulled, err
 }
 
-// hangUp is heard or not: nobody answers.
+// hangUp tells the dispatchers to end a wait. Nobody answers.
 func (m *Messages) hangUp(shard streams.Shard, poll string) {
 	data, err := json.Marshal(request.Hangup{Poll: poll})
 	if err == nil {

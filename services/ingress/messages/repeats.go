@@ -9,178 +9,172 @@ import (
 )
 
 const (
-	// repeatWithin is how long a report of a message is remembered: a repeat in
-	// this time that changes nothing is not stored. Used by phones that
-	// repeat reports: the answer stays the same, and it hurts nobody.
+	// repeatWithin is how long a report of a message is remembered: a repeat in this time that changes nothing is not
+	// stored. Used up by phones that repeat reports: the answer stays the same, and it hurts nobody.
 	repeatWithin = time.Minute
-	// askDeaf is how long no dispatcher is asked after one has not answered.
-	// Used up by a dispatcher that is away; nobody waits for it.
+	// askDeaf is how long no dispatcher is asked after one has not answered. Used up by a dispatcher that is away; nobody
+	// waits for it.
 	askDeaf = time.Second
-	// maxIdle is how many reports that change nothing an account may have stored
-	// unasked, at once and a day: repeats, and such of messages that it does not
-	// have. Beyond them a dispatcher is asked first. Who uses them up pays one
-	// question a report, and nobody else does.
+	// maxIdle is how many reports that change nothing an account may have stored without a question, at once and a day:
+	// repeats, and reports of messages that it does not have. Beyond them a dispatcher is asked first. Used up by one
+	// account, and only its own reports cost a question each.
 	maxIdle = 10_000
-	// maxRecalled is the most reports that are remembered of an account. Of one
-	// that uses them up, further repeats count against maxIdle.
+	// maxRecalled is the most reports that are remembered of an account. Used up by one account, and its further repeats
+	// count against maxIdle.
 	maxRecalled = 10_000
-	// maxRecalledAll is the same of all accounts together: 20 busy accounts use
-	// them up, and the others' repeats then count against maxIdle as well.
+	// maxRecalledAll is the same of all accounts together. Used up by 20 busy accounts, and the others' repeats then count
+	// against maxIdle as well.
 	maxRecalledAll = 20 * maxRecalled
 )
 
-// repeats knows which accounts' reports can be stored unasked: such as most
-// likely change something.
+// repeats knows which reports can be stored without asking a dispatcher first: those that most likely change something.
+// Of each account it remembers which reports were stored within the last minute, and how many that changed nothing.
 type repeats struct {
-	turns keylock.Locks[streams.AccountID] // reports that a dispatcher is asked about follow each other
+	locks keylock.Locks[streams.AccountID] // reports that a dispatcher is asked about follow each other
 
-	mu       sync.Mutex
-	accounts map[streams.AccountID]*told
-	recalled int // reports of all accounts
-	swept    time.Time
-	deaf     time.Time // when a dispatcher last did not answer
+	mu         sync.Mutex
+	accounts   map[streams.AccountID]*history
+	remembered int // reports in all histories
+	swept      time.Time
+	silence    time.Time // when a dispatcher did not answer last
 }
 
-// told is what an account's phones said lately.
-type told struct {
-	idle    float64 // reports that change nothing and may still be stored unasked
-	counted time.Time
+// history is what an account's phones reported lately.
+type history struct {
+	idle    float64   // reports that change nothing and may still be stored without a question
+	counted time.Time // up to when the time has given such reports back
 
-	// What was said last of messages: since turned, and in the time before.
-	recent, before map[streams.MessageID]word
-	turned         time.Time
+	// The last report of each message: those since aged, and those of the minute before.
+	recent, before map[streams.MessageID]lastReport
+	aged           time.Time
 }
 
-// word is what was said of a message, and stored.
-type word struct {
+// lastReport is a report of a message that was stored.
+type lastReport struct {
 	at    int64 // nanoseconds
 	state streams.State
 }
 
-func newRepeats() *repeats { return &repeats{accounts: map[streams.AccountID]*told{}} }
+func newRepeats() *repeats { return &repeats{accounts: map[streams.AccountID]*history{}} }
 
-// take says whether a report may be stored unasked: none of it was reported
-// lately, and the account has as many reports left that may change nothing.
-// They are taken until settle gives back those that did.
-func (r *repeats) take(a streams.AccountID, all []said, now time.Time) bool {
+// take says whether a report may be stored without a question: none of its items was reported lately, and the account may
+// still store as many that change nothing. It counts all of them as such, until giveBack says which changed something.
+func (r *repeats) take(a streams.AccountID, all []entry, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.told(a, now)
+	h := r.of(a, now)
 	for _, one := range all {
-		if last, ok := t.last(one.ID, now); ok && last == one.State {
+		if last, ok := h.last(one.ID, now); ok && last == one.State {
 			return false
 		}
 	}
-	return t.take(len(all))
+	return h.take(len(all))
 }
 
-// settle gives back reports that were taken.
-func (r *repeats) settle(a streams.AccountID, n int, now time.Time) {
+// giveBack uncounts reports that changed something after all.
+func (r *repeats) giveBack(a streams.AccountID, n int, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.told(a, now)
-	t.idle = min(t.idle+float64(n), maxIdle)
+	h := r.of(a, now)
+	h.idle = min(h.idle+float64(n), maxIdle)
 }
 
-// again says whether a report that changes nothing is to be stored: not if one
-// of the message was within a minute.
-func (r *repeats) again(a streams.AccountID, one said, now time.Time) bool {
+// mayRepeat says whether a report that changes nothing is stored: not if another one of the message was within a minute.
+func (r *repeats) mayRepeat(a streams.AccountID, one entry, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.told(a, now)
-	_, lately := t.last(one.ID, now)
-	return !lately && t.take(1)
+	h := r.of(a, now)
+	_, lately := h.last(one.ID, now)
+	return !lately && h.take(1)
 }
 
-// stored says whether a report is known to stand in the stream, from within a
-// minute.
-func (r *repeats) stored(a streams.AccountID, one said, now time.Time) bool {
+// isStored says whether a report is known to be in the stream, from within a minute.
+func (r *repeats) isStored(a streams.AccountID, one entry, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last, ok := r.told(a, now).last(one.ID, now)
+	last, ok := r.of(a, now).last(one.ID, now)
 	return ok && last == one.State
 }
 
-// remember notes what has been stored.
-func (r *repeats) remember(a streams.AccountID, all []said, now time.Time) {
+// remember notes reports that have been stored.
+func (r *repeats) remember(a streams.AccountID, all []entry, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.told(a, now)
-	before := len(t.recent)
+	h := r.of(a, now)
+	before := len(h.recent)
 	for _, one := range all {
-		if len(t.recent)+len(t.before) >= maxRecalled || r.recalled+len(t.recent)-before >= maxRecalledAll {
+		if len(h.recent)+len(h.before) >= maxRecalled || r.remembered+len(h.recent)-before >= maxRecalledAll {
 			break
 		}
-		t.recent[one.ID] = word{now.UnixNano(), one.State}
+		h.recent[one.ID] = lastReport{now.UnixNano(), one.State}
 	}
-	r.recalled += len(t.recent) - before
+	r.remembered += len(h.recent) - before
 }
 
-// silent says that no dispatcher answered within askDeaf: nobody waits for one
-// then.
-func (r *repeats) silent(now time.Time) bool {
+// isSilent says whether a dispatcher has failed to answer within askDeaf: nobody waits for one then.
+func (r *repeats) isSilent(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return now.Sub(r.deaf) < askDeaf
+	return now.Sub(r.silence) < askDeaf
 }
 
-func (r *repeats) unanswered(now time.Time) {
+func (r *repeats) noteSilence(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.deaf = now
+	r.silence = now
 }
 
-// told gives an account's, as of now. The caller holds the lock.
-func (r *repeats) told(a streams.AccountID, now time.Time) *told {
+// of gives an account's history as of now. The caller holds the lock.
+func (r *repeats) of(a streams.AccountID, now time.Time) *history {
 	if now.Sub(r.swept) >= repeatWithin {
-		for a, t := range r.accounts {
-			r.turn(t, now)
-			if t.idle == maxIdle && len(t.recent)+len(t.before) == 0 {
-				delete(r.accounts, a) // as one of which nothing was heard
+		for a, h := range r.accounts {
+			r.age(h, now)
+			if h.idle == maxIdle && len(h.recent)+len(h.before) == 0 {
+				delete(r.accounts, a) // it is as a new one would be
 			}
 		}
 		r.swept = now
 	}
-	t := r.accounts[a]
-	if t == nil {
-		t = &told{idle: maxIdle, counted: now, recent: map[streams.MessageID]word{}, turned: now}
-		r.accounts[a] = t
+	h := r.accounts[a]
+	if h == nil {
+		h = &history{idle: maxIdle, counted: now, recent: map[streams.MessageID]lastReport{}, aged: now}
+		r.accounts[a] = h
 	}
-	r.turn(t, now)
-	return t
+	r.age(h, now)
+	return h
 }
 
-// turn forgets what is older than two minutes, and counts the account's time.
-func (r *repeats) turn(t *told, now time.Time) {
-	if passed := now.Sub(t.counted); passed > 0 {
-		t.idle = min(t.idle+maxIdle*passed.Hours()/24, maxIdle)
-		t.counted = now
+// age forgets what is older than two minutes, and gives back what the passed time is worth.
+func (r *repeats) age(h *history, now time.Time) {
+	if passed := now.Sub(h.counted); passed > 0 {
+		h.idle = min(h.idle+maxIdle*passed.Hours()/24, maxIdle)
+		h.counted = now
 	}
-	if now.Sub(t.turned) < repeatWithin {
+	if now.Sub(h.aged) < repeatWithin {
 		return
 	}
-	r.recalled -= len(t.before)
-	t.before, t.recent = t.recent, map[streams.MessageID]word{}
-	if now.Sub(t.turned) >= 2*repeatWithin {
-		r.recalled -= len(t.before)
-		t.before = nil
+	r.remembered -= len(h.before)
+	h.before, h.recent = h.recent, map[streams.MessageID]lastReport{}
+	if now.Sub(h.aged) >= 2*repeatWithin {
+		r.remembered -= len(h.before)
+		h.before = nil
 	}
-	t.turned = now
+	h.aged = now
 }
 
-func (t *told) take(n int) bool {
-	if t.idle < float64(n) {
+func (h *history) take(n int) bool {
+	if h.idle < float64(n) {
 		return false
 	}
-	t.idle -= float64(n)
+	h.idle -= float64(n)
 	return true
 }
 
-// last is the state that was said of a message within a minute.
-func (t *told) last(m streams.MessageID, now time.Time) (streams.State, bool) {
-	last, ok := t.recent[m]
+// last is the state that was reported of a message within a minute.
+func (h *history) last(m streams.MessageID, now time.Time) (streams.State, bool) {
+	last, ok := h.recent[m]
 	if !ok {
-		last, ok = t.before[m]
+		last, ok = h.before[m]
 	}
 	return last.state, ok && now.UnixNano()-last.at < int64(repeatWithin)
 }

@@ -45,8 +45,7 @@ type Reported struct {
 	Problems []Problem
 }
 
-// Problem says why an item changed nothing. An item that repeats what is known
-// already is none.
+// Problem says why an item changed nothing. To repeat what is known already is no problem.
 type Problem struct {
 	Index int // of the item
 	Why   Why
@@ -63,56 +62,63 @@ const (
 	NotHeld              // the message is not with this phone
 )
 
-// Report stores what a phone says and tells what it changed.
+// Report stores what a phone says, and gives what that changed.
 func (m *Messages) Report(ctx context.Context, cmd Report) (Reported, error) {
 	account, name := cmd.Caller.Account.ID, cmd.Device
 	device, err := m.fleet.Contact(ctx, account, name)
 	if err != nil {
-		// What happened is stored whoever says so. The id still tells whether it is the phone that holds the lease.
+		// What happened is stored whoever reports it. The id still shows whether it is the phone that holds the lease.
 		m.metrics.unnamed.Inc()
 		device, name = streams.DeviceIDOf(account, name), ""
 	}
-	said, reported := read(cmd.Items, m.absent(ctx, account, cmd.Items))
-	if len(said) == 0 {
+	entries, reported := readItems(cmd.Items, m.absent(ctx, account, cmd.Items))
+	if len(entries) == 0 {
 		return reported, nil
 	}
-	now := m.now().UTC().Truncate(time.Millisecond)
-	changes, err := m.tell(ctx, account, event.Reported{At: now, Device: device, Name: name}, said)
+	e := event.Reported{At: m.now().UTC().Truncate(time.Millisecond), Device: device, Name: name}
+	var changes []request.Change
+	if m.repeats.take(account, entries, m.now()) {
+		changes, err = m.storeUnasked(ctx, account, e, entries)
+	} else {
+		changes, err = m.storeAsked(ctx, account, e, entries)
+	}
 	if err != nil {
 		return Reported{}, err
 	}
-	if changes == nil {
-		reported.Updated = len(said)
+	if changes == nil { // no dispatcher says what changed
+		reported.Updated = len(entries)
 		return reported, nil
 	}
 	for i, change := range changes {
-		switch why, problem := judge(change, said[i].State); {
+		switch why, problem := judge(change, entries[i].State); {
 		case change.Known && change.Changed:
 			reported.Updated++
 		case problem:
-			reported.Problems = append(reported.Problems, Problem{said[i].index, why})
+			reported.Problems = append(reported.Problems, Problem{entries[i].index, why})
 		}
 	}
 	slices.SortFunc(reported.Problems, func(a, b Problem) int { return cmp.Compare(a.Index, b.Index) })
 	return reported, nil
 }
 
-// tell stores what a phone says and gives what it changed, nil if no dispatcher says so. It is stored unasked where it
-// most likely changes something: the account's other reports follow each other, and of them is stored what changes
-// something, and of the rest little.
-func (m *Messages) tell(ctx context.Context, account streams.AccountID, e event.Reported, all []said) ([]request.Change, error) {
-	if m.repeats.take(account, all, m.now()) {
-		changes, err := m.storeSaid(ctx, account, e, all)
-		idle := 0
-		for _, change := range changes {
-			if !change.Known || !change.Changed {
-				idle++
-			}
+// storeUnasked stores a report that most likely changes something, and counts the items that did not.
+func (m *Messages) storeUnasked(ctx context.Context, account streams.AccountID, e event.Reported, entries []entry) ([]request.Change, error) {
+	changes, err := m.storeEntries(ctx, account, e, entries)
+	idle := 0
+	for _, change := range changes {
+		if !change.Known || !change.Changed {
+			idle++
 		}
-		m.repeats.settle(account, len(all)-idle, m.now())
-		return changes, err
 	}
-	unlock, err := m.repeats.turns.Lock(ctx, account)
+	m.repeats.giveBack(account, len(entries)-idle, m.now())
+	return changes, err
+}
+
+// storeAsked asks a dispatcher what a report would change, and stores the items that are worth it. Reports of an account
+// that are asked about follow each other, so that each answer counts those before. It gives what the report changed, nil
+// if no dispatcher says so.
+func (m *Messages) storeAsked(ctx context.Context, account streams.AccountID, e event.Reported, entries []entry) ([]request.Change, error) {
+	unlock, err := m.repeats.locks.Lock(ctx, account)
 	if err != nil {
 		return nil, err
 	}
@@ -120,65 +126,65 @@ func (m *Messages) tell(ctx context.Context, account streams.AccountID, e event.
 	defer unlock()
 	var changes []request.Change
 	answered := false
-	if !m.repeats.silent(m.now()) {
-		if changes, answered = m.preview(ctx, account, e.Device, all); !answered {
-			m.repeats.unanswered(m.now())
+	if !m.repeats.isSilent(m.now()) {
+		if changes, answered = m.preview(ctx, account, e.Device, entries); !answered {
+			m.repeats.noteSilence(m.now())
 		}
 	}
 	if !answered {
-		unlock() // what is stored unseen need not follow anything
+		unlock() // without an answer there is no order to keep
 	}
-	var worth []said
-	var places []int
-	for i, one := range all {
+	var worth []entry
+	var positions []int
+	for i, one := range entries {
 		if m.worthStoring(account, one, changes, i, answered) {
-			worth, places = append(worth, one), append(places, i)
+			worth, positions = append(worth, one), append(positions, i)
 		}
 	}
-	m.metrics.repeated.Add(float64(len(all) - len(worth)))
+	m.metrics.repeated.Add(float64(len(entries) - len(worth)))
 	if len(worth) == 0 {
-		if !answered { // all of it stands in the stream, and nobody says what it changed
+		if !answered { // all of it is in the stream, and nobody says what it changed
 			return nil, nil
 		}
 		return changes, nil
 	}
-	changed, err := m.storeSaid(ctx, account, e, worth)
+	changed, err := m.storeEntries(ctx, account, e, worth)
 	if err != nil || !answered {
 		return nil, err
 	}
 	for i, change := range changed {
-		changes[places[i]] = change
+		changes[positions[i]] = change
 	}
 	return changes, nil
 }
 
-// worthStoring says whether an item is to be stored, by what a dispatcher says of it, if one does. One that is
-// delivered stays so, and of an unknown message there is nothing to keep.
-func (m *Messages) worthStoring(account streams.AccountID, one said, changes []request.Change, i int, answered bool) bool {
+// worthStoring says whether an item is stored, by what a dispatcher says of it, if one answered. A message that is
+// delivered stays so, and of an unknown one there is nothing to keep.
+func (m *Messages) worthStoring(account streams.AccountID, one entry, changes []request.Change, i int, answered bool) bool {
 	switch {
 	case !answered:
-		return !one.State.Success() || !m.repeats.stored(account, one, m.now())
+		return !one.State.Success() || !m.repeats.isStored(account, one, m.now())
 	case changes[i].Changed:
 		return true
 	case !changes[i].Known, changes[i].State == streams.Delivered:
 		return false
 	default:
-		return m.repeats.again(account, one, m.now())
+		return m.repeats.mayRepeat(account, one, m.now())
 	}
 }
 
-// storeSaid stores a report and gives what it changed, nil if no dispatcher says so.
-func (m *Messages) storeSaid(ctx context.Context, account streams.AccountID, e event.Reported, all []said) ([]request.Change, error) {
-	e.Messages = make([]event.Report, len(all))
-	for i, one := range all {
+// storeEntries stores items as one report, and gives what it changed, nil if no dispatcher says so.
+func (m *Messages) storeEntries(ctx context.Context, account streams.AccountID, e event.Reported, entries []entry) ([]request.Change, error) {
+	e.Messages = make([]event.Report, len(entries))
+	for i, one := range entries {
 		e.Messages[i] = one.Report
 	}
 	seq, err := m.storeReport(ctx, account, e)
 	if err != nil {
 		return nil, storeFault(err)
 	}
-	m.repeats.remember(account, all, m.now())
-	m.metrics.reported.Add(float64(len(all)))
+	m.repeats.remember(account, entries, m.now())
+	m.metrics.reported.Add(float64(len(entries)))
 	changes, ok := m.changed(ctx, account, e.Device, seq, e.Messages)
 	if !ok {
 		return nil, nil
@@ -186,46 +192,44 @@ func (m *Messages) storeSaid(ctx context.Context, account streams.AccountID, e e
 	return changes, nil
 }
 
-// said is an item with its place in the request.
-type said struct {
+// entry is an item with its position in the request.
+type entry struct {
 	event.Report
 	index int
 }
 
-// read makes of the items one word for each message. Where the request speaks
-// of one more than once, the furthest state counts, and a failure after a
-// success is the same problem as in a later request. Those that are absent are no
-// messages of the account's.
-func read(items []Item, absent map[streams.MessageID]bool) ([]said, Reported) {
+// readItems makes one entry for each message of which a request speaks. Where it does so more than once, the furthest state
+// counts, and a failure after a success is the same problem as in a later request. Messages that are absent are none of the
+// account's.
+func readItems(items []Item, absent map[streams.MessageID]bool) ([]entry, Reported) {
 	var reported Reported
 	problem := func(index int, why Why) {
 		reported.Problems = append(reported.Problems, Problem{index, why})
 	}
-	all := make([]said, 0, len(items))
-	places := make(map[streams.MessageID]int, len(items))
+	entries := make([]entry, 0, len(items))
+	positions := make(map[streams.MessageID]int, len(items))
 	for i, item := range items {
 		id, err := streams.ParseMessageID(item.ID)
 		if err != nil || absent[id] {
 			problem(i, Unknown)
 			continue
 		}
-		one := said{event.Report{ID: id, State: item.State, Error: errorText(item.Error)}, i}
-		place, again := places[id]
+		one := entry{event.Report{ID: id, State: item.State, Error: errorText(item.Error)}, i}
+		at, again := positions[id]
 		switch {
 		case !again:
-			places[id] = len(all)
-			all = append(all, one)
-		case all[place].State.Success() && !one.State.Success():
+			positions[id] = len(entries)
+			entries = append(entries, one)
+		case entries[at].State.Success() && !one.State.Success():
 			problem(i, Succeeded)
-		case one.State >= all[place].State:
-			all[place] = one
+		case one.State >= entries[at].State:
+			entries[at] = one
 		}
 	}
-	return all, reported
+	return entries, reported
 }
 
-// errorText is a phone's error text as it is kept: without control characters,
-// and short.
+// errorText is a phone's error text as it is stored: without control characters, and short.
 func errorText(text string) string {
 	text = strings.Map(func(char rune) rune {
 		if char < ' ' {
@@ -236,14 +240,14 @@ func errorText(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), event.MaxError)], "") // without what is left of a character
 }
 
-// storeReport gives the report's sequence, 0 if only that it is stored is known.
+// storeReport stores a report, and gives its sequence: 0 if all that is known is that it is stored.
 func (m *Messages) storeReport(ctx context.Context, account streams.AccountID, e event.Reported) (uint64, error) {
 	shard := m.shards.Of(account)
 	msg, err := event.Message(streams.ReportSubject(shard, account), e)
 	if err != nil {
 		return 0, err
 	}
-	// By its id a repeat after an unknown outcome is known as one.
+	// By this id the engine recognises a repeat after an unknown outcome.
 	msg.Header[jetstream.MsgIDHeader] = []string{nuid.Next()}
 	ctx, cancel := context.WithTimeout(bus.While(httpx.Through(ctx)), publishWithin)
 	defer cancel()
@@ -255,36 +259,34 @@ func (m *Messages) storeReport(ctx context.Context, account streams.AccountID, e
 	return stored.First, err
 }
 
-// changed asks a dispatcher what the report did. It is stored whether one
-// answers or not.
-func (m *Messages) changed(ctx context.Context, account streams.AccountID, device streams.DeviceID, seq uint64, said []event.Report) ([]request.Change, bool) {
+// changed asks a dispatcher what the report with a sequence changed. It is false if none answers in time.
+func (m *Messages) changed(ctx context.Context, account streams.AccountID, device streams.DeviceID, seq uint64, reports []event.Report) ([]request.Change, bool) {
 	if seq == 0 {
 		return nil, false
 	}
-	q := request.ChangedBy{Account: account, Device: device, Seq: seq, Messages: make([]streams.MessageID, len(said))}
-	for i, one := range said {
+	q := request.ChangedBy{Account: account, Device: device, Seq: seq, Messages: make([]streams.MessageID, len(reports))}
+	for i, one := range reports {
 		q.Messages[i] = one.ID
 	}
 	ctx, cancel := context.WithTimeout(ctx, changedWithin)
 	defer cancel()
 	changed, err := bus.Call[request.Changed](ctx, m.bus, request.DispatcherChanged(m.shards.Of(account)), q)
-	return changed.Messages, err == nil && len(changed.Messages) == len(said)
+	return changed.Messages, err == nil && len(changed.Messages) == len(reports)
 }
 
-// preview asks a dispatcher what a report would change.
-func (m *Messages) preview(ctx context.Context, account streams.AccountID, device streams.DeviceID, all []said) ([]request.Change, bool) {
-	q := request.Preview{Account: account, Device: device, Messages: make([]request.Said, len(all))}
-	for i, one := range all {
+// preview asks a dispatcher what a report would change. It is false if none answers in time.
+func (m *Messages) preview(ctx context.Context, account streams.AccountID, device streams.DeviceID, entries []entry) ([]request.Change, bool) {
+	q := request.Preview{Account: account, Device: device, Messages: make([]request.Said, len(entries))}
+	for i, one := range entries {
 		q.Messages[i] = request.Said{ID: one.ID, State: one.State}
 	}
 	ctx, cancel := context.WithTimeout(ctx, changedWithin)
 	defer cancel()
 	would, err := bus.Call[request.Changed](ctx, m.bus, request.DispatcherPreview(m.shards.Of(account)), q)
-	return would.Messages, err == nil && len(would.Messages) == len(all)
+	return would.Messages, err == nil && len(would.Messages) == len(entries)
 }
 
-// judge says why a report of a state did not change its message, if that is a
-// problem.
+// judge says why a report of a state did not change its message, if that is a problem.
 func judge(change request.Change, state streams.State) (Why, bool) {
 	switch {
 	case !change.Known:

@@ -47,7 +47,7 @@ func TestRead(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			all, reported := read(test.items, map[streams.MessageID]bool{id(time.Hour): true})
+			all, reported := readItems(test.items, map[streams.MessageID]bool{id(time.Hour): true})
 			var got []event.Report
 			for _, one := range all {
 				got = append(got, one.Report)

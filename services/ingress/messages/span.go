@@ -14,13 +14,12 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// horizonFor is how long a horizon is remembered: one that has moved since is
-// found by the dispatchers.
+// horizonFor is how long a horizon is remembered. If it has moved since, dispatchers still know which messages are
+// gone.
 const horizonFor = 10 * time.Minute
 
-// span is where the ids of messages lie that there are: none is newer than the
-// newest in ENQUEUE, none behind the horizon. No clock has a say in it, for ids
-// come from clocks that may have been wrong.
+// span is the range in which the ids of existing messages lie: none is newer than the newest in ENQUEUE, none is behind
+// the horizon. It does not depend on the time now, since ids come from clocks that may have been wrong.
 type span struct {
 	newest atomic.Uint64 // the newest id known to be in ENQUEUE
 
@@ -28,7 +27,7 @@ type span struct {
 	horizons map[streams.Shard]horizon
 }
 
-// horizon is what a shard's last horizon event said, read at a time.
+// horizon is a shard's last horizon event.
 type horizon struct {
 	oldest streams.MessageID
 	read   time.Time
@@ -36,8 +35,8 @@ type horizon struct {
 
 func newSpan() *span { return &span{horizons: map[streams.Shard]horizon{}} }
 
-// saw notes a message that is in ENQUEUE.
-func (s *span) saw(id streams.MessageID) {
+// note notes a message that is in ENQUEUE.
+func (s *span) note(id streams.MessageID) {
 	for {
 		newest := s.newest.Load()
 		if uint64(id) <= newest || s.newest.CompareAndSwap(newest, uint64(id)) {
@@ -46,9 +45,9 @@ func (s *span) saw(id streams.MessageID) {
 	}
 }
 
-// absent names those of a report's messages that the account surely does not
-// have: those behind the horizon, and those newer than all that is known which
-// a dispatcher does not know either. Without an answer nothing is absent.
+// absent names the messages of a report that the account surely does not have: those behind the horizon, and those that
+// are newer than all that is known here and that a dispatcher does not know either. Without an answer nothing is
+// absent.
 func (m *Messages) absent(ctx context.Context, account streams.AccountID, items []Item) map[streams.MessageID]bool {
 	var absent map[streams.MessageID]bool
 	var newer []streams.MessageID
@@ -69,15 +68,15 @@ func (m *Messages) absent(ctx context.Context, account streams.AccountID, items 
 	}
 	ctx, cancel := context.WithTimeout(ctx, changedWithin)
 	defer cancel()
-	// Another ingress may have accepted them. All are as old as the newest one,
-	// or older, and when that has been looked for all are folded.
+	// Another ingress may have accepted them. None is newer than the newest of them, so once a dispatcher has looked
+	// for that one it has folded them all.
 	top := slices.Max(newer)
 	found, err := bus.Call[request.Found](ctx, m.bus, request.DispatcherFind(shard), request.Find{Account: account, Ref: top.String()})
 	switch {
 	case err != nil:
 		return absent
 	case found.Group != nil:
-		m.ids.saw(top)
+		m.ids.note(top)
 		return absent
 	}
 	known, err := bus.Call[request.Changed](ctx, m.bus, request.DispatcherChanged(shard), request.ChangedBy{Account: account, Messages: newer})
@@ -86,7 +85,7 @@ func (m *Messages) absent(ctx context.Context, account streams.AccountID, items 
 	}
 	for i, id := range newer {
 		if known.Messages[i].Known {
-			m.ids.saw(id)
+			m.ids.note(id)
 		} else {
 			absent = with(absent, id)
 		}
@@ -102,8 +101,7 @@ func with(ids map[streams.MessageID]bool, id streams.MessageID) map[streams.Mess
 	return ids
 }
 
-// oldest is the lowest id that is not behind a shard's horizon, as far as is
-// known.
+// oldest is the lowest id that is not behind a shard's horizon, as far as is known here.
 func (m *Messages) oldest(ctx context.Context, shard streams.Shard) streams.MessageID {
 	now := m.now()
 	m.ids.mu.Lock()

@@ -105,10 +105,10 @@ func TestAbsent_Newer(t *testing.T) {
 }
 
 // Ids that this ingress has stored are known without a question.
-func TestSpan_saw(t *testing.T) {
+func TestSpan_Note(t *testing.T) {
 	s := newSpan()
 	for _, step := range []struct{ saw, newest streams.MessageID }{{7, 7}, {5, 7}, {7, 7}, {9, 9}} {
-		if s.saw(step.saw); streams.MessageID(s.newest.Load()) != step.newest {
+		if s.note(step.saw); streams.MessageID(s.newest.Load()) != step.newest {
 			t.Errorf("after %d: got %d as the newest, want %d", step.saw, s.newest.Load(), step.newest)
 		}
 	}
@@ -120,7 +120,7 @@ func TestAbsent_Horizon(t *testing.T) {
 	now := time.Now()
 	c.now = func() time.Time { return now }
 	id := streams.FirstIDAt(now)
-	c.ids.saw(id + 10)
+	c.ids.note(id + 10)
 	absent := func() bool { return c.absent(t.Context(), account.ID, itemsOf(id))[id] }
 	if absent() {
 		t.Error("absent without any horizon")

@@ -27,7 +27,7 @@ func TestShares(t *testing.T) {
 		if len(shares) > 0 {
 			want = shares[0]
 		}
-		for c.storage.of(0, account.ID) != want { // told until it is heard
+		for c.storage.of(0, account.ID) != want { // shares until it is heard
 			if err := c.bus.Conn.Publish(request.IngressShares, data); err != nil {
 				t.Fatal(err)
 			}
@@ -70,15 +70,15 @@ func TestShares(t *testing.T) {
 		if err := enqueue(other); err != nil {
 			t.Errorf("%+v: another posts: %v", test.share, err)
 		}
-		if near, over, top := c.Holding(); near != test.near || over != test.over || top != test.top {
-			t.Errorf("%+v: health is told %d, %d, %d", test.share, near, over, top)
+		if near, over, top := c.Stored(); near != test.near || over != test.over || top != test.top {
+			t.Errorf("%+v: health is shares %d, %d, %d", test.share, near, over, top)
 		}
 	}
 	tell()
 	if err := enqueue(account); err != nil {
 		t.Errorf("after room came back: %v", err)
 	}
-	if near, _, _ := c.Holding(); near != 0 {
+	if near, _, _ := c.Stored(); near != 0 {
 		t.Errorf("%d accounts are near their share", near)
 	}
 }
