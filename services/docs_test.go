@@ -168,7 +168,7 @@ func TestLimitsPage(t *testing.T) {
 
 var (
 	faults = regexp.MustCompile(`fault\.New\(fault\.\w+, ("[a-z_]+"|code\w+), "([^"]+)"|Code: ("[a-z_]+"), Text: "([^"]+)"`)
-	wrongs = regexp.MustCompile(`return (?:""|0), "([A-Z][^"]+)"|core\.\w+:\s+"([A-Z][^"]+)"`)
+	wrongs = regexp.MustCompile(`return (?:""|0), "([A-Z][^"]+)"|messages\.\w+:\s+"([A-Z][^"]+)"`)
 	said   = regexp.MustCompile(`"error":"([^"]+)"`)
 )
 
@@ -177,15 +177,15 @@ var elsewhere = []string{
 	"This revision of the accounts has not been seen", // to the operator's commands
 }
 
-// otherDialects is what the core does for other dialects alone.
+// otherDialects is what ingress does for other dialects alone.
 var otherDialects = []string{
-	"ingress/core/groups.go", "ingress/core/logins.go", "ingress/core/registry.go", "ingress/core/sessions.go", "ingress/core/marks.go",
+	"ingress/access/logins.go", "ingress/access/sessions.go", "ingress/access/marks.go", "ingress/messages/groups.go",
 }
 
 // TestQueuePage holds the errors on the dialect's page to those in the code.
 func TestQueuePage(t *testing.T) {
 	page := space.ReplaceAllString(read(t, "../docs/dialects/queue.md"), " ")
-	source := sources(t, "ingress", "ingress/core", "ingress/api/queue", "../pkg/httpx")
+	source := sources(t, "ingress", "ingress/access", "ingress/fleet", "ingress/messages", "ingress/api/queue", "../pkg/httpx")
 	for _, file := range otherDialects {
 		source = strings.Replace(source, read(t, file), "", 1)
 	}

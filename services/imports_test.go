@@ -66,13 +66,26 @@ var rules = []rule{
 		},
 	},
 	{
-		"ingress/core is the HTTP side's own language: the web framework belongs to the dialects",
+		"what is behind the dialects speaks of messages, phones and callers: the web framework belongs to the dialects",
 		func(s source) bool {
-			return in(s.folder, "services/ingress/core") && !s.test && in(s.imports, "github.com/gin-gonic/gin")
+			return subject(s.folder) != "" && !s.test && in(s.imports, "github.com/gin-gonic/gin")
 		},
 	},
 	{
-		"a dialect translates one wire API onto core: it must not reach the engine or a projection past it",
+		"what is behind the dialects serves all of them: it must not know one, nor who wires them together",
+		func(s source) bool {
+			return subject(s.folder) != "" && (dialect(s.imports) || s.imports == "services/ingress")
+		},
+	},
+	{
+		"the packages behind the dialects know each other in one direction: messages may use fleet and access, fleet and registry may use access",
+		func(s source) bool {
+			from, to := subject(s.folder), subject(s.imports)
+			return from != "" && to != "" && from != to && !slices.Contains(subjects[from], to)
+		},
+	},
+	{
+		"a dialect translates one wire API onto the packages behind it: it must not reach the engine or a projection past them",
 		func(s source) bool {
 			return dialect(s.folder) && !s.test && (in(s.imports, "github.com/nats-io") || in(s.imports, "go.etcd.io/bbolt"))
 		},
@@ -98,6 +111,28 @@ func serviceOf(path string) string {
 		return parts[1]
 	}
 	return ""
+}
+
+// subjects are the packages behind the dialects, each with those that it may use.
+var subjects = map[string][]string{
+	"access":    {"broadcast"},
+	"broadcast": nil,
+	"fleet":     {"access", "broadcast"},
+	"messages":  {"access", "fleet"},
+	"registry":  {"access"},
+	"releases":  nil,
+}
+
+// subject names which of them a folder is of.
+func subject(path string) string {
+	parts := strings.Split(path, "/")
+	if !in(path, "services/ingress") || len(parts) < 3 {
+		return ""
+	}
+	if _, ok := subjects[parts[2]]; !ok {
+		return ""
+	}
+	return parts[2]
 }
 
 func dialect(path string) bool {
@@ -207,11 +242,25 @@ func TestImportRules(t *testing.T) {
 		{"services/node/cluster.go", module + "services/quota", ""},
 		{"services/operator/account.go", module + "services/quota", ""},
 		{"services/cmd/trunkline/main.go", module + "services/node", ""},
-		{"services/ingress/core/core.go", gin, "ingress/core is"},
-		{"services/ingress/core/core.go", nats, ""},
+		{"services/ingress/messages/messages.go", gin, "what is behind the dialects speaks"},
+		{"services/ingress/access/access.go", gin, "what is behind the dialects speaks"},
+		{"services/ingress/fleet/fleet.go", gin, "what is behind the dialects speaks"},
+		{"services/ingress/registry/registry.go", gin, "what is behind the dialects speaks"},
+		{"services/ingress/releases/releases.go", gin, "what is behind the dialects speaks"},
+		{"services/ingress/messages/messages.go", nats, ""},
+		{"services/ingress/messages/messages.go", module + "services/ingress/fleet", ""},
+		{"services/ingress/messages/messages.go", module + "services/ingress/access", ""},
+		{"services/ingress/messages/messages.go", module + "services/ingress/registry", "the packages behind the dialects know"},
+		{"services/ingress/fleet/fleet.go", module + "services/ingress/access", ""},
+		{"services/ingress/fleet/fleet_test.go", module + "services/ingress/messages", "the packages behind the dialects know"},
+		{"services/ingress/access/access.go", module + "services/ingress/messages", "the packages behind the dialects know"},
+		{"services/ingress/access/access.go", module + "services/ingress/fleet", "the packages behind the dialects know"},
+		{"services/ingress/registry/registry.go", module + "services/ingress/messages", "the packages behind the dialects know"},
+		{"services/ingress/messages/messages.go", module + "services/ingress/api/queue", "what is behind the dialects serves"},
+		{"services/ingress/access/access.go", module + "services/ingress", "what is behind the dialects serves"},
 		{"services/ingress/ingress.go", gin, ""},
 		{"services/ingress/api/queue/routes.go", gin, ""},
-		{"services/ingress/api/queue/routes.go", module + "services/ingress/core", ""},
+		{"services/ingress/api/queue/routes.go", module + "services/ingress/messages", ""},
 		{"services/ingress/api/queue/routes.go", nats, "a dialect translates"},
 		{"services/ingress/api/queue/routes.go", bbolt, "a dialect translates"},
 		{"services/ingress/api/queue/routes_test.go", nats, ""},

@@ -17,7 +17,7 @@ var (
 func TestReleasesPage(t *testing.T) {
 	text := read(t, "../docs/releases.md")
 	page := space.ReplaceAllString(text, " ")
-	source := sources(t, "ingress/api/releases", "ingress/core/releases")
+	source := sources(t, "ingress/api/releases", "ingress/releases")
 	count := 0
 	for _, match := range releaseFaults.FindAllStringSubmatch(source, -1) {
 		count++

@@ -30,7 +30,7 @@ func (i *Ingress) health() *httpx.Health {
 		return judged("Connected to the engine", i.deps.Bus.Conn.Status() == nats.CONNECTED)
 	})
 	h.Register("accounts:loaded", func(context.Context) httpx.Check {
-		return judged("The accounts have been read", i.core.Loaded())
+		return judged("The accounts have been read", i.access.Loaded())
 	})
 	h.Register("instance:claimed", func(context.Context) httpx.Check {
 		_, err := i.claim.Instance()
@@ -119,7 +119,7 @@ func (i *Ingress) fullness(ctx context.Context, stream string) httpx.Check {
 // holding warns when an account holds nearly its share of a stream, or is refused for holding all of it.
 func (i *Ingress) holding(context.Context) httpx.Check {
 	check := httpx.Check{Description: "Of the room that the others leave, held by one account", ObservedUnit: "percent", Status: httpx.Pass}
-	near, over, most := i.core.Holding()
+	near, over, most := i.messages.Stored()
 	if check.ObservedValue = most; near > 0 {
 		check.Status = httpx.Warn
 	}

@@ -15,8 +15,11 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/service"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
-	"github.com/trunkline-sms/trunkline/services/ingress/core/releases"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
+	"github.com/trunkline-sms/trunkline/services/ingress/fleet"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
+	"github.com/trunkline-sms/trunkline/services/ingress/registry"
+	"github.com/trunkline-sms/trunkline/services/ingress/releases"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -44,7 +47,10 @@ type Ingress struct {
 	cfg        Config
 	deps       Deps
 	claim      *claim
-	core       *core.Core
+	access     *access.Access
+	fleet      *fleet.Fleet
+	messages   *messages.Messages
+	registry   *registry.Registry
 	fences     []*bus.Fence // by shard
 	releases   *releases.Releases
 	committers []*bus.Committer
@@ -59,8 +65,14 @@ func New(cfg Config, d Deps) *Ingress {
 	for _, shard := range d.Shards.All() {
 		i.fences = append(i.fences, bus.NewFence(d.Bus, streams.EnqueueStream(shard)))
 	}
-	i.claim = newClaim(d, i.serveRequests, func() bool { return i.core.Idle() }, i.fences)
-	o := core.Options{Bus: d.Bus, Shards: d.Shards, Fences: i.fences, Identity: i.claim, Log: d.Log, Metrics: d.Metrics, Now: d.Now, Sure: d.Sure}
+	i.claim = newClaim(d, i.serveRequests, func() bool { return i.messages.Idle() }, i.fences)
+	i.access = access.New(access.Options{Bus: d.Bus, Log: d.Log, Now: d.Now})
+	i.fleet = fleet.New(fleet.Options{Bus: d.Bus, Log: d.Log, Now: d.Now})
+	i.registry = registry.New(registry.Options{Bus: d.Bus, Log: d.Log, Now: d.Now})
+	o := messages.Options{
+		Bus: d.Bus, Fleet: i.fleet, Shards: d.Shards, Fences: i.fences, Identity: i.claim,
+		Log: d.Log, Metrics: d.Metrics, Now: d.Now, Sure: d.Sure,
+	}
 	commits := newCommitMetrics(d.Metrics)
 	if d.Disk != nil {
 		o.Room = d.Disk.Room
@@ -69,7 +81,7 @@ func New(cfg Config, d Deps) *Ingress {
 		o.Enqueue = append(o.Enqueue, i.committer(streams.EnqueueStream(shard), i.fences[shard], commits.of("enqueue")))
 		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), nil, commits.of("status")))
 	}
-	i.core = core.New(o)
+	i.messages = messages.New(o)
 	i.releases = releases.New(releases.Options{
 		Bus: d.Bus, Dir: filepath.Join(d.Dir, "apks"), Room: o.Room, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
 	})
@@ -94,13 +106,25 @@ func (i *Ingress) Name() string { return "ingress" }
 // Run serves until ctx is done. Then it takes no more requests, finishes those in flight, commits what they wait
 // for, and gives its number back, in this order.
 func (i *Ingress) Run(ctx context.Context) error {
-	return nest(ctx, i.core.Run, i.claim.run, i.runCommitters, i.releases.Run, i.serveHTTP)
+	return nest(ctx, i.runParts, i.claim.run, i.runCommitters, i.releases.Run, i.serveHTTP)
 }
 
-func (i *Ingress) runCommitters(ctx context.Context) error {
+func (i *Ingress) runParts(ctx context.Context) error {
+	return together[part](ctx, i.access, i.fleet, i.messages, i.registry)
+}
+
+func (i *Ingress) runCommitters(ctx context.Context) error { return together(ctx, i.committers...) }
+
+// part is a piece of the ingress that runs until ctx is done.
+type part interface {
+	Run(ctx context.Context) error
+}
+
+// together runs parts until ctx is done, or the first of them fails.
+func together[P part](ctx context.Context, parts ...P) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, c := range i.committers {
-		g.Go(func() error { return c.Run(ctx) })
+	for _, part := range parts {
+		g.Go(func() error { return part.Run(ctx) })
 	}
 	return g.Wait()
 }
@@ -121,8 +145,8 @@ func (i *Ingress) serveRequests(ctx, life context.Context, number int) error {
 		Life:        life,
 		Log:         i.deps.Log,
 		Endpoints: []bus.Endpoint{
-			{Subject: request.IngressSeen(number), Handler: bus.Handle(i.core.Seen)},
-			{Subject: request.IngressGrants(number), Handler: bus.Handle(i.core.OpenGrants)},
+			{Subject: request.IngressSeen(number), Handler: bus.Handle(i.access.Seen)},
+			{Subject: request.IngressGrants(number), Handler: bus.Handle(i.messages.OpenGrants)},
 		},
 	})
 	if err == nil && ctx.Err() == nil {

@@ -55,7 +55,7 @@ func nextVersion(t *testing.T) string {
 			return stored, true, nil`)
 	// A field more in an event of today.
 	alter("../../../streams/event/enqueue.go", "type Enqueued struct {", "type Enqueued struct {\n\tCampaign string `json:\"campaign,omitzero\"`\n")
-	alter("../../ingress/core/enqueue.go", "Month: s.grant.Month, Grant: s.grant.ID,", "Month: s.grant.Month, Grant: s.grant.ID, Campaign: \"of the future\",")
+	alter("../../ingress/messages/post.go", "Month: p.grant.Month, Grant: p.grant.ID,", "Month: p.grant.Month, Grant: p.grant.ID, Campaign: \"of the future\",")
 
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -24,13 +25,13 @@ const (
 	lookEvery = 20 * time.Millisecond
 )
 
-// Core is what the dialect needs of the core.
-type Core interface {
-	AdmitLogin(ctx context.Context, said core.Credentials, use core.Use) (core.Caller, core.Rate, error)
-	Enqueue(ctx context.Context, cmd core.Enqueue) (core.Accepted, error)
-	Sequence(ctx context.Context, caller core.Caller, id streams.MessageID) (uint64, error)
-	Group(ctx context.Context, caller core.Caller, ref string) (core.Group, error)
-	DeviceOnline(ctx context.Context, caller core.Caller) bool
+// Backend is what the dialect asks for. What it answers with an error is a fault, or our own failure.
+type Backend interface {
+	AdmitLogin(ctx context.Context, said access.Credentials, use access.Use) (access.Caller, access.Rate, error)
+	Enqueue(ctx context.Context, cmd messages.Enqueue) (messages.Accepted, error)
+	Sequence(ctx context.Context, caller access.Caller, id streams.MessageID) (uint64, error)
+	Group(ctx context.Context, caller access.Caller, ref string) (messages.Group, error)
+	DeviceOnline(ctx context.Context, caller access.Caller) bool
 	Online() int
 }
 
@@ -46,14 +47,14 @@ type Options struct {
 }
 
 // Mount adds the dialect's routes.
-func Mount(r gin.IRouter, c Core, o Options) {
+func Mount(r gin.IRouter, c Backend, o Options) {
 	d := dialect{c, o}
 	r.POST("/api/send-sms", d.answered(d.send))
 	r.GET("/api/health", d.health)
 }
 
 type dialect struct {
-	core Core
+	backend Backend
 	Options
 }
 
@@ -83,33 +84,33 @@ func (d dialect) send(c *gin.Context) error {
 	_, place, err := d.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err == nil {
 		defer place.Leave()
-		err = place.Weigh(core.Weight(drafts))
+		err = place.Weigh(messages.Weight(drafts))
 	}
 	if err != nil {
 		return err
 	}
 	ctx := c.Request.Context()
-	accepted, err := d.core.Enqueue(ctx, core.Enqueue{Caller: caller, Drafts: drafts, Group: len(drafts) > 1})
+	accepted, err := d.backend.Enqueue(ctx, messages.Enqueue{Caller: caller, Drafts: drafts, Group: len(drafts) > 1})
 	if err != nil {
 		return err
 	}
 	out := sentOut{Message: "SMS queued successfully"}
 	if accepted.First == 0 {
-		accepted.First, err = d.core.Sequence(ctx, caller, accepted.IDs[0])
+		accepted.First, err = d.backend.Sequence(ctx, caller, accepted.IDs[0])
 	}
 	if err == nil { // else it is stored all the same, and has the number 0
 		out.MessageID = streams.PlaceNumber(accepted.Shard, accepted.First)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookFor)
 	defer cancel()
-	out.DeviceOnline = d.core.DeviceOnline(ctx, caller)
+	out.DeviceOnline = d.backend.DeviceOnline(ctx, caller)
 	out.SentImmediately = out.DeviceOnline && d.taken(ctx, caller, accepted.IDs)
 	answer(c, http.StatusOK, out)
 	return nil
 }
 
 // admit reads a request, and tells whose it is. The request has its body again afterwards.
-func (d dialect) admit(c *gin.Context) (sendRequest, core.Caller, error) {
+func (d dialect) admit(c *gin.Context) (sendRequest, access.Caller, error) {
 	from := d.Proxies.From(c.Request)
 	body, place, err := d.Logins.Enter(c.Writer, c.Request, maxBody, from.String())
 	if err == nil {
@@ -117,23 +118,23 @@ func (d dialect) admit(c *gin.Context) (sendRequest, core.Caller, error) {
 		err = place.Weigh(int64(len(body))) // what it says once more
 	}
 	if err != nil {
-		return sendRequest{}, core.Caller{}, err
+		return sendRequest{}, access.Caller{}, err
 	}
 	c.Request.Body = io.NopCloser(bytes.NewReader(body))
 	in, err := parse(body)
 	if err != nil {
-		return in, core.Caller{}, err
+		return in, access.Caller{}, err
 	}
-	said := core.Credentials{Name: in.DeviceUsername, Password: in.Password, From: from}
-	caller, rate, err := d.core.AdmitLogin(c.Request.Context(), said, core.Posting)
+	said := access.Credentials{Name: in.DeviceUsername, Password: in.Password, From: from}
+	caller, rate, err := d.backend.AdmitLogin(c.Request.Context(), said, access.Posting)
 	httpx.RateHeaders(c.Writer.Header(), rate.Limit, rate.Remaining, rate.Reset, 0)
 	return in, caller, err
 }
 
 // taken says whether phones have taken a request's messages, as soon as that is known.
-func (d dialect) taken(ctx context.Context, caller core.Caller, ids []streams.MessageID) bool {
+func (d dialect) taken(ctx context.Context, caller access.Caller, ids []streams.MessageID) bool {
 	for {
-		group, err := d.core.Group(ctx, caller, ids[0].String())
+		group, err := d.backend.Group(ctx, caller, ids[0].String())
 		if err != nil {
 			return false
 		}
@@ -149,7 +150,7 @@ func (d dialect) taken(ctx context.Context, caller core.Caller, ids []streams.Me
 func (d dialect) health(c *gin.Context) {
 	out := healthOut{
 		Status: "healthy", Timestamp: formatTime(d.Now()), SSL: d.Proxies.Scheme(c.Request) == "https", Encryption: d.Encryption,
-		ConnectedDevices: d.core.Online(),
+		ConnectedDevices: d.backend.Online(),
 	}
 	status := http.StatusOK
 	if !d.Ready(c.Request.Context()) {

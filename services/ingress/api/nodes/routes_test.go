@@ -17,30 +17,31 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
 	"github.com/trunkline-sms/trunkline/services/ingress/api/nodes"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// standIn is a core of one account, "shop", with its own login "shop" and that of a phone, "pixel".
+// standIn is a backend of one account, "shop", with its own login "shop" and that of a phone, "pixel".
 type standIn struct {
 	suspended, lapsed bool
 
-	enqueue  func(core.Enqueue) (core.Accepted, error)
+	enqueue  func(messages.Enqueue) (messages.Accepted, error)
 	sequence func(streams.MessageID) (uint64, error)
 	states   func(asked int) ([]streams.State, error) // of the group, when it is asked for so often
 	online   bool
 
 	asked int
-	got   []core.Enqueue
+	got   []messages.Enqueue
 }
 
 const pixel = streams.DeviceID(7)
 
-func (s *standIn) AdmitLogin(_ context.Context, said core.Credentials, _ core.Use) (core.Caller, core.Rate, error) {
+func (s *standIn) AdmitLogin(_ context.Context, said access.Credentials, _ access.Use) (access.Caller, access.Rate, error) {
 	name, password := said.Name, said.Password
-	caller := core.Caller{Account: &streams.Account{ID: 1, Name: "shop"}, Subscribed: !s.lapsed, Login: name}
+	caller := access.Caller{Account: &streams.Account{ID: 1, Name: "shop"}, Subscribed: !s.lapsed, Login: name}
 	if name == "pixel" {
 		caller.Device = pixel
 	}
@@ -48,46 +49,46 @@ func (s *standIn) AdmitLogin(_ context.Context, said core.Credentials, _ core.Us
 	case name == "busy":
 		f := fault.New(fault.RateLimited, "rate_limited", "Too many requests")
 		f.RetryAfter = 1500 * time.Millisecond
-		return core.Caller{}, core.Rate{Limit: 60, Reset: time.Minute}, f
+		return access.Caller{}, access.Rate{Limit: 60, Reset: time.Minute}, f
 	case name != "shop" && name != "pixel", password.Reveal() != "correct horse":
-		return core.Caller{}, core.Rate{}, fault.New(fault.Unauthenticated, "invalid_login", "Who are you?")
+		return access.Caller{}, access.Rate{}, fault.New(fault.Unauthenticated, "invalid_login", "Who are you?")
 	case s.suspended:
-		return core.Caller{}, core.Rate{}, fault.New(fault.Forbidden, "account_suspended", "The account is suspended")
+		return access.Caller{}, access.Rate{}, fault.New(fault.Forbidden, "account_suspended", "The account is suspended")
 	}
-	return caller, core.Rate{Limit: 60, Remaining: 59, Reset: time.Second}, nil
+	return caller, access.Rate{Limit: 60, Remaining: 59, Reset: time.Second}, nil
 }
 
-func (s *standIn) Enqueue(_ context.Context, cmd core.Enqueue) (core.Accepted, error) {
+func (s *standIn) Enqueue(_ context.Context, cmd messages.Enqueue) (messages.Accepted, error) {
 	s.got = append(s.got, cmd)
 	if s.enqueue != nil {
 		return s.enqueue(cmd)
 	}
-	accepted := core.Accepted{First: 5, Shard: 3}
+	accepted := messages.Accepted{First: 5, Shard: 3}
 	for i := range cmd.Drafts {
 		accepted.IDs = append(accepted.IDs, streams.MessageID(0x10+i))
 	}
 	return accepted, nil
 }
 
-func (s *standIn) Sequence(_ context.Context, _ core.Caller, id streams.MessageID) (uint64, error) {
+func (s *standIn) Sequence(_ context.Context, _ access.Caller, id streams.MessageID) (uint64, error) {
 	return s.sequence(id)
 }
 
-func (s *standIn) Group(_ context.Context, _ core.Caller, ref string) (core.Group, error) {
+func (s *standIn) Group(_ context.Context, _ access.Caller, ref string) (messages.Group, error) {
 	if ref != "0000000000000010" {
-		return core.Group{}, errors.New("no such group")
+		return messages.Group{}, errors.New("no such group")
 	}
 	s.asked++
 	states, err := s.states(s.asked)
-	var g core.Group
+	var g messages.Group
 	for _, state := range states {
-		g.Messages = append(g.Messages, core.Member{State: state})
+		g.Messages = append(g.Messages, messages.Member{State: state})
 	}
 	return g, err
 }
 
-func (s *standIn) DeviceOnline(context.Context, core.Caller) bool { return s.online }
-func (s *standIn) Online() int                                    { return 3 }
+func (s *standIn) DeviceOnline(context.Context, access.Caller) bool { return s.online }
+func (s *standIn) Online() int                                      { return 3 }
 
 // handler serves a stand-in.
 func handler(s *standIn, change ...func(*nodes.Options)) http.Handler {
@@ -123,48 +124,48 @@ const (
 )
 
 func TestSend(t *testing.T) {
-	content := func(phone string) core.Content { return core.Content{Phone: event.Private(phone), Text: "a"} }
+	content := func(phone string) messages.Content { return messages.Content{Phone: event.Private(phone), Text: "a"} }
 	tests := []struct {
 		name, login, fields string
-		core                standIn
+		backend             standIn
 		want                string
-		drafts              []core.Draft
+		drafts              []messages.Draft
 	}{
 		{"the phone's login", "pixel", two, standIn{}, `{"message":"SMS queued successfully","messageId":323,"deviceOnline":false,"sentImmediately":false}`,
-			[]core.Draft{
+			[]messages.Draft{
 				{Content: content("+1234567890"), Lane: streams.Lane{Target: pixel, Priority: streams.High}},
 				{Content: content("+0987654321"), Lane: streams.Lane{Target: pixel, Priority: streams.High}},
 			}},
 		{"the account's login", "shop", one, standIn{}, `{"message":"SMS queued successfully","messageId":323,"deviceOnline":false,"sentImmediately":false}`,
-			[]core.Draft{{Content: content("+1234567890"), Lane: streams.Lane{Priority: streams.Normal}}}},
+			[]messages.Draft{{Content: content("+1234567890"), Lane: streams.Lane{Priority: streams.Normal}}}},
 		{"only that it is stored is known", "shop", one, standIn{
-			enqueue: func(core.Enqueue) (core.Accepted, error) {
-				return core.Accepted{IDs: []streams.MessageID{9}, Shard: 1}, nil
+			enqueue: func(messages.Enqueue) (messages.Accepted, error) {
+				return messages.Accepted{IDs: []streams.MessageID{9}, Shard: 1}, nil
 			},
 			sequence: func(id streams.MessageID) (uint64, error) { return uint64(id), nil },
 		}, `{"message":"SMS queued successfully","messageId":577,"deviceOnline":false,"sentImmediately":false}`,
-			[]core.Draft{{Content: content("+1234567890"), Lane: streams.Lane{Priority: streams.Normal}}}},
+			[]messages.Draft{{Content: content("+1234567890"), Lane: streams.Lane{Priority: streams.Normal}}}},
 		{"and nobody tells where", "shop", one, standIn{
-			enqueue: func(core.Enqueue) (core.Accepted, error) {
-				return core.Accepted{IDs: []streams.MessageID{9}, Shard: 1}, nil
+			enqueue: func(messages.Enqueue) (messages.Accepted, error) {
+				return messages.Accepted{IDs: []streams.MessageID{9}, Shard: 1}, nil
 			},
 			sequence: func(streams.MessageID) (uint64, error) { return 0, errors.New("no answer") },
 		}, `{"message":"SMS queued successfully","messageId":0,"deviceOnline":false,"sentImmediately":false}`,
-			[]core.Draft{{Content: content("+1234567890"), Lane: streams.Lane{Priority: streams.Normal}}}},
+			[]messages.Draft{{Content: content("+1234567890"), Lane: streams.Lane{Priority: streams.Normal}}}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			res := post(t, handler(&test.core), request(test.login, test.fields))
+			res := post(t, handler(&test.backend), request(test.login, test.fields))
 			if res.Code != http.StatusOK || res.Body.String() != test.want {
 				t.Errorf("got %d %s, want 200 %s", res.Code, res.Body, test.want)
 			}
 			if res.Header().Get("Ratelimit-Remaining") != "59" || res.Header().Get("Content-Type") != "application/json; charset=utf-8" {
 				t.Errorf("got headers %v", res.Header())
 			}
-			if len(test.core.got) != 1 {
-				t.Fatalf("got %d requests to the core, want 1", len(test.core.got))
+			if len(test.backend.got) != 1 {
+				t.Fatalf("got %d requests to the backend, want 1", len(test.backend.got))
 			}
-			cmd := test.core.got[0]
+			cmd := test.backend.got[0]
 			if diff := cmp.Diff(test.drafts, cmd.Drafts); diff != "" {
 				t.Errorf("drafts (-want +got):\n%s", diff)
 			}
@@ -177,19 +178,19 @@ func TestSend(t *testing.T) {
 
 func TestSend_Refused(t *testing.T) {
 	storing := func(kind fault.Kind, after time.Duration) standIn {
-		return standIn{enqueue: func(core.Enqueue) (core.Accepted, error) {
+		return standIn{enqueue: func(messages.Enqueue) (messages.Accepted, error) {
 			f := fault.New(kind, "code", "Try again")
 			f.RetryAfter = after
-			return core.Accepted{}, f
+			return messages.Accepted{}, f
 		}}
 	}
 	tests := []struct {
-		name   string
-		core   standIn
-		body   io.Reader
-		status int
-		want   string
-		retry  string
+		name    string
+		backend standIn
+		body    io.Reader
+		status  int
+		want    string
+		retry   string
 	}{
 		{"no login", standIn{}, strings.NewReader(`{` + one + `}`), 400, "Username and password are required", ""},
 		{"no JSON", standIn{}, strings.NewReader(`a`), 400, "The body is not valid JSON", ""},
@@ -205,13 +206,13 @@ func TestSend_Refused(t *testing.T) {
 		{"full", storing(fault.Full, 30*time.Second), request("shop", one), 503, "Try again", "30"},
 		{"perhaps stored", storing(fault.UnknownOutcome, time.Second), request("shop", one), 500, "Try again", ""},
 		{"not stored", storing(fault.Unavailable, time.Second), request("shop", one), 503, "Try again", "1"},
-		{"a bug", standIn{enqueue: func(core.Enqueue) (core.Accepted, error) {
-			return core.Accepted{}, errors.New("secret-text")
+		{"a bug", standIn{enqueue: func(messages.Enqueue) (messages.Accepted, error) {
+			return messages.Accepted{}, errors.New("secret-text")
 		}}, request("shop", one), 500, "Database error", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			res := post(t, handler(&test.core), test.body)
+			res := post(t, handler(&test.backend), test.body)
 			if want := `{"error":"` + test.want + `"}`; res.Code != test.status || res.Body.String() != want {
 				t.Errorf("got %d %s, want %d %s", res.Code, res.Body, test.status, want)
 			}
@@ -242,9 +243,9 @@ func TestSend_Largest(t *testing.T) {
 func TestSend_Overloaded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
-		s := &standIn{enqueue: func(core.Enqueue) (core.Accepted, error) {
+		s := &standIn{enqueue: func(messages.Enqueue) (messages.Accepted, error) {
 			<-hold
-			return core.Accepted{}, errors.New("over")
+			return messages.Accepted{}, errors.New("over")
 		}}
 		h := handler(s, func(o *nodes.Options) { o.Senders = httpx.NewLimiter(2, 1<<20) })
 		go post(t, h, request("shop", one))

@@ -11,7 +11,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -98,7 +98,7 @@ func decode(body []byte, to *sendIn) (wrong, err error) {
 }
 
 // drafts gives the messages of a request to a device; zero: to any.
-func (r sendRequest) drafts(target streams.DeviceID) ([]core.Draft, error) {
+func (r sendRequest) drafts(target streams.DeviceID) ([]messages.Draft, error) {
 	text := r.Message.Reveal()
 	priority := defaultPriority
 	if r.Priority != nil {
@@ -123,7 +123,7 @@ func (r sendRequest) drafts(target streams.DeviceID) ([]core.Draft, error) {
 		lane.Priority = streams.High
 	}
 	given := map[secret.String]bool{}
-	drafts := make([]core.Draft, len(r.PhoneNumbers))
+	drafts := make([]messages.Draft, len(r.PhoneNumbers))
 	for i, number := range r.PhoneNumbers {
 		switch {
 		case !phoneForm.MatchString(number.Reveal()):
@@ -132,8 +132,8 @@ func (r sendRequest) drafts(target streams.DeviceID) ([]core.Draft, error) {
 			return nil, errTwice
 		}
 		given[number] = true
-		drafts[i] = core.Draft{
-			Content: core.Content{Phone: event.Private(number.Reveal()), Text: event.Private(text)},
+		drafts[i] = messages.Draft{
+			Content: messages.Content{Phone: event.Private(number.Reveal()), Text: event.Private(text)},
 			Lane:    lane,
 		}
 	}
@@ -141,7 +141,7 @@ func (r sendRequest) drafts(target streams.DeviceID) ([]core.Draft, error) {
 }
 
 // isWaiting says whether a phone has yet to take one of the messages.
-func isWaiting(g core.Group) bool {
+func isWaiting(g messages.Group) bool {
 	for _, m := range g.Messages {
 		if m.State == streams.Scheduled || m.State == streams.Pending {
 			return true
@@ -151,7 +151,7 @@ func isWaiting(g core.Group) bool {
 }
 
 // isTaken says whether phones have taken all messages of a request.
-func isTaken(g core.Group, count int) bool {
+func isTaken(g messages.Group, count int) bool {
 	for _, m := range g.Messages {
 		if m.State != streams.Leased && m.State != streams.Failed && !m.State.Success() {
 			return false

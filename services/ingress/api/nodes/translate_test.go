@@ -14,7 +14,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -124,9 +124,9 @@ func TestDrafts_Become(t *testing.T) {
 			t.Fatal(err)
 		}
 		lane := streams.Lane{Target: 9, Priority: want, Class: streams.Text}
-		wanted := []core.Draft{
-			{Content: core.Content{Phone: "+1234567890", Text: "aé"}, Lane: lane},
-			{Content: core.Content{Phone: "123456", Text: "aé"}, Lane: lane},
+		wanted := []messages.Draft{
+			{Content: messages.Content{Phone: "+1234567890", Text: "aé"}, Lane: lane},
+			{Content: messages.Content{Phone: "123456", Text: "aé"}, Lane: lane},
 		}
 		if diff := cmp.Diff(wanted, got); diff != "" {
 			t.Errorf("priority %s (-want +got):\n%s", priority, diff)
@@ -159,9 +159,9 @@ func TestIsTaken(t *testing.T) {
 		{nil, false, false},
 	}
 	for _, test := range tests {
-		var g core.Group
+		var g messages.Group
 		for _, state := range test.states {
-			g.Messages = append(g.Messages, core.Member{State: state})
+			g.Messages = append(g.Messages, messages.Member{State: state})
 		}
 		if waiting, taken := isWaiting(g), isTaken(g, 2); waiting != test.waiting || taken != test.taken {
 			t.Errorf("%v: got waiting %v and taken %v, want %v and %v", test.states, waiting, taken, test.waiting, test.taken)
@@ -222,7 +222,7 @@ func FuzzSend(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r, err := parse(body)
-		var drafts []core.Draft
+		var drafts []messages.Draft
 		if err == nil {
 			drafts, err = r.drafts(5)
 		}
@@ -248,7 +248,7 @@ func FuzzSend(f *testing.F) {
 		seen := map[event.Private]bool{}
 		for _, d := range drafts {
 			if n := utf8.RuneCountInString(d.Text.Reveal()); seen[d.Phone] || !phoneForm.MatchString(d.Phone.Reveal()) || n < 1 || n > maxText ||
-				d.Lane.Target != 5 || d.Lane.Class != streams.Text || d.Content != (core.Content{Phone: d.Phone, Text: d.Text}) {
+				d.Lane.Target != 5 || d.Lane.Class != streams.Text || d.Content != (messages.Content{Phone: d.Phone, Text: d.Text}) {
 				t.Fatalf("took a draft of %d characters in lane %v", n, d.Lane)
 			}
 			seen[d.Phone] = true

@@ -14,7 +14,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -63,14 +63,14 @@ func FuzzStatus(f *testing.F) {
 			Messages []sent `json:"messages"`
 		}{Device: r.device}
 		seen := map[int]bool{}
-		var reported core.Reported
+		var reported messages.Reported
 		for i, item := range r.items {
 			if item.ID == "" || item.State != streams.Delivered && item.State != streams.Failed {
 				t.Fatalf("took item %+v", item)
 			}
 			seen[r.places[i]] = true
 			again.Messages = append(again.Messages, sent{item.ID, item.State.Code()})
-			reported.Problems = append(reported.Problems, core.Problem{Index: i, Why: core.Unknown})
+			reported.Problems = append(reported.Problems, messages.Problem{Index: i, Why: messages.Unknown})
 		}
 		for _, p := range r.problems {
 			if seen[p.Index] || p.Error == "" || len(p.Hash) > 64 {
@@ -118,7 +118,7 @@ func FuzzPull(f *testing.F) {
 			refusedAsItShould(t, err)
 			return
 		}
-		if pull.Limit < 1 || pull.Limit > maxLimit || pull.Wait < 0 || pull.Wait > core.MaxWait || !isDevice(pull.Device) || pull.Policy != streams.Retry {
+		if pull.Limit < 1 || pull.Limit > maxLimit || pull.Wait < 0 || pull.Wait > messages.MaxWait || !isDevice(pull.Device) || pull.Policy != streams.Retry {
 			t.Fatalf("%q is %+v", query, pull)
 		}
 		again, err := parsePull(url.Values{

@@ -11,39 +11,40 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 )
 
-// Core is what the dialect needs of the core.
-type Core interface {
-	Admit(token string, use core.Use) (core.Caller, core.Rate, error)
-	Enqueue(ctx context.Context, cmd core.Enqueue) (core.Accepted, error)
-	Pull(ctx context.Context, cmd core.Pull) ([]core.Outgoing, error)
-	Report(ctx context.Context, cmd core.Report) (core.Reported, error)
+// Backend is what the dialect asks for. What it answers with an error is a fault, or our own failure.
+type Backend interface {
+	Admit(token string, use access.Use) (access.Caller, access.Rate, error)
+	Enqueue(ctx context.Context, cmd messages.Enqueue) (messages.Accepted, error)
+	Pull(ctx context.Context, cmd messages.Pull) ([]messages.Outgoing, error)
+	Report(ctx context.Context, cmd messages.Report) (messages.Reported, error)
 }
 
 // Limiters are what bodies come in by: senders in a crowd must not keep phones' reports out. Pages go out by Answers.
 type Limiters struct{ Senders, Phones, Answers *httpx.Limiter }
 
 // Mount adds the dialect's routes, with the token in the path or as a bearer.
-func Mount(r gin.IRouter, c Core, l Limiters) {
+func Mount(r gin.IRouter, c Backend, l Limiters) {
 	d := dialect{c, l}
 	for _, prefix := range []string{"/api/:token", "/api"} {
-		r.POST(prefix+"/queue", d.admitted(core.Posting, d.queue))
-		r.GET(prefix+"/get_messages", d.admitted(core.Pulling, d.messages))
-		r.POST(prefix+"/status", d.admitted(core.Reporting, d.status))
+		r.POST(prefix+"/queue", d.admitted(access.Posting, d.queue))
+		r.GET(prefix+"/get_messages", d.admitted(access.Pulling, d.messages))
+		r.POST(prefix+"/status", d.admitted(access.Reporting, d.status))
 	}
 }
 
 type dialect struct {
-	core     Core
+	backend  Backend
 	limiters Limiters
 }
 
-// admitted calls h for a caller who may, and answers what h or the core refuses.
-func (d dialect) admitted(use core.Use, h func(*gin.Context, core.Caller) error) gin.HandlerFunc {
+// admitted calls h for a caller who may, and answers what h or the backend rejects.
+func (d dialect) admitted(use access.Use, h func(*gin.Context, access.Caller) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		caller, rate, err := d.core.Admit(token(c), use)
+		caller, rate, err := d.backend.Admit(token(c), use)
 		httpx.RateHeaders(c.Writer.Header(), rate.Limit, rate.Remaining, rate.Reset, 0)
 		if err == nil {
 			httpx.Admitted(c.Request.Context(), caller.Account.Name)
@@ -66,7 +67,7 @@ func token(c *gin.Context) string {
 	return strings.TrimSpace(token)
 }
 
-func (d dialect) queue(c *gin.Context, caller core.Caller) error {
+func (d dialect) queue(c *gin.Context, caller access.Caller) error {
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 	if err != nil {
 		return err
 	}
-	if err := place.Weigh(core.Weight(in.drafts)); err != nil {
+	if err := place.Weigh(messages.Weight(in.drafts)); err != nil {
 		return err
 	}
 	key, err := parseKey(c.Request.Header, body, in)
@@ -93,7 +94,7 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 		answer(c, http.StatusUnprocessableEntity, in.answer(nil))
 		return nil
 	}
-	accepted, err := d.core.Enqueue(c.Request.Context(), core.Enqueue{Caller: caller, Drafts: in.drafts, Key: key})
+	accepted, err := d.backend.Enqueue(c.Request.Context(), messages.Enqueue{Caller: caller, Drafts: in.drafts, Key: key})
 	switch {
 	case err != nil:
 		return err
@@ -107,7 +108,7 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 	return nil
 }
 
-func (d dialect) messages(c *gin.Context, caller core.Caller) error {
+func (d dialect) messages(c *gin.Context, caller access.Caller) error {
 	pull, err := parsePull(c.Request.URL.Query())
 	if err != nil {
 		return err
@@ -116,12 +117,12 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 	defer place.Leave()
 	caller.Room = place
 	pull.Caller, pull.Stop = caller, httpx.Stopping(c.Request.Context())
-	messages, err := d.core.Pull(c.Request.Context(), pull)
+	pulled, err := d.backend.Pull(c.Request.Context(), pull)
 	if err != nil {
 		return err
 	}
-	out := make([]outgoingOut, len(messages))
-	for i, m := range messages {
+	out := make([]outgoingOut, len(pulled))
+	for i, m := range pulled {
 		out[i] = outgoingOut{m.Phone.Reveal(), m.Text.Reveal(), m.ID}
 	}
 	c.Header("Cache-Control", "no-store")
@@ -129,7 +130,7 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 	return nil
 }
 
-func (d dialect) status(c *gin.Context, caller core.Caller) error {
+func (d dialect) status(c *gin.Context, caller access.Caller) error {
 	body, place, err := d.limiters.Phones.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
@@ -142,9 +143,9 @@ func (d dialect) status(c *gin.Context, caller core.Caller) error {
 	if err != nil {
 		return err
 	}
-	var reported core.Reported
+	var reported messages.Reported
 	if len(in.items) > 0 {
-		reported, err = d.core.Report(c.Request.Context(), core.Report{Caller: caller, Device: in.device, Items: in.items})
+		reported, err = d.backend.Report(c.Request.Context(), messages.Report{Caller: caller, Device: in.device, Items: in.items})
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -65,7 +65,7 @@ var (
 // queueRequest is what a POST queue comes to: the messages that can be stored,
 // and the answer, which lacks only their ids.
 type queueRequest struct {
-	drafts []core.Draft
+	drafts []messages.Draft
 	out    queueOut
 }
 
@@ -89,8 +89,8 @@ func parseQueue(body []byte) (queueRequest, error) {
 		}
 		phone := item.value.Phone.value
 		r.out.Items = append(r.out.Items, queuedOut{Index: i, Phone: phone})
-		r.drafts = append(r.drafts, core.Draft{
-			Content: core.Content{Phone: event.Private(phone), Text: event.Private(message)},
+		r.drafts = append(r.drafts, messages.Draft{
+			Content: messages.Content{Phone: event.Private(phone), Text: event.Private(message)},
 			Lane:    streams.Lane{Priority: streams.Normal, Class: streams.Text},
 		})
 	}
@@ -155,7 +155,7 @@ func checkMessage(in maybe[messageIn]) (message, wrong string) {
 }
 
 // parseKey reads the Idempotency-Key header; without it there is no key.
-func parseKey(header http.Header, body []byte, r queueRequest) (*core.Key, error) {
+func parseKey(header http.Header, body []byte, r queueRequest) (*messages.Key, error) {
 	values := header["Idempotency-Key"]
 	if len(values) == 0 {
 		return nil, nil
@@ -166,7 +166,7 @@ func parseKey(header http.Header, body []byte, r queueRequest) (*core.Key, error
 	hash := sha256.New()
 	hash.Write([]byte("queue\n")) // another dialect's answer would not be understood
 	hash.Write(body)
-	return &core.Key{
+	return &messages.Key{
 		ID:     "key/" + values[0],
 		Hash:   hex.EncodeToString(hash.Sum(nil)),
 		Render: func(ids []streams.MessageID) ([]byte, error) { return r.answer(ids), nil },
@@ -174,8 +174,8 @@ func parseKey(header http.Header, body []byte, r queueRequest) (*core.Key, error
 }
 
 // parsePull reads the query of GET get_messages.
-func parsePull(q url.Values) (core.Pull, error) {
-	pull := core.Pull{Device: q.Get("device"), Limit: defaultLimit, Policy: streams.Retry}
+func parsePull(q url.Values) (messages.Pull, error) {
+	pull := messages.Pull{Device: q.Get("device"), Limit: defaultLimit, Policy: streams.Retry}
 	if !isDevice(pull.Device) {
 		return pull, errDevice
 	}
@@ -191,7 +191,7 @@ func parsePull(q url.Values) (core.Pull, error) {
 		if err != nil && !errors.Is(err, strconv.ErrRange) || wait < 0 {
 			return pull, errWait
 		}
-		pull.Wait = time.Duration(min(wait, int(core.MaxWait/time.Second))) * time.Second
+		pull.Wait = time.Duration(min(wait, int(messages.MaxWait/time.Second))) * time.Second
 	}
 	return pull, nil
 }
@@ -204,7 +204,7 @@ func isDevice(name string) bool {
 // is wrong with the rest.
 type statusRequest struct {
 	device   string
-	items    []core.Item
+	items    []messages.Item
 	places   []int // of each item in the request
 	problems []problemOut
 }
@@ -214,28 +214,28 @@ func parseStatus(body []byte) (statusRequest, error) {
 	if err := decode(body, &in); err != nil {
 		return statusRequest{}, err
 	}
-	device, messages := in.value.Device, in.value.Messages
+	device, told := in.value.Device, in.value.Messages
 	switch {
 	case !in.ok:
 		return statusRequest{}, errShape
 	case device.wrong, device.half, !isDevice(device.value):
 		return statusRequest{}, errDevice
-	case !messages.ok:
+	case !told.ok:
 		return statusRequest{}, errMessages
-	case len(messages.items) == 0:
+	case len(told.items) == 0:
 		return statusRequest{}, errEmpty
-	case len(messages.items) > maxItems:
+	case len(told.items) > maxItems:
 		return statusRequest{}, errTooMany
 	}
 	r := statusRequest{device: device.value}
-	for i, item := range messages.items {
+	for i, item := range told.items {
 		hash := item.value.Hash.value
 		state, wrong := checkReport(item)
 		if wrong != "" {
 			r.problems = append(r.problems, problemOut{i, shown(hash), wrong})
 			continue
 		}
-		r.items = append(r.items, core.Item{ID: hash, State: state})
+		r.items = append(r.items, messages.Item{ID: hash, State: state})
 		r.places = append(r.places, i)
 	}
 	return r, nil
@@ -260,15 +260,15 @@ func checkReport(in maybe[reportIn]) (state streams.State, wrong string) {
 }
 
 // whys says why a report changed nothing.
-var whys = map[core.Why]string{
-	core.Unknown:   "Unknown hash",
-	core.Succeeded: "Message is already reported as success",
-	core.Over:      "Message is cancelled or expired",
-	core.NotHeld:   "Message is not with this device",
+var whys = map[messages.Why]string{
+	messages.Unknown:   "Unknown hash",
+	messages.Succeeded: "Message is already reported as success",
+	messages.Over:      "Message is cancelled or expired",
+	messages.NotHeld:   "Message is not with this device",
 }
 
 // answer is POST status's.
-func (r statusRequest) answer(reported core.Reported) statusOut {
+func (r statusRequest) answer(reported messages.Reported) statusOut {
 	out := statusOut{OK: true, Updated: reported.Updated}
 	// Both lists are in the order of the request.
 	problems := r.problems

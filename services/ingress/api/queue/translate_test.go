@@ -16,7 +16,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -117,27 +117,27 @@ func TestParseKey(t *testing.T) {
 }
 
 func TestParsePull(t *testing.T) {
-	base := core.Pull{Limit: 20, Policy: streams.Retry}
-	with := func(change func(*core.Pull)) core.Pull { p := base; change(&p); return p }
+	base := messages.Pull{Limit: 20, Policy: streams.Retry}
+	with := func(change func(*messages.Pull)) messages.Pull { p := base; change(&p); return p }
 	tests := []struct {
 		query string
-		want  core.Pull
+		want  messages.Pull
 		err   error
 	}{
 		{"", base, nil},
 		{"limit=&wait=&device=", base, nil},
-		{"limit=200", with(func(p *core.Pull) { p.Limit = 200 }), nil},
-		{"limit=201", with(func(p *core.Pull) { p.Limit = 200 }), nil},
-		{"limit=99999999999999999999", with(func(p *core.Pull) { p.Limit = 200 }), nil},
-		{"limit=-99999999999999999999", core.Pull{}, errLimit},
-		{"limit=1.5", core.Pull{}, errLimit},
-		{"wait=30", with(func(p *core.Pull) { p.Wait = 30 * time.Second }), nil},
-		{"wait=3600", with(func(p *core.Pull) { p.Wait = 30 * time.Second }), nil},
-		{"wait=99999999999999999999", with(func(p *core.Pull) { p.Wait = 30 * time.Second }), nil},
-		{"wait=0.5", core.Pull{}, errWait},
-		{"device=%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9", with(func(p *core.Pull) { p.Device = strings.Repeat("é", 15) }), nil},
-		{"device=%FF", core.Pull{}, errDevice},
-		{"device=a%0Ab", core.Pull{}, errDevice},
+		{"limit=200", with(func(p *messages.Pull) { p.Limit = 200 }), nil},
+		{"limit=201", with(func(p *messages.Pull) { p.Limit = 200 }), nil},
+		{"limit=99999999999999999999", with(func(p *messages.Pull) { p.Limit = 200 }), nil},
+		{"limit=-99999999999999999999", messages.Pull{}, errLimit},
+		{"limit=1.5", messages.Pull{}, errLimit},
+		{"wait=30", with(func(p *messages.Pull) { p.Wait = 30 * time.Second }), nil},
+		{"wait=3600", with(func(p *messages.Pull) { p.Wait = 30 * time.Second }), nil},
+		{"wait=99999999999999999999", with(func(p *messages.Pull) { p.Wait = 30 * time.Second }), nil},
+		{"wait=0.5", messages.Pull{}, errWait},
+		{"device=%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9%C3%A9", with(func(p *messages.Pull) { p.Device = strings.Repeat("é", 15) }), nil},
+		{"device=%FF", messages.Pull{}, errDevice},
+		{"device=a%0Ab", messages.Pull{}, errDevice},
 	}
 	for _, test := range tests {
 		t.Run(test.query, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestStatusRequest_answer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := r.answer(core.Reported{Updated: 1, Problems: []core.Problem{{Index: 0, Why: core.Unknown}, {Index: 2, Why: core.NotHeld}}})
+	got := r.answer(messages.Reported{Updated: 1, Problems: []messages.Problem{{Index: 0, Why: messages.Unknown}, {Index: 2, Why: messages.NotHeld}}})
 	want := statusOut{true, 1, []problemOut{
 		{0, strings.Repeat("é", 32), "Unknown hash"},
 		{1, "", "Status update must be an object"},
@@ -210,7 +210,7 @@ func TestStatusRequest_answer(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	for why := range core.NotHeld + 1 {
+	for why := range messages.NotHeld + 1 {
 		if whys[why] == "" {
 			t.Errorf("reason %d has no text", why)
 		}

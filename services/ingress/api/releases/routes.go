@@ -17,7 +17,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// Releases is what the routes need of the core.
+// Releases is what the routes ask for.
 type Releases interface {
 	// All lists the releases that stand, the highest code first.
 	All(ctx context.Context) ([]request.AppVersion, error)

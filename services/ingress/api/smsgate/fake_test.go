@@ -16,7 +16,9 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
+	"github.com/trunkline-sms/trunkline/services/ingress/registry"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -30,29 +32,28 @@ var (
 )
 
 var (
-	_ Core = (*core.Core)(nil)
-	_ Core = (*fake)(nil)
+	_ Backend = (*fake)(nil)
 )
 
-// fake is a core that remembers what it was asked, and gives what the test wants.
+// fake is a backend that remembers what it was asked, and gives what the test wants.
 type fake struct {
 	account  streams.Account
 	device   streams.DeviceID // whose own login comes
-	rate     core.Rate
+	rate     access.Rate
 	err      error // of everything but admitting
 	admitErr error
 	sessions map[string][]string // scopes by access or renew token
-	groups   []core.Group
+	groups   []messages.Group
 	total    int
-	hooks    []core.Webhook
+	hooks    []registry.Webhook
 	stored   json.RawMessage // settings
 	calls    []string
 
-	enqueued core.Enqueue
-	browsed  core.Browse
+	enqueued messages.Enqueue
+	browsed  messages.Browse
 	ttl      time.Duration
 	scopes   []string
-	hook     core.Webhook
+	hook     registry.Webhook
 }
 
 func (f *fake) called(what ...string) error {
@@ -60,73 +61,73 @@ func (f *fake) called(what ...string) error {
 	return f.err
 }
 
-func (f *fake) AdmitLogin(_ context.Context, said core.Credentials, _ core.Use) (core.Caller, core.Rate, error) {
+func (f *fake) AdmitLogin(_ context.Context, said access.Credentials, _ access.Use) (access.Caller, access.Rate, error) {
 	name, password := said.Name, said.Password
 	if name != "LOGIN" || password.Reveal() != "PASS:WORD" {
-		return core.Caller{}, core.Rate{}, fault.New(fault.Unauthenticated, "invalid_login", "Invalid credentials")
+		return access.Caller{}, access.Rate{}, fault.New(fault.Unauthenticated, "invalid_login", "Invalid credentials")
 	}
-	caller := core.Caller{Account: &f.account, Subscribed: !f.account.Subscription.None, Login: name, Device: f.device}
+	caller := access.Caller{Account: &f.account, Subscribed: !f.account.Subscription.None, Login: name, Device: f.device}
 	return caller, f.rate, f.admitErr
 }
 
-func (f *fake) AdmitSession(_ context.Context, token secret.String, _ core.Use) (core.Session, core.Rate, error) {
+func (f *fake) AdmitSession(_ context.Context, token secret.String, _ access.Use) (access.Session, access.Rate, error) {
 	scopes, ok := f.sessions[token.Reveal()]
 	if !ok {
-		return core.Session{}, core.Rate{}, fault.New(fault.Unauthenticated, "invalid_session", "Invalid or expired token")
+		return access.Session{}, access.Rate{}, fault.New(fault.Unauthenticated, "invalid_session", "Invalid or expired token")
 	}
-	return core.Session{Caller: core.Caller{Account: &f.account, Subscribed: true, Login: "LOGIN"}, Scopes: scopes}, f.rate, f.admitErr
+	return access.Session{Caller: access.Caller{Account: &f.account, Subscribed: true, Login: "LOGIN"}, Scopes: scopes}, f.rate, f.admitErr
 }
 
-func (f *fake) tokens() core.Tokens {
-	return core.Tokens{ID: "jti", Access: "access", Renew: "renew", Expires: began.Add(time.Hour)}
+func (f *fake) tokens() access.Tokens {
+	return access.Tokens{ID: "jti", Access: "access", Renew: "renew", Expires: began.Add(time.Hour)}
 }
 
-func (f *fake) BeginSession(_ context.Context, _ core.Caller, ttl time.Duration, scopes []string) (core.Tokens, error) {
+func (f *fake) BeginSession(_ context.Context, _ access.Caller, ttl time.Duration, scopes []string) (access.Tokens, error) {
 	f.ttl, f.scopes = ttl, scopes
 	return f.tokens(), f.called("begin")
 }
 
-func (f *fake) RenewSession(_ context.Context, _ core.Session, token secret.String) (core.Tokens, error) {
+func (f *fake) RenewSession(_ context.Context, _ access.Session, token secret.String) (access.Tokens, error) {
 	return f.tokens(), f.called("renew", token.Reveal())
 }
 
-func (f *fake) EndSession(_ context.Context, _ core.Caller, id string) error {
+func (f *fake) EndSession(_ context.Context, _ access.Caller, id string) error {
 	return f.called("end", id)
 }
 
-func (f *fake) Enqueue(_ context.Context, cmd core.Enqueue) (core.Accepted, error) {
+func (f *fake) Enqueue(_ context.Context, cmd messages.Enqueue) (messages.Accepted, error) {
 	f.enqueued = cmd
-	accepted := core.Accepted{}
+	accepted := messages.Accepted{}
 	for i := range cmd.Drafts {
 		accepted.IDs = append(accepted.IDs, firstID+streams.MessageID(i))
 	}
 	return accepted, f.called("enqueue")
 }
 
-func (f *fake) group(ref string) (core.Group, error) {
+func (f *fake) group(ref string) (messages.Group, error) {
 	for _, g := range f.groups {
 		if g.Name == ref || g.ID.String() == ref {
 			return g, nil
 		}
 	}
-	return core.Group{}, fault.New(fault.NotFound, "not_found", "Message not found")
+	return messages.Group{}, fault.New(fault.NotFound, "not_found", "Message not found")
 }
 
-func (f *fake) Group(_ context.Context, _ core.Caller, ref string) (core.Group, error) {
+func (f *fake) Group(_ context.Context, _ access.Caller, ref string) (messages.Group, error) {
 	if err := f.called("group", ref); err != nil {
-		return core.Group{}, err
+		return messages.Group{}, err
 	}
 	return f.group(ref)
 }
 
-func (f *fake) Groups(_ context.Context, q core.Browse) ([]core.Group, int, error) {
+func (f *fake) Groups(_ context.Context, q messages.Browse) ([]messages.Group, int, error) {
 	f.browsed = q
 	return f.groups, f.total, f.called("groups")
 }
 
-func (f *fake) Cancel(_ context.Context, _ core.Caller, ref string) (core.Group, error) {
+func (f *fake) Cancel(_ context.Context, _ access.Caller, ref string) (messages.Group, error) {
 	if err := f.called("cancel", ref); err != nil {
-		return core.Group{}, err
+		return messages.Group{}, err
 	}
 	for i := range f.groups {
 		if g := &f.groups[i]; g.Name == ref {
@@ -139,32 +140,32 @@ func (f *fake) Cancel(_ context.Context, _ core.Caller, ref string) (core.Group,
 	return f.group(ref)
 }
 
-func (f *fake) Devices(context.Context, core.Caller) ([]streams.Device, error) {
+func (f *fake) Devices(context.Context, access.Caller) ([]streams.Device, error) {
 	return []streams.Device{phone, tablet}, f.called("devices")
 }
 
-func (f *fake) RemoveDevice(_ context.Context, _ core.Caller, device streams.DeviceID) error {
+func (f *fake) RemoveDevice(_ context.Context, _ access.Caller, device streams.DeviceID) error {
 	return f.called("remove device", device.String())
 }
 
-func (f *fake) Webhooks(context.Context, core.Caller) ([]core.Webhook, error) {
+func (f *fake) Webhooks(context.Context, access.Caller) ([]registry.Webhook, error) {
 	return f.hooks, f.called("webhooks")
 }
 
-func (f *fake) PutWebhook(_ context.Context, _ core.Caller, w core.Webhook) error {
+func (f *fake) PutWebhook(_ context.Context, _ access.Caller, w registry.Webhook) error {
 	f.hook = w
 	return f.called("put webhook")
 }
 
-func (f *fake) RemoveWebhook(_ context.Context, _ core.Caller, id string) error {
+func (f *fake) RemoveWebhook(_ context.Context, _ access.Caller, id string) error {
 	return f.called("remove webhook", id)
 }
 
-func (f *fake) Settings(context.Context, core.Caller) (json.RawMessage, error) {
+func (f *fake) Settings(context.Context, access.Caller) (json.RawMessage, error) {
 	return f.stored, f.called("settings")
 }
 
-func (f *fake) ChangeSettings(_ context.Context, _ core.Caller, change func(json.RawMessage) (json.RawMessage, error)) (json.RawMessage, error) {
+func (f *fake) ChangeSettings(_ context.Context, _ access.Caller, change func(json.RawMessage) (json.RawMessage, error)) (json.RawMessage, error) {
 	if err := f.called("change settings"); err != nil {
 		return nil, err
 	}
@@ -237,11 +238,11 @@ func want(t *testing.T, got reply, status int, body string) {
 	}
 }
 
-// wantCalls holds the core to what was asked of it.
+// wantCalls holds the backend to what was asked of it.
 func (s *server) wantCalls(t *testing.T, calls ...string) {
 	t.Helper()
 	if !slices.Equal(s.calls, calls) {
-		t.Errorf("the core was asked %q, want %q", s.calls, calls)
+		t.Errorf("the backend was asked %q, want %q", s.calls, calls)
 	}
 }
 

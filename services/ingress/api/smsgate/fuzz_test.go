@@ -14,7 +14,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -193,7 +193,7 @@ func FuzzRegistry(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if ttl, scopes, err := parseSession(body); err != nil {
 			refusedAsItShould(t, err)
-		} else if ttl < 0 || ttl > core.MaxAccess || len(scopes) == 0 || len(scopes) > maxTexts+1 {
+		} else if ttl < 0 || ttl > access.MaxAccess || len(scopes) == 0 || len(scopes) > maxTexts+1 {
 			t.Fatalf("took a session of %v for %d scopes", ttl, len(scopes))
 		}
 		if w, _, err := parseWebhook(body); err != nil {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -19,7 +19,7 @@ func wrongQuery(why string) error {
 }
 
 // parseList reads the query of GET messages. It says nothing if nothing can be found.
-func (f form) parseList(q url.Values, now time.Time) (b core.Browse, nothing bool, err error) {
+func (f form) parseList(q url.Values, now time.Time) (b messages.Browse, nothing bool, err error) {
 	if b.From, err = at(q, "from", now); err != nil {
 		return b, false, err
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
+	"github.com/trunkline-sms/trunkline/services/ingress/registry"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -25,7 +26,7 @@ const (
 	idLength = 21  // characters of a webhook's id, if it is ours
 )
 
-func (d dialect) beginSession(c *gin.Context, s core.Session) error {
+func (d dialect) beginSession(c *gin.Context, s access.Session) error {
 	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		ttl, scopes, err := parseSession(body)
 		if err != nil {
@@ -36,7 +37,7 @@ func (d dialect) beginSession(c *gin.Context, s core.Session) error {
 				return errScope(scope)
 			}
 		}
-		tokens, err := d.core.BeginSession(c.Request.Context(), s.Caller, ttl, scopes)
+		tokens, err := d.backend.BeginSession(c.Request.Context(), s.Caller, ttl, scopes)
 		if err == nil {
 			answer(c, http.StatusCreated, tokensAnswer(tokens))
 		}
@@ -44,20 +45,20 @@ func (d dialect) beginSession(c *gin.Context, s core.Session) error {
 	})
 }
 
-func (d dialect) renewSession(c *gin.Context, s core.Session) error {
-	tokens, err := d.core.RenewSession(c.Request.Context(), s, bearer(c.Request))
+func (d dialect) renewSession(c *gin.Context, s access.Session) error {
+	tokens, err := d.backend.RenewSession(c.Request.Context(), s, bearer(c.Request))
 	if err == nil {
 		answer(c, http.StatusCreated, tokensAnswer(tokens))
 	}
 	return err
 }
 
-func (d dialect) endSession(c *gin.Context, s core.Session) error {
-	return done(c, d.core.EndSession(c.Request.Context(), s.Caller, c.Param("jti")))
+func (d dialect) endSession(c *gin.Context, s access.Session) error {
+	return done(c, d.backend.EndSession(c.Request.Context(), s.Caller, c.Param("jti")))
 }
 
-func (d dialect) devices(c *gin.Context, s core.Session) error {
-	all, err := d.core.Devices(c.Request.Context(), s.Caller)
+func (d dialect) devices(c *gin.Context, s access.Session) error {
+	all, err := d.backend.Devices(c.Request.Context(), s.Caller)
 	if err != nil {
 		return err
 	}
@@ -69,16 +70,16 @@ func (d dialect) devices(c *gin.Context, s core.Session) error {
 	return nil
 }
 
-func (d dialect) removeDevice(c *gin.Context, s core.Session) error {
+func (d dialect) removeDevice(c *gin.Context, s access.Session) error {
 	var id streams.DeviceID
 	if id.UnmarshalText([]byte(c.Param("id"))) != nil {
 		return done(c, nil) // no device has it
 	}
-	return done(c, d.core.RemoveDevice(c.Request.Context(), s.Caller, id))
+	return done(c, d.backend.RemoveDevice(c.Request.Context(), s.Caller, id))
 }
 
-func (d dialect) webhooks(c *gin.Context, s core.Session) error {
-	all, err := d.core.Webhooks(c.Request.Context(), s.Caller)
+func (d dialect) webhooks(c *gin.Context, s access.Session) error {
+	all, err := d.backend.Webhooks(c.Request.Context(), s.Caller)
 	if err != nil {
 		return err
 	}
@@ -90,14 +91,14 @@ func (d dialect) webhooks(c *gin.Context, s core.Session) error {
 	return nil
 }
 
-func (d dialect) putWebhook(c *gin.Context, s core.Session) error {
+func (d dialect) putWebhook(c *gin.Context, s access.Session) error {
 	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		w, device, err := parseWebhook(body)
 		if err != nil {
 			return err
 		}
 		if device != "" {
-			devices, err := d.core.Devices(c.Request.Context(), s.Caller)
+			devices, err := d.backend.Devices(c.Request.Context(), s.Caller)
 			if err != nil {
 				return err
 			}
@@ -105,7 +106,7 @@ func (d dialect) putWebhook(c *gin.Context, s core.Session) error {
 				return err
 			}
 		}
-		err = d.core.PutWebhook(c.Request.Context(), s.Caller, w)
+		err = d.backend.PutWebhook(c.Request.Context(), s.Caller, w)
 		if err == nil {
 			answer(c, http.StatusCreated, webhookAnswer(w))
 		}
@@ -113,12 +114,12 @@ func (d dialect) putWebhook(c *gin.Context, s core.Session) error {
 	})
 }
 
-func (d dialect) removeWebhook(c *gin.Context, s core.Session) error {
-	return done(c, d.core.RemoveWebhook(c.Request.Context(), s.Caller, c.Param("id")))
+func (d dialect) removeWebhook(c *gin.Context, s access.Session) error {
+	return done(c, d.backend.RemoveWebhook(c.Request.Context(), s.Caller, c.Param("id")))
 }
 
-func (d dialect) settings(c *gin.Context, s core.Session) error {
-	stored, err := d.core.Settings(c.Request.Context(), s.Caller)
+func (d dialect) settings(c *gin.Context, s access.Session) error {
+	stored, err := d.backend.Settings(c.Request.Context(), s.Caller)
 	if stored == nil {
 		stored = json.RawMessage("{}")
 	}
@@ -130,13 +131,13 @@ func (d dialect) settings(c *gin.Context, s core.Session) error {
 
 // changeSettings stores what how makes of the settings that stand and of those that are given.
 func (d dialect) changeSettings(how func(before, given settings) settings) handler {
-	return func(c *gin.Context, s core.Session) error {
+	return func(c *gin.Context, s access.Session) error {
 		return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 			given, err := parseSettings(body)
 			if err != nil {
 				return err
 			}
-			stored, err := d.core.ChangeSettings(c.Request.Context(), s.Caller, func(before json.RawMessage) (json.RawMessage, error) {
+			stored, err := d.backend.ChangeSettings(c.Request.Context(), s.Caller, func(before json.RawMessage) (json.RawMessage, error) {
 				stand, err := readSettings(before)
 				if err != nil {
 					return nil, err
@@ -159,7 +160,7 @@ func done(c *gin.Context, err error) error {
 	return err
 }
 
-// parseSession reads the body of POST auth/token. What the core bounds is not bounded here.
+// parseSession reads the body of POST auth/token. What the backend bounds is not bounded here.
 func parseSession(body []byte) (ttl time.Duration, scopes []string, err error) {
 	var in sessionIn
 	if err := decode(body, &in); err != nil {
@@ -171,10 +172,10 @@ func parseSession(body []byte) (ttl time.Duration, scopes []string, err error) {
 	case slices.Contains(in.Scopes, ""):
 		return 0, nil, invalid("scopes must not be empty")
 	}
-	return time.Duration(min(in.TTL, uint64(core.MaxAccess/time.Second))) * time.Second, in.Scopes, nil
+	return time.Duration(min(in.TTL, uint64(access.MaxAccess/time.Second))) * time.Second, in.Scopes, nil
 }
 
-func tokensAnswer(t core.Tokens) tokensOut {
+func tokensAnswer(t access.Tokens) tokensOut {
 	return tokensOut{
 		ID: t.ID, TokenType: "Bearer", AccessToken: t.Access.Reveal(), RefreshToken: t.Renew.Reveal(), ExpiresAt: stamp(t.Expires),
 	}
@@ -200,12 +201,12 @@ var hooks = []string{
 }
 
 // parseWebhook reads the body of POST webhooks. The device is still to be looked for.
-func parseWebhook(body []byte) (w core.Webhook, device string, err error) {
+func parseWebhook(body []byte) (w registry.Webhook, device string, err error) {
 	var in webhookIn
 	if err := decode(body, &in); err != nil {
 		return w, "", err
 	}
-	w = core.Webhook{ID: value(in.ID), URL: in.URL, Event: in.Event}
+	w = registry.Webhook{ID: value(in.ID), URL: in.URL, Event: in.Event}
 	switch {
 	case w.ID != "" && !isID(w.ID):
 		return w, "", invalid("id must have at most 36 characters, without |, /, ?, # and control characters")
@@ -241,7 +242,7 @@ func ofDevice(devices []streams.Device, id string) (streams.DeviceID, error) {
 	return 0, invalid("deviceId must be a device of the account")
 }
 
-func webhookAnswer(w core.Webhook) webhookOut {
+func webhookAnswer(w registry.Webhook) webhookOut {
 	out := webhookOut{ID: w.ID, URL: w.URL, Event: w.Event}
 	if w.Device != 0 {
 		id := w.Device.String()

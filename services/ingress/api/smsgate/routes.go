@@ -17,40 +17,46 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
+	"github.com/trunkline-sms/trunkline/services/ingress/registry"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// Core is what the dialect needs of the core.
-type Core interface {
-	access
-	messages
-	registry
+// Backend is what the dialect asks for. What it answers with an error is a fault, or our own failure.
+type Backend interface {
+	admission
+	queue
+	devices
+	registered
 }
 
-type access interface {
-	AdmitLogin(ctx context.Context, said core.Credentials, use core.Use) (core.Caller, core.Rate, error)
-	AdmitSession(ctx context.Context, token secret.String, use core.Use) (core.Session, core.Rate, error)
-	BeginSession(ctx context.Context, caller core.Caller, ttl time.Duration, scopes []string) (core.Tokens, error)
-	RenewSession(ctx context.Context, s core.Session, token secret.String) (core.Tokens, error)
-	EndSession(ctx context.Context, caller core.Caller, id string) error
+type admission interface {
+	AdmitLogin(ctx context.Context, said access.Credentials, use access.Use) (access.Caller, access.Rate, error)
+	AdmitSession(ctx context.Context, token secret.String, use access.Use) (access.Session, access.Rate, error)
+	BeginSession(ctx context.Context, caller access.Caller, ttl time.Duration, scopes []string) (access.Tokens, error)
+	RenewSession(ctx context.Context, s access.Session, token secret.String) (access.Tokens, error)
+	EndSession(ctx context.Context, caller access.Caller, id string) error
 }
 
-type messages interface {
-	Enqueue(ctx context.Context, cmd core.Enqueue) (core.Accepted, error)
-	Group(ctx context.Context, caller core.Caller, ref string) (core.Group, error)
-	Groups(ctx context.Context, q core.Browse) ([]core.Group, int, error)
-	Cancel(ctx context.Context, caller core.Caller, ref string) (core.Group, error)
+type queue interface {
+	Enqueue(ctx context.Context, cmd messages.Enqueue) (messages.Accepted, error)
+	Group(ctx context.Context, caller access.Caller, ref string) (messages.Group, error)
+	Groups(ctx context.Context, q messages.Browse) ([]messages.Group, int, error)
+	Cancel(ctx context.Context, caller access.Caller, ref string) (messages.Group, error)
 }
 
-type registry interface {
-	Devices(ctx context.Context, caller core.Caller) ([]streams.Device, error)
-	RemoveDevice(ctx context.Context, caller core.Caller, device streams.DeviceID) error
-	Webhooks(ctx context.Context, caller core.Caller) ([]core.Webhook, error)
-	PutWebhook(ctx context.Context, caller core.Caller, w core.Webhook) error
-	RemoveWebhook(ctx context.Context, caller core.Caller, id string) error
-	Settings(ctx context.Context, caller core.Caller) (json.RawMessage, error)
-	ChangeSettings(ctx context.Context, caller core.Caller, change func(json.RawMessage) (json.RawMessage, error)) (json.RawMessage, error)
+type devices interface {
+	Devices(ctx context.Context, caller access.Caller) ([]streams.Device, error)
+	RemoveDevice(ctx context.Context, caller access.Caller, device streams.DeviceID) error
+}
+
+type registered interface {
+	Webhooks(ctx context.Context, caller access.Caller) ([]registry.Webhook, error)
+	PutWebhook(ctx context.Context, caller access.Caller, w registry.Webhook) error
+	RemoveWebhook(ctx context.Context, caller access.Caller, id string) error
+	Settings(ctx context.Context, caller access.Caller) (json.RawMessage, error)
+	ChangeSettings(ctx context.Context, caller access.Caller, change func(json.RawMessage) (json.RawMessage, error)) (json.RawMessage, error)
 }
 
 // Options are what the dialect needs besides.
@@ -78,22 +84,22 @@ var forms = []form{
 }
 
 // Mount adds the dialect's routes, under both of its addresses.
-func Mount(r gin.IRouter, c Core, o Options) {
+func Mount(r gin.IRouter, c Backend, o Options) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	for _, f := range forms {
-		dialect{core: c, o: o, form: f}.mount(r.Group(f.prefix))
+		dialect{backend: c, o: o, form: f}.mount(r.Group(f.prefix))
 	}
 }
 
 type dialect struct {
-	core Core
-	o    Options
-	form form
+	backend Backend
+	o       Options
+	form    form
 }
 
-type handler func(*gin.Context, core.Session) error
+type handler func(*gin.Context, access.Session) error
 
 // The scopes that the routes do not name.
 const (
@@ -154,7 +160,7 @@ var (
 	}
 )
 
-// admitted calls h for a caller who may, and answers what h or the core refuses.
+// admitted calls h for a caller who may, and answers what h or the backend rejects.
 func (d dialect) admitted(scope string, h handler) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		s, rate, err := d.admit(c.Request)
@@ -173,16 +179,16 @@ func (d dialect) admitted(scope string, h handler) gin.HandlerFunc {
 }
 
 // admit tells who calls, and what for. A phone's own login is for another dialect.
-func (d dialect) admit(r *http.Request) (s core.Session, rate core.Rate, err error) {
-	use := core.Posting
+func (d dialect) admit(r *http.Request) (s access.Session, rate access.Rate, err error) {
+	use := access.Posting
 	if r.Method == http.MethodGet {
-		use = core.Pulling
+		use = access.Pulling
 	}
 	if name, password, ok := r.BasicAuth(); ok {
 		s.Scopes = []string{everything}
-		s.Caller, rate, err = d.core.AdmitLogin(r.Context(), core.Credentials{Name: name, Password: secret.String(password), From: d.o.Proxies.From(r)}, use)
+		s.Caller, rate, err = d.backend.AdmitLogin(r.Context(), access.Credentials{Name: name, Password: secret.String(password), From: d.o.Proxies.From(r)}, use)
 	} else if token := bearer(r); token != "" {
-		s, rate, err = d.core.AdmitSession(r.Context(), token, use)
+		s, rate, err = d.backend.AdmitSession(r.Context(), token, use)
 	} else {
 		err = errNobody
 	}
@@ -206,7 +212,7 @@ func may(scopes []string, scope string) bool {
 }
 
 // posted reads the body and calls f with it. What f makes of it beyond that is for f to weigh.
-func (d dialect) posted(c *gin.Context, s core.Session, limit int64, f func(body []byte, place *httpx.Place) error) error {
+func (d dialect) posted(c *gin.Context, s access.Session, limit int64, f func(body []byte, place *httpx.Place) error) error {
 	body, place, err := d.o.Senders.Enter(c.Writer, c.Request, limit, s.Account.Name)
 	if err != nil {
 		return err
@@ -218,7 +224,7 @@ func (d dialect) posted(c *gin.Context, s core.Session, limit int64, f func(body
 	return f(body, place)
 }
 
-func (d dialect) send(c *gin.Context, s core.Session) error {
+func (d dialect) send(c *gin.Context, s access.Session) error {
 	if err := s.MayEnqueue(); err != nil {
 		return err
 	}
@@ -228,7 +234,7 @@ func (d dialect) send(c *gin.Context, s core.Session) error {
 			return err
 		}
 		if in.picky() {
-			devices, err := d.core.Devices(c.Request.Context(), s.Caller)
+			devices, err := d.backend.Devices(c.Request.Context(), s.Caller)
 			if err == nil {
 				err = in.pick(devices)
 			}
@@ -236,11 +242,11 @@ func (d dialect) send(c *gin.Context, s core.Session) error {
 				return err
 			}
 		}
-		if err := place.Weigh(core.Weight(in.Drafts)); err != nil {
+		if err := place.Weigh(messages.Weight(in.Drafts)); err != nil {
 			return err
 		}
 		in.Caller = s.Caller
-		accepted, err := d.core.Enqueue(c.Request.Context(), in.Enqueue)
+		accepted, err := d.backend.Enqueue(c.Request.Context(), in.Enqueue)
 		if err != nil {
 			return err
 		}
@@ -253,7 +259,7 @@ func (d dialect) send(c *gin.Context, s core.Session) error {
 	})
 }
 
-func (d dialect) list(c *gin.Context, s core.Session) error {
+func (d dialect) list(c *gin.Context, s access.Session) error {
 	q, nothing, err := d.form.parseList(c.Request.URL.Query(), d.o.Now())
 	if err != nil {
 		return err
@@ -261,10 +267,10 @@ func (d dialect) list(c *gin.Context, s core.Session) error {
 	place := d.room(c, &s)
 	defer place.Leave()
 	q.Caller = s.Caller
-	var groups []core.Group
+	var groups []messages.Group
 	total := 0
 	if !nothing {
-		if groups, total, err = d.core.Groups(c.Request.Context(), q); err != nil {
+		if groups, total, err = d.backend.Groups(c.Request.Context(), q); err != nil {
 			return err
 		}
 	}
@@ -278,26 +284,26 @@ func (d dialect) list(c *gin.Context, s core.Session) error {
 }
 
 // room is for what is answered.
-func (d dialect) room(c *gin.Context, s *core.Session) *httpx.Place {
+func (d dialect) room(c *gin.Context, s *access.Session) *httpx.Place {
 	place := d.o.Answers.Answer(c.Writer, s.Account.Name)
 	s.Room = place
 	return place
 }
 
-func (d dialect) show(c *gin.Context, s core.Session) error {
+func (d dialect) show(c *gin.Context, s access.Session) error {
 	place := d.room(c, &s)
 	defer place.Leave()
-	g, err := d.core.Group(c.Request.Context(), s.Caller, c.Param("id"))
+	g, err := d.backend.Group(c.Request.Context(), s.Caller, c.Param("id"))
 	if err == nil {
 		send(c, place, d.form.message(g, true))
 	}
 	return err
 }
 
-func (d dialect) cancel(c *gin.Context, s core.Session) error {
+func (d dialect) cancel(c *gin.Context, s access.Session) error {
 	place := d.room(c, &s)
 	defer place.Leave()
-	g, err := d.core.Cancel(c.Request.Context(), s.Caller, c.Param("id"))
+	g, err := d.backend.Cancel(c.Request.Context(), s.Caller, c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -309,7 +315,7 @@ func (d dialect) cancel(c *gin.Context, s core.Session) error {
 
 // refreshInbox is told to ask phones what they have received. It is accepted whatever phones there are; those that speak
 // the dialects of this server cannot be asked.
-func (d dialect) refreshInbox(c *gin.Context, s core.Session) error {
+func (d dialect) refreshInbox(c *gin.Context, s access.Session) error {
 	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		if err := checkRefresh(body); err != nil {
 			return err
@@ -334,14 +340,14 @@ func Unrouted(elsewhere gin.HandlerFunc) gin.HandlerFunc {
 
 // absent answers for what this server does not do.
 func absent(why string) handler {
-	return func(c *gin.Context, _ core.Session) error {
+	return func(c *gin.Context, _ access.Session) error {
 		answer(c, http.StatusNotImplemented, faultOut{why})
 		return nil
 	}
 }
 
 func deprecated(h handler) handler {
-	return func(c *gin.Context, s core.Session) error {
+	return func(c *gin.Context, s access.Session) error {
 		c.Header("Deprecation", "true")
 		return h(c, s)
 	}

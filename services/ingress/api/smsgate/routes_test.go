@@ -16,7 +16,9 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/access"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
+	"github.com/trunkline-sms/trunkline/services/ingress/registry"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -30,13 +32,13 @@ const (
 )
 
 // one is a group of one message that the account has.
-func one(state streams.State, steps ...core.Step) core.Group {
-	m := core.Member{ID: firstID, Content: core.Content{Phone: "+12025550100", Text: "Hello from API"}, State: state, Steps: steps}
-	return core.Group{ID: firstID, Name: uuid, State: state, Device: phone.ID, Messages: []core.Member{m}}
+func one(state streams.State, steps ...messages.Step) messages.Group {
+	m := messages.Member{ID: firstID, Content: messages.Content{Phone: "+12025550100", Text: "Hello from API"}, State: state, Steps: steps}
+	return messages.Group{ID: firstID, Name: uuid, State: state, Device: phone.ID, Messages: []messages.Member{m}}
 }
 
-func step(state streams.State, after time.Duration) core.Step {
-	return core.Step{At: began.Add(after), State: state}
+func step(state streams.State, after time.Duration) messages.Step {
+	return messages.Step{At: began.Add(after), State: state}
 }
 
 // What the documents of the API show, with what they do not speak of behind it.
@@ -47,14 +49,14 @@ func TestDocumented(t *testing.T) {
 		`{"id":"`+id+`","state":"Pending","createdAt":"2026-05-17T09:32:11.421Z",`+
 			`"recipients":[{"phoneNumber":"+12025550100","state":"Pending","error":null}],"deviceId":"","isHashed":false,"isEncrypted":false,`+
 			`"states":{"Pending":"2026-05-17T09:32:11.421Z"},"textMessage":{"text":"Hello from API"}}`)
-	if diff := cmp.Diff(core.Enqueue{
-		Caller: core.Caller{Account: &s.account, Subscribed: true, Login: "LOGIN"}, Group: true,
-		Drafts: []core.Draft{{Content: core.Content{Phone: "+12025550100", Text: "Hello from API"}, Lane: streams.Lane{Priority: streams.Normal}}},
+	if diff := cmp.Diff(messages.Enqueue{
+		Caller: access.Caller{Account: &s.account, Subscribed: true, Login: "LOGIN"}, Group: true,
+		Drafts: []messages.Draft{{Content: messages.Content{Phone: "+12025550100", Text: "Hello from API"}, Lane: streams.Lane{Priority: streams.Normal}}},
 	}, s.enqueued); diff != "" {
 		t.Errorf("enqueued (-want +got):\n%s", diff)
 	}
 
-	s.groups, s.total = []core.Group{one(streams.Pending)}, 41
+	s.groups, s.total = []messages.Group{one(streams.Pending)}, 41
 	list := s.call(login, "GET", "/api/3rdparty/v1/messages?skip=0&limit=20", "")
 	if got := list.header.Get("X-Total-Count"); got != "41" {
 		t.Errorf("got a total of %q", got)
@@ -63,7 +65,7 @@ func TestDocumented(t *testing.T) {
 		`"recipients":[{"phoneNumber":"+12025550100","state":"Pending","error":null}],"deviceId":"00000000000000a1","isHashed":false,`+
 		`"isEncrypted":false,"states":{"Pending":"2026-05-17T09:32:11.421Z"}}]`)
 
-	s.groups = []core.Group{one(streams.Delivered, step(streams.Leased, time.Second), step(streams.Delivered, time.Minute))}
+	s.groups = []messages.Group{one(streams.Delivered, step(streams.Leased, time.Second), step(streams.Delivered, time.Minute))}
 	want(t, s.call(login, "GET", "/api/3rdparty/v1/messages/"+uuid, ""), 200,
 		`{"id":"`+uuid+`","state":"Delivered","createdAt":"2026-05-17T09:32:11.421Z",`+
 			`"recipients":[{"phoneNumber":"+12025550100","state":"Delivered","error":null}],"deviceId":"00000000000000a1","isHashed":false,`+
@@ -86,7 +88,7 @@ func TestOfficial(t *testing.T) {
 		t.Errorf("enqueued %q in %s", s.enqueued.Name, lane)
 	}
 
-	s.groups = []core.Group{one(streams.Expired)}
+	s.groups = []messages.Group{one(streams.Expired)}
 	want(t, s.call(login, "GET", "/3rdparty/v1/message/"+firstID.String(), ""), 200,
 		`{"id":"`+uuid+`","state":"Failed","createdAt":"2026-05-17T09:32:11.421Z",`+
 			`"recipients":[{"phoneNumber":"+12025550100","state":"Failed","error":"TTL expired"}],"deviceId":"00000000000000a1","isHashed":false,`+
@@ -102,7 +104,7 @@ func TestOfficial(t *testing.T) {
 // A cancel is over when it is answered, but its answer uses the word that clients wait with.
 func TestCancel(t *testing.T) {
 	s := newServer()
-	s.groups = []core.Group{one(streams.Pending)}
+	s.groups = []messages.Group{one(streams.Pending)}
 	const after = `","createdAt":"2026-05-17T09:32:11.421Z","recipients":[{"phoneNumber":"+12025550100","state":"Cancelled"}],` +
 		`"deviceId":"00000000000000a1","isHashed":false,"isEncrypted":false,"states":{"Pending":"2026-05-17T09:32:11.421Z"},` +
 		`"textMessage":{"text":"Hello from API"}}`
@@ -151,7 +153,7 @@ func TestScopes(t *testing.T) {
 		for _, r := range routes {
 			t.Run(r.method+" "+prefix+r.path, func(t *testing.T) {
 				s := newServer()
-				s.groups = []core.Group{one(streams.Pending)}
+				s.groups = []messages.Group{one(streams.Pending)}
 				path, refused := prefix+r.path, `{"message":"scope required: `+r.scope+`"}`
 				want(t, s.call("", r.method, path, r.body), 401, `{"message":"Unauthorized"}`)
 				want(t, s.call(s.token("other", "tokens:refresh"), r.method, path, r.body), 403, refused)
@@ -252,7 +254,7 @@ func TestAccess(t *testing.T) {
 	})
 	t.Run("too many requests", func(t *testing.T) {
 		s := newServer()
-		s.rate = core.Rate{Limit: 60, Reset: time.Minute}
+		s.rate = access.Rate{Limit: 60, Reset: time.Minute}
 		s.admitErr = &fault.Error{Kind: fault.RateLimited, Code: "rate_limited", Text: "Too many requests", RetryAfter: 1500 * time.Millisecond}
 		answer := s.call(login, "GET", "/3rdparty/v1/devices", "")
 		for name, value := range map[string]string{"RateLimit-Limit": "60", "RateLimit-Remaining": "0", "RateLimit-Reset": "60", "Retry-After": "2"} {
@@ -275,7 +277,7 @@ func TestSessions(t *testing.T) {
 		t.Errorf("began one of %v for %q", s.ttl, s.scopes)
 	}
 	want(t, s.call(login, "POST", "/3rdparty/v1/auth/token", `{"ttl":18446744073709551615,"scopes":["a"]}`), 201, tokensBody)
-	if s.ttl != core.MaxAccess {
+	if s.ttl != access.MaxAccess {
 		t.Errorf("began one of %v", s.ttl)
 	}
 	for body, why := range map[string]string{
@@ -306,7 +308,7 @@ func TestDevices(t *testing.T) {
 func TestWebhooks(t *testing.T) {
 	s := newServer()
 	want(t, s.call(login, "GET", "/3rdparty/v1/webhooks", ""), 200, `[]`)
-	s.hooks = []core.Webhook{{ID: "a", URL: "https://example.org/?a&b", Event: "sms:sent"}, {ID: "b", Device: phone.ID, URL: "https://example.org", Event: "app:started"}}
+	s.hooks = []registry.Webhook{{ID: "a", URL: "https://example.org/?a&b", Event: "sms:sent"}, {ID: "b", Device: phone.ID, URL: "https://example.org", Event: "app:started"}}
 	want(t, s.call(login, "GET", "/3rdparty/v1/webhooks", ""), 200,
 		`[{"id":"a","deviceId":null,"url":"https://example.org/?a&b","event":"sms:sent"},`+
 			`{"id":"b","deviceId":"00000000000000a1","url":"https://example.org","event":"app:started"}]`)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -75,7 +75,7 @@ var (
 
 // order is what a POST of a message comes to.
 type order struct {
-	core.Enqueue
+	messages.Enqueue
 	device string    // that is to send it; empty: any
 	since  time.Time // a device must have been seen after it; zero: whenever
 }
@@ -122,7 +122,7 @@ func parseSend(body []byte, q url.Values, region string, now time.Time) (order, 
 		}
 		seen[one] = true
 		content.Phone = event.Private(one)
-		o.Drafts = append(o.Drafts, core.Draft{Content: content, Lane: lane(content)})
+		o.Drafts = append(o.Drafts, messages.Draft{Content: content, Lane: lane(content)})
 	}
 	return o, nil
 }
@@ -153,8 +153,8 @@ func isID(id string) bool {
 }
 
 // content is what each of the messages says, but for its number.
-func (in sendIn) content() (core.Content, error) {
-	c := core.Content{
+func (in sendIn) content() (messages.Content, error) {
+	c := messages.Content{
 		Encrypted: in.IsEncrypted, SIM: value(in.SIMNumber), NoReceipt: in.Receipt != nil && !*in.Receipt, Priority: in.Priority,
 	}
 	if in.TextMessage != nil && value(in.Message) != "" || in.DataMessage != nil && (in.TextMessage != nil || value(in.Message) != "") {
@@ -216,7 +216,7 @@ func (in sendIn) times(now time.Time) (due, until time.Time, err error) {
 	case in.TTL != nil && *in.TTL < minTTL:
 		return due, until, invalid("ttl must be 5 seconds or more")
 	case in.TTL != nil:
-		// What is longer than any message is valid is for the core to refuse.
+		// What is longer than any message is valid is for the backend to refuse.
 		until = now.Add(time.Duration(min(*in.TTL, maxHours*3600)) * time.Second)
 	case in.ValidUntil != nil:
 		if until, err = time.Parse(time.RFC3339, *in.ValidUntil); err != nil {
@@ -232,7 +232,7 @@ func (in sendIn) times(now time.Time) (due, until time.Time, err error) {
 	return due, until, nil
 }
 
-func lane(c core.Content) streams.Lane {
+func lane(c messages.Content) streams.Lane {
 	l := streams.Lane{Priority: streams.Normal, Class: streams.Text}
 	switch {
 	case c.Priority >= express:
@@ -266,10 +266,10 @@ func (o order) pick(devices []streams.Device) error {
 }
 
 // group is what was accepted, as it stands at first.
-func (o order) group(ids []streams.MessageID) core.Group {
-	g := core.Group{ID: ids[0], Name: o.Name, State: streams.Pending, Device: o.Drafts[0].Lane.Target}
+func (o order) group(ids []streams.MessageID) messages.Group {
+	g := messages.Group{ID: ids[0], Name: o.Name, State: streams.Pending, Device: o.Drafts[0].Lane.Target}
 	for i, d := range o.Drafts {
-		g.Messages = append(g.Messages, core.Member{ID: ids[i], Content: d.Content, State: streams.Pending})
+		g.Messages = append(g.Messages, messages.Member{ID: ids[i], Content: d.Content, State: streams.Pending})
 	}
 	return g
 }
@@ -278,7 +278,7 @@ func (o order) group(ids []streams.MessageID) core.Group {
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
 
 // message is a group's answer.
-func (f form) message(g core.Group, content bool) messageOut {
+func (f form) message(g messages.Group, content bool) messageOut {
 	created := stamp(g.ID.Time())
 	out := messageOut{
 		ID: cmp.Or(g.Name, g.ID.String()), State: words[g.State], CreatedAt: created, DeviceID: device(g.Device),
@@ -304,7 +304,7 @@ func (f form) message(g core.Group, content bool) messageOut {
 	return out
 }
 
-func (f form) recipient(m core.Member) recipientOut {
+func (f form) recipient(m messages.Member) recipientOut {
 	out := recipientOut{PhoneNumber: m.Phone.Reveal(), State: words[m.State]}
 	switch {
 	case m.State == streams.Expired:

@@ -13,7 +13,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
-	"github.com/trunkline-sms/trunkline/services/ingress/core"
+	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -169,45 +169,45 @@ func TestParseSend_LargeContent(t *testing.T) {
 }
 
 func TestParseSend_Meaning(t *testing.T) {
-	content := core.Content{Phone: "+12025550100", Text: "Hi"}
+	content := messages.Content{Phone: "+12025550100", Text: "Hi"}
 	normal := streams.Lane{Priority: streams.Normal}
 	tests := []struct {
 		name, body string
-		want       core.Enqueue
+		want       messages.Enqueue
 	}{
-		{"nothing special", string(sending("")), core.Enqueue{Drafts: []core.Draft{{Content: content, Lane: normal}}}},
+		{"nothing special", string(sending("")), messages.Enqueue{Drafts: []messages.Draft{{Content: content, Lane: normal}}}},
 		{
 			"all of it", string(sending(`"id":"x","simNumber":2,"withDeliveryReport":false,"priority":-1,"scheduleAt":"2026-05-17T12:00:00+02:00","ttl":86400,`)),
-			core.Enqueue{
+			messages.Enqueue{
 				Name: "x", Due: began.Truncate(time.Hour).Add(time.Hour), Until: began.Add(24 * time.Hour),
-				Drafts: []core.Draft{{
-					Content: core.Content{Phone: "+12025550100", Text: "Hi", SIM: 2, NoReceipt: true, Priority: -1}, Lane: streams.Lane{Priority: streams.Low},
+				Drafts: []messages.Draft{{
+					Content: messages.Content{Phone: "+12025550100", Text: "Hi", SIM: 2, NoReceipt: true, Priority: -1}, Lane: streams.Lane{Priority: streams.Low},
 				}},
 			},
 		},
 		{
 			"the end of its life, to the digit", string(sending(`"withDeliveryReport":true,"validUntil":"2026-05-18T00:00:00.5Z",`)),
-			core.Enqueue{Until: time.Date(2026, 5, 18, 0, 0, 0, 5e8, time.UTC), Drafts: []core.Draft{{Content: content, Lane: normal}}},
+			messages.Enqueue{Until: time.Date(2026, 5, 18, 0, 0, 0, 5e8, time.UTC), Drafts: []messages.Draft{{Content: content, Lane: normal}}},
 		},
 		{
 			"over already", string(sending(`"validUntil":"0001-01-01T00:00:00Z",`)),
-			core.Enqueue{Until: streams.Epoch, Drafts: []core.Draft{{Content: content, Lane: normal}}},
+			messages.Enqueue{Until: streams.Epoch, Drafts: []messages.Draft{{Content: content, Lane: normal}}},
 		},
 		{
 			"priority 99", string(sending(`"priority":99,`)),
-			core.Enqueue{Drafts: []core.Draft{{Content: core.Content{Phone: "+12025550100", Text: "Hi", Priority: 99}, Lane: normal}}},
+			messages.Enqueue{Drafts: []messages.Draft{{Content: messages.Content{Phone: "+12025550100", Text: "Hi", Priority: 99}, Lane: normal}}},
 		},
 		{
 			"data", `{"dataMessage":{"data":"AAAA","port":5},"phoneNumbers":["+12025550100","+12025550101"],"priority":100}`,
-			core.Enqueue{Drafts: []core.Draft{
-				{Content: core.Content{Phone: "+12025550100", Data: "AAAA", Port: 5, Priority: 100}, Lane: streams.Lane{Class: streams.Other}},
-				{Content: core.Content{Phone: "+12025550101", Data: "AAAA", Port: 5, Priority: 100}, Lane: streams.Lane{Class: streams.Other}},
+			messages.Enqueue{Drafts: []messages.Draft{
+				{Content: messages.Content{Phone: "+12025550100", Data: "AAAA", Port: 5, Priority: 100}, Lane: streams.Lane{Class: streams.Other}},
+				{Content: messages.Content{Phone: "+12025550101", Data: "AAAA", Port: 5, Priority: 100}, Lane: streams.Lane{Class: streams.Other}},
 			}},
 		},
 		{
 			"encrypted", `{"isEncrypted":true,"textMessage":{"text":"$b"},"phoneNumbers":["$a"]}`,
-			core.Enqueue{Drafts: []core.Draft{{
-				Content: core.Content{Phone: "$a", Text: "$b", Encrypted: true}, Lane: streams.Lane{Priority: streams.Normal, Class: streams.Other},
+			messages.Enqueue{Drafts: []messages.Draft{{
+				Content: messages.Content{Phone: "$a", Text: "$b", Encrypted: true}, Lane: streams.Lane{Priority: streams.Normal, Class: streams.Other},
 			}}},
 		},
 	}
@@ -309,15 +309,15 @@ func TestPick(t *testing.T) {
 }
 
 func TestMessage(t *testing.T) {
-	at := func(state streams.State, seconds int) core.Step {
+	at := func(state streams.State, seconds int) messages.Step {
 		return step(state, time.Duration(seconds)*time.Second)
 	}
-	g := core.Group{ID: firstID, State: streams.Leased, Messages: []core.Member{
-		{ID: firstID, Content: core.Content{Phone: "1", Data: "AAAA", Port: 5, Encrypted: true}, State: streams.Leased, Steps: []core.Step{at(streams.Leased, 5)}},
-		{ID: firstID + 1, Content: core.Content{Phone: "2"}, State: streams.Failed, Reason: `a "b"`, Steps: []core.Step{at(streams.Leased, 3), at(streams.Pending, 4), at(streams.Failed, 9)}},
+	g := messages.Group{ID: firstID, State: streams.Leased, Messages: []messages.Member{
+		{ID: firstID, Content: messages.Content{Phone: "1", Data: "AAAA", Port: 5, Encrypted: true}, State: streams.Leased, Steps: []messages.Step{at(streams.Leased, 5)}},
+		{ID: firstID + 1, Content: messages.Content{Phone: "2"}, State: streams.Failed, Reason: `a "b"`, Steps: []messages.Step{at(streams.Leased, 3), at(streams.Pending, 4), at(streams.Failed, 9)}},
 		{ID: firstID + 2, State: streams.Failed},
-		{ID: firstID + 3, State: streams.Expired, Reason: "x", Steps: []core.Step{at(streams.Expired, 8)}},
-		{ID: firstID + 4, State: streams.Cancelled, Reason: "x", Steps: []core.Step{{At: began.Add(time.Hour + 987654*time.Nanosecond).In(time.FixedZone("", 7200)), State: streams.Cancelled}}},
+		{ID: firstID + 3, State: streams.Expired, Reason: "x", Steps: []messages.Step{at(streams.Expired, 8)}},
+		{ID: firstID + 4, State: streams.Cancelled, Reason: "x", Steps: []messages.Step{{At: began.Add(time.Hour + 987654*time.Nanosecond).In(time.FixedZone("", 7200)), State: streams.Cancelled}}},
 		{ID: firstID + 5, State: streams.Scheduled}, {ID: firstID + 6, State: streams.Pending}, {ID: firstID + 7, State: streams.Sent}, {ID: firstID + 8, State: streams.Delivered},
 	}}
 	got := string(httpx.JSON(forms[0].message(g, true)))
@@ -341,48 +341,48 @@ func TestMessage(t *testing.T) {
 }
 
 func TestParseList(t *testing.T) {
-	base := core.Browse{Limit: 20}
-	with := func(change func(*core.Browse)) core.Browse { b := base; change(&b); return b }
+	base := messages.Browse{Limit: 20}
+	with := func(change func(*messages.Browse)) messages.Browse { b := base; change(&b); return b }
 	day := time.Date(2026, 5, 16, 0, 0, 0, 0, time.UTC)
 	const limit, offset = "failed to parse query: limit must be a number from 1", "failed to parse query: offset must be a number from 0"
 	tests := []struct {
 		query   string
-		want    core.Browse
+		want    messages.Browse
 		nothing bool
 		why     string
 	}{
 		{"", base, false, ""},
 		{"limit=&offset=&skip=&state=&sort=&from=&to=&deviceId=&includeContent=", base, false, ""},
-		{"limit=100&skip=5", with(func(b *core.Browse) { b.Limit, b.Offset = 100, 5 }), false, ""},
-		{"offset=7", with(func(b *core.Browse) { b.Offset = 7 }), false, ""},
-		{"offset=7&skip=5", with(func(b *core.Browse) { b.Offset = 5 }), false, ""},
+		{"limit=100&skip=5", with(func(b *messages.Browse) { b.Limit, b.Offset = 100, 5 }), false, ""},
+		{"offset=7", with(func(b *messages.Browse) { b.Offset = 7 }), false, ""},
+		{"offset=7&skip=5", with(func(b *messages.Browse) { b.Offset = 5 }), false, ""},
 		{"limit=0", base, false, limit},
 		{"limit=101", base, false, limit + " to 100"},
 		{"limit=1e1", base, false, limit},
 		{"limit=99999999999999999999", base, false, limit},
 		{"offset=-1", base, false, offset},
 		{"skip=-1", base, false, "failed to parse query: skip must be a number from 0"},
-		{"sort=created_at", with(func(b *core.Browse) { b.Oldest = true }), false, ""},
+		{"sort=created_at", with(func(b *messages.Browse) { b.Oldest = true }), false, ""},
 		{"sort=-created_at", base, false, ""},
 		{"sort=id", base, false, "failed to parse query: sort must be created_at or -created_at"},
-		{"includeContent=true", with(func(b *core.Browse) { b.Content = true }), false, ""},
+		{"includeContent=true", with(func(b *messages.Browse) { b.Content = true }), false, ""},
 		{"includeContent=2", base, false, "failed to parse query: includeContent must be true or false"},
-		{"state=Pending", with(func(b *core.Browse) { b.States = []streams.State{streams.Scheduled, streams.Pending} }), false, ""},
-		{"state=Failed", with(func(b *core.Browse) { b.States = []streams.State{streams.Failed, streams.Expired} }), false, ""},
-		{"state=Processed", with(func(b *core.Browse) { b.States = []streams.State{streams.Leased} }), false, ""},
-		{"state=Sent", with(func(b *core.Browse) { b.States = []streams.State{streams.Sent} }), false, ""},
-		{"state=Delivered", with(func(b *core.Browse) { b.States = []streams.State{streams.Delivered} }), false, ""},
-		{"state=Cancelled", with(func(b *core.Browse) { b.States = []streams.State{streams.Cancelled} }), false, ""},
+		{"state=Pending", with(func(b *messages.Browse) { b.States = []streams.State{streams.Scheduled, streams.Pending} }), false, ""},
+		{"state=Failed", with(func(b *messages.Browse) { b.States = []streams.State{streams.Failed, streams.Expired} }), false, ""},
+		{"state=Processed", with(func(b *messages.Browse) { b.States = []streams.State{streams.Leased} }), false, ""},
+		{"state=Sent", with(func(b *messages.Browse) { b.States = []streams.State{streams.Sent} }), false, ""},
+		{"state=Delivered", with(func(b *messages.Browse) { b.States = []streams.State{streams.Delivered} }), false, ""},
+		{"state=Cancelled", with(func(b *messages.Browse) { b.States = []streams.State{streams.Cancelled} }), false, ""},
 		{"state=Cancelling", base, true, ""},
 		{"state=pending", base, false, "failed to parse query: state must be Pending, Cancelling, Cancelled, Processed, Sent, Delivered or Failed"},
-		{"deviceId=00000000000000a1", with(func(b *core.Browse) { b.Device = phone.ID }), false, ""},
+		{"deviceId=00000000000000a1", with(func(b *messages.Browse) { b.Device = phone.ID }), false, ""},
 		{"deviceId=0000000000000000", base, true, ""},
 		{"deviceId=V1StGXR8_Z5jdHi6B-myT", base, false, "failed to parse query: deviceId must be a device's id"},
-		{"from=2026-05-16T02:00:00%2B02:00", with(func(b *core.Browse) { b.From = day }), false, ""},
+		{"from=2026-05-16T02:00:00%2B02:00", with(func(b *messages.Browse) { b.From = day }), false, ""},
 		{"from=2026-05-16T02:00:00+02:00", base, false, "failed to parse query: from must be a time as in RFC 3339, with + written as %2B"},
 		{"to=2026-05-16", base, false, "failed to parse query: to must be a time as in RFC 3339, with + written as %2B"},
-		{"to=0001-01-01T00:00:00Z", with(func(b *core.Browse) { b.To = streams.Epoch }), false, ""},
-		{"from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59Z", with(func(b *core.Browse) { b.From, b.To = streams.Epoch, began.Add(24*time.Hour) }), false, ""},
+		{"to=0001-01-01T00:00:00Z", with(func(b *messages.Browse) { b.To = streams.Epoch }), false, ""},
+		{"from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59Z", with(func(b *messages.Browse) { b.From, b.To = streams.Epoch, began.Add(24*time.Hour) }), false, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.query, func(t *testing.T) {
@@ -523,7 +523,7 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-// Numbers and texts are in what goes to the core only as what no log can show.
+// Numbers and texts are in what goes to the backend only as what no log can show.
 func TestOrderDoesNotPrint(t *testing.T) {
 	o, err := parseSend(sending(""), nil, "", began)
 	if printed := fmt.Sprintf("%v %+v", o, o.Drafts); err != nil || strings.Contains(printed, "2025550100") || strings.Contains(printed, "Hi") {

@@ -1,0 +1,68 @@
+package access
+
+import (
+	"strings"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/streams"
+)
+
+const (
+	// maxMarks is how many marks of ended and renewed sessions an account may have in their bucket, where each stays for
+	// streams.SessionTTL. Ending a session makes two, renewing one makes one and may not use up more than half. Used up by
+	// one account: its own sessions cannot be ended then, those of others can.
+	maxMarks = 20_000
+	// marksComeBack is when to try again: marks expire day by day.
+	marksComeBack = time.Hour
+)
+
+var errMarks = &fault.Error{
+	Kind: fault.RateLimited, Code: "too_many_sessions", Text: "Too many sessions of this account were renewed or ended in the last 30 days",
+	RetryAfter: marksComeBack,
+}
+
+// marks count what each account has in the sessions bucket, by day: the bucket tells nobody when it removes an expired one.
+// The sessions' lock is held.
+type marks map[string]map[int]int
+
+// note counts the mark under a key, which is kind, account and session.
+func (m marks) note(key string, at time.Time) {
+	_, rest, _ := strings.Cut(key, ".")
+	owner, _, _ := strings.Cut(rest, ".")
+	days := m[owner]
+	if days == nil {
+		days = map[int]int{}
+		m[owner] = days
+	}
+	today := dayOf(at)
+	if days[today]++; days[today] == 1 {
+		for day := range days {
+			if over(day, today) {
+				delete(days, day)
+			}
+		}
+	}
+}
+
+func over(day, today int) bool { return today-day > int(streams.SessionTTL/(24*time.Hour)) }
+
+// of counts the marks of an account that have not expired.
+func (m marks) of(account streams.AccountID, now time.Time) (n int) {
+	for day, count := range m[account.String()] {
+		if !over(day, dayOf(now)) {
+			n += count
+		}
+	}
+	return n
+}
+
+// mayMark is a fault if an account has so many marks already.
+func (s *sessions) mayMark(account streams.AccountID, most int, now time.Time) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.marks.of(account, now) >= most {
+		return errMarks
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+// Package broadcast tells the other ingresses what this one sees: what it lets through, and which phones call. An ingress
+// that misses some of it lets more through, or takes a phone for absent: neither is a reason to reject anybody.
+package broadcast
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// Every is how often ingresses tell each other what was used of the rates, and who called: a token can have more than
+	// its rate by what it sends in this time. Used up by an account at several ingresses, and it hurts nobody else.
+	Every = time.Second
+	// mostEntries bounds the entries of one message.
+	mostEntries = 10_000
+)
+
+// Run tells the others what news gives, which is what there is since its last call, and calls heard with what others tell,
+// until ctx is done.
+func Run(ctx context.Context, b *bus.Bus, log *zap.Logger, news func() request.Used, heard func(request.Used)) {
+	self := nuid.Next()
+	subscription, err := b.Conn.Subscribe(request.IngressUsed, func(m *nats.Msg) {
+		var told request.Used
+		if json.Unmarshal(m.Data, &told) == nil && told.By != self {
+			heard(told)
+		}
+	})
+	if err != nil {
+		log.Warn("nothing is shared with other ingresses", zap.Error(err))
+		return
+	}
+	defer func() { _ = subscription.Unsubscribe() }() // fails only when the connection is closed
+	tick := time.NewTicker(Every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		used := news()
+		for tokens := range slices.Chunk(used.Tokens, mostEntries) {
+			tell(b, request.Used{By: self, Tokens: tokens})
+		}
+		for devices := range slices.Chunk(used.Devices, mostEntries) {
+			tell(b, request.Used{By: self, Devices: devices})
+		}
+	}
+}
+
+func tell(b *bus.Bus, used request.Used) {
+	if data, err := json.Marshal(used); err == nil {
+		_ = b.Conn.Publish(request.IngressUsed, data)
+	}
+}

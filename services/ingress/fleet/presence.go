@@ -1,0 +1,146 @@
+package fleet
+
+import (
+	"sync"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// onlineFor is how long after its last call a device counts as online. One that waits for work calls at least every
+	// 30 s. Passed by a phone that does not call, which alone counts as not online.
+	onlineFor = 90 * time.Second
+	// maxPresent bounds the devices in memory whose last call is known. Used up by a thousand accounts with a
+	// thousand phones each: other phones count as not online.
+	maxPresent = 1 << 20
+	// lookAgain is for how long an account whose phones were all found offline counts as offline without another look.
+	// It hurts nobody: the answer is that much older.
+	lookAgain = time.Second
+)
+
+// presence knows when devices called last, here or at another ingress.
+type presence struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	seen  map[streams.DeviceID]time.Time
+	news  map[streams.DeviceID]time.Time // calls that other ingresses have not been told of
+	swept time.Time
+	last  map[streams.AccountID]lastOnline
+}
+
+// lastOnline is what was found when an account's phones were looked through.
+type lastOnline struct {
+	device streams.DeviceID // one that was online; zero: none was
+	at     time.Time
+}
+
+func newPresence(now func() time.Time) *presence {
+	return &presence{
+		now: now, seen: map[streams.DeviceID]time.Time{}, news: map[streams.DeviceID]time.Time{},
+		last: map[streams.AccountID]lastOnline{},
+	}
+}
+
+// called notes a call here.
+func (p *presence) called(device streams.DeviceID) {
+	now := p.now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.note(device, now) {
+		p.news[device] = now
+	}
+}
+
+// heard notes a call at another ingress.
+func (p *presence) heard(c request.Contact) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.note(c.Device, clock.Earlier(c.At, p.now())) // the other ingress's clock may be ahead
+}
+
+// note notes a call, and says whether it is news and there was room for it. The caller holds the lock.
+func (p *presence) note(device streams.DeviceID, at time.Time) bool {
+	if now := p.now(); now.Sub(p.swept) >= onlineFor {
+		for d, at := range p.seen {
+			if now.Sub(at) >= onlineFor {
+				delete(p.seen, d)
+			}
+		}
+		p.swept = now
+	}
+	last, ok := p.seen[device]
+	if !ok && len(p.seen) >= maxPresent || at.Before(last) {
+		return false
+	}
+	p.seen[device] = at
+	return true
+}
+
+// takeNews lists the calls here since it was called last.
+func (p *presence) takeNews() []request.Contact {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]request.Contact, 0, len(p.news))
+	for device, at := range p.news {
+		all = append(all, request.Contact{Device: device, At: at.UTC()})
+	}
+	clear(p.news)
+	return all
+}
+
+// online says whether a device called within onlineFor.
+func (p *presence) online(device streams.DeviceID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := p.seen[device]
+	return ok && p.now().Sub(at) < onlineFor
+}
+
+// remembered says whether a phone of the account is online, if that is known
+// without looking through them.
+func (p *presence) remembered(account streams.AccountID) (online, known bool) {
+	p.mu.Lock()
+	last := p.last[account]
+	p.mu.Unlock()
+	online = p.online(last.device)
+	return online, online || p.now().Sub(last.at) < lookAgain
+}
+
+// look says whether one of an account's phones is online, and remembers it.
+func (p *presence) look(account streams.AccountID, all []streams.Device) bool {
+	found := lastOnline{at: p.now()}
+	for _, d := range all {
+		if p.online(d.ID) {
+			found.device = d.ID
+			break
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last[account] = found
+	return found.device != 0
+}
+
+// count is how many devices are online.
+func (p *presence) count() (n int) {
+	now := p.now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.seen {
+		if now.Sub(at) < onlineFor {
+			n++
+		}
+	}
+	return n
+}
+
+// lastSeen is when a device called last, as far as is known in memory.
+func (p *presence) lastSeen(device streams.DeviceID) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen[device]
+}

@@ -1,0 +1,23 @@
+package messages
+
+import "github.com/trunkline-sms/trunkline/streams/event"
+
+// perMessage is what a message takes in memory while it is stored, beside its text and number: its draft, the fixed
+// part of its event, and the engine's message that carries it. Used up by an account with large requests, in its share
+// of what is under way: only its own are rejected.
+const perMessage = 1 << 10 // bytes
+
+// Weight is how many bytes of memory it takes to store drafts. It is known before any of that is allocated: a hundred
+// recipients of one text are a hundred events that contain it.
+func Weight(drafts []Draft) int64 {
+	sum := 0
+	var last Content
+	size := 0
+	for _, d := range drafts {
+		if d.Text != last.Text || d.Data != last.Data { // in most requests the messages have one text, or each its own
+			last, size = d.Content, event.TextSize(d.Text.Reveal())+event.TextSize(d.Data.Reveal())
+		}
+		sum += perMessage + event.TextSize(d.Phone.Reveal()) + size
+	}
+	return int64(sum)
+}
