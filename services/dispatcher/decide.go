@@ -9,29 +9,46 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/turn"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
+// decider publishes decisions about accounts. Those of this process about one
+// account follow each other; those of several dispatchers are fenced.
+type decider struct {
+	*shard
+	locks     turn.Turns[streams.AccountID] // who holds an account's may decide about it
+	conflicts prometheus.Counter
+}
+
+// lock waits until nobody else in this process decides about the account. It
+// fails only with ctx.
+func (s *decider) lock(ctx context.Context, a streams.AccountID) (unlock func(), err error) {
+	return s.locks.Take(ctx, a)
+}
+
 var errClock = fault.New(fault.Unavailable, "clock_differs", "This dispatcher's clock differs from the engines': it decides nothing until the wrong one is set right")
 
-// decide publishes what propose makes of the projection, if no other decision
-// about the account has come in between; else it folds that one and proposes
-// again. It returns once its decision is folded; propose giving nil ends it
-// with nothing decided. The caller has the account's turn.
-func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
+// decide publishes what propose makes of the account's state, if no other
+// decision about the account has come in between; else it folds that one and
+// proposes again. It returns once its decision is folded. Where propose gives nil,
+// nothing is decided. The caller has locked the account.
+func (s *decider) decide(ctx context.Context, a streams.AccountID, propose func(state.Account) (event.Event, error)) error {
 	subject := streams.DecisionSubject(s.number, a)
 	var unfolded, aged uint64
 	for {
 		var e event.Event
 		var last uint64
-		err := s.view(func(v view) (err error) {
-			last = v.decision(a)
-			e, err = propose(v)
+		err := s.account(a, func(known state.Account) (err error) {
+			last = known.LastDecision()
+			e, err = propose(known)
 			return err
 		})
 		if err != nil || e == nil {
@@ -58,7 +75,7 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 			return err
 		}
 		if !ours {
-			s.metrics.conflicts.Inc()
+			s.conflicts.Inc()
 		}
 		if seq == 0 {
 			unfolded, aged = 0, last
@@ -80,7 +97,7 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 //
 // A decision of which nobody knows whether it was stored is published again as
 // it is: it may come in late, and is known by being the first after its fence.
-func (s *shard) settle(ctx context.Context, decision *nats.Msg, fence uint64) (seq uint64, ours bool, err error) {
+func (s *decider) settle(ctx context.Context, decision *nats.Msg, fence uint64) (seq uint64, ours bool, err error) {
 	for unsure := false; ; {
 		stored, err := s.deps.Bus.PublishFenced(ctx, decision, fence)
 		var wrong *bus.WrongLast
@@ -118,22 +135,25 @@ func (s *shard) settle(ctx context.Context, decision *nats.Msg, fence uint64) (s
 	}
 }
 
-// decideInTurn is decide for a reaction: it takes the account's turn, and has so
-// long for it all.
-func (s *shard) decideInTurn(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// decisionWithin bounds one decision of a reaction.
+const decisionWithin = 30 * time.Second
+
+// lockAndDecide is decide for a reaction: it locks the account itself, and takes
+// decisionWithin at most.
+func (s *decider) lockAndDecide(ctx context.Context, a streams.AccountID, propose func(state.Account) (event.Event, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, decisionWithin)
 	defer cancel()
-	giveBack, err := s.turns.Take(ctx, a)
+	unlock, err := s.lock(ctx, a)
 	if err != nil {
 		return err
 	}
-	defer giveBack()
+	defer unlock()
 	return s.decide(ctx, a, propose)
 }
 
 // decisionAfter reads the first decision about an account after a sequence, nil
 // if there is none, and asks until it has an answer.
-func (s *shard) decisionAfter(ctx context.Context, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
+func (s *decider) decisionAfter(ctx context.Context, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
 	for {
 		m, err := s.deps.Bus.FirstAfter(ctx, s.status, subject, seq)
 		switch {

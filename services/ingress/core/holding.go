@@ -24,28 +24,28 @@ var errShare = &fault.Error{
 // need to see it is not refused.
 type holdings struct {
 	mu  sync.Mutex
-	all map[streams.Shard]map[streams.AccountID]request.Share
+	all map[streams.Shard]map[streams.AccountID]request.Storage
 }
 
 func (h *holdings) heard(m *nats.Msg) {
-	var told request.Shares
+	var told request.StorageUse
 	if json.Unmarshal(m.Data, &told) != nil {
 		return
 	}
-	now := make(map[streams.AccountID]request.Share, len(told.Accounts))
+	now := make(map[streams.AccountID]request.Storage, len(told.Accounts))
 	for _, one := range told.Accounts {
 		now[one.Account] = one
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.all == nil {
-		h.all = map[streams.Shard]map[streams.AccountID]request.Share{}
+		h.all = map[streams.Shard]map[streams.AccountID]request.Storage{}
 	}
 	h.all[told.Shard] = now
 }
 
 // of is an account's, zero if it holds little.
-func (h *holdings) of(shard streams.Shard, a streams.AccountID) request.Share {
+func (h *holdings) of(shard streams.Shard, a streams.AccountID) request.Storage {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.all[shard][a]

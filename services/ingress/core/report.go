@@ -277,9 +277,9 @@ func (c *Core) changed(ctx context.Context, account streams.AccountID, device st
 
 // preview asks a dispatcher what a report would change.
 func (c *Core) preview(ctx context.Context, account streams.AccountID, device streams.DeviceID, all []said) ([]request.Change, bool) {
-	q := request.Preview{Account: account, Device: device, Messages: make([]request.Said, len(all))}
+	q := request.Preview{Account: account, Device: device, Messages: make([]request.Report, len(all))}
 	for i, one := range all {
-		q.Messages[i] = request.Said{ID: one.ID, State: one.State}
+		q.Messages[i] = request.Report{ID: one.ID, State: one.State}
 	}
 	ctx, cancel := context.WithTimeout(ctx, changedWithin)
 	defer cancel()

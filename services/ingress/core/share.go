@@ -45,7 +45,7 @@ func (c *Core) share(ctx context.Context) {
 		return
 	}
 	defer func() { _ = heard.Unsubscribe() }() // fails only when the connection is closed
-	held, err := c.bus.Conn.Subscribe(request.IngressShares, c.holdings.heard)
+	held, err := c.bus.Conn.Subscribe(request.IngressStorage, c.holdings.heard)
 	if err != nil {
 		c.log.Warn("accounts that hold too much are not known here", zap.Error(err))
 		return
