@@ -331,8 +331,8 @@ func TestPlan(t *testing.T) {
 		return all
 	}
 	for name, test := range map[string]struct {
-		sizes []int
-		units []int
+		sizes       []int
+		submissions []int
 	}{
 		"below":     {[]int{2, 3}, []int{2, 3}},
 		"at it":     {[]int{3, 3}, []int{6}},
@@ -340,19 +340,19 @@ func TestPlan(t *testing.T) {
 		"one large": {[]int{9}, []int{9}},
 	} {
 		var got []int
-		for _, u := range (&round{}).plan(reqs(test.sizes...), 6) {
+		for _, u := range (&groupCommit{}).plan(reqs(test.sizes...), 6) {
 			got = append(got, u.messages)
 		}
-		if fmt.Sprint(got) != fmt.Sprint(test.units) {
-			t.Errorf("%s: got units of %v, want %v", name, got, test.units)
+		if fmt.Sprint(got) != fmt.Sprint(test.submissions) {
+			t.Errorf("%s: got submissions of %v, want %v", name, got, test.submissions)
 		}
 	}
 	// Singles are under way together, atomic batches only so many.
-	var units []*unit
+	var submissions []*submission
 	for range maxBatches + 3 {
-		units = append(units, &unit{messages: 1}, &unit{messages: 2})
+		submissions = append(submissions, &submission{messages: 1}, &submission{messages: 2})
 	}
-	wave, rest := nextWave(units)
+	wave, rest := nextWave(submissions)
 	if len(wave) != 2*maxBatches+1 || len(rest) != 5 {
 		t.Errorf("got a wave of %d and %d for later, want %d batches in it", len(wave), len(rest), maxBatches)
 	}

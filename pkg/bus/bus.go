@@ -16,9 +16,9 @@ import (
 type Bus struct {
 	Conn *nats.Conn
 	JS   jetstream.JetStream
-	// Gate, where it is set, is asked before a committer or PublishFenced stores
+	// MayStore, where it is set, is asked before a committer or PublishFenced stores
 	// anything, and says why nothing can be stored now: an ErrNotStored.
-	Gate func() error
+	MayStore func() error
 }
 
 // New makes a bus of a connection, which stays its caller's to close.
@@ -80,10 +80,10 @@ func Away(err error) bool {
 const codeNoQuorum = 10074
 
 func (b *Bus) mayStore() error {
-	if b.Gate == nil {
+	if b.MayStore == nil {
 		return nil
 	}
-	return b.Gate()
+	return b.MayStore()
 }
 
 // flush waits until the engine has seen everything sent so far.

@@ -73,7 +73,7 @@ type Committer struct {
 	stopped bool
 	wake    chan struct{}
 
-	round round // Run's own
+	group groupCommit // Run's own
 }
 
 // request is one Commit.
@@ -116,7 +116,7 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 		o.Now = time.Now
 	}
 	c := &Committer{bus: b, stream: stream, o: o, wake: make(chan struct{}, 1)}
-	c.round = round{
+	c.group = groupCommit{
 		bus:    b,
 		stream: stream,
 		now:    o.Now,
@@ -124,7 +124,7 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 		// The random part alone: every stored message of a batch carries it.
 		batchPrefix: nuid.Next()[:12],
 		answers:     make(chan *nats.Msg, 4*MaxRequest),
-		sent:        make(map[string]*unit),
+		sent:        make(map[string]*submission),
 	}
 	return c
 }
@@ -198,14 +198,14 @@ func While(waiting context.Context) context.Context {
 // ErrStopped. A committer runs once.
 func (c *Committer) Run(ctx context.Context) error {
 	defer c.stop()
-	if err := c.round.open(); err != nil {
+	if err := c.group.open(); err != nil {
 		return fmt.Errorf("commit to %s: %w", c.stream, err)
 	}
-	defer c.round.close()
+	defer c.group.close()
 	var taken []*request
 	for {
 		var unclean <-chan time.Time
-		if c.round.dirty {
+		if c.group.dirty {
 			unclean = time.After(cleanEvery)
 		}
 		select {
@@ -214,7 +214,7 @@ func (c *Committer) Run(ctx context.Context) error {
 		case <-unclean:
 		case <-c.wake:
 		}
-		c.round.clean(ctx)
+		c.group.clean(ctx)
 		for ctx.Err() == nil {
 			// Those whom the last commit answered may want to join this one.
 			runtime.Gosched()
@@ -222,7 +222,7 @@ func (c *Committer) Run(ctx context.Context) error {
 				break
 			}
 			start := c.o.Now()
-			if stored := c.round.commit(ctx, taken, c.o.Threshold); stored > 0 {
+			if stored := c.group.commit(ctx, taken, c.o.Threshold); stored > 0 {
 				c.o.Observe(stored, c.o.Now().Sub(start))
 			}
 			clear(taken)

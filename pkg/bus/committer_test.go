@@ -20,7 +20,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
-// together commits all requests so that one round takes them, and returns what
+// together commits all requests so that one commit takes them, and returns what
 // each was told. The committer is started after all of them wait.
 func together(t testing.TB, b *bus.Bus, o bus.CommitterOptions, requests ...[]*nats.Msg) ([]bus.Stored, []error) {
 	t.Helper()

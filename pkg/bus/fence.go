@@ -218,11 +218,11 @@ func (at *position) holds(expects uint64) bool {
 	return at != nil && at.first <= expects && expects <= at.last
 }
 
-// guards says whether the unit, as it was sent last, expects this fence. The owner may use another subject since then:
+// guards says whether the submission, as it was sent last, expects this fence. The owner may use another subject since then:
 // the one before is not the owner's to move any more, and what expects it may come in as long as nobody else does.
-func (f *Fence) guards(u *unit) bool {
+func (f *Fence) guards(s *submission) bool {
 	at := f.at.Load()
-	for _, q := range u.reqs {
+	for _, q := range s.reqs {
 		if q.fenced != nil {
 			if on := q.fenced.Header[jetstream.ExpectedLastSubjSeqSubjHeader]; on != nil {
 				return at != nil && on[0] == at.onSubject[0]

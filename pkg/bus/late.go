@@ -8,59 +8,59 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// settle decides what became of the units whose answer is missing, and answers what may not be stored any more. What it
+// resolve decides what became of the submissions whose answer is missing, and answers what may not be stored any more. What it
 // gives back may be sent; ok is false where the fence could not be moved, so that nothing is known yet.
 //
 // Nothing is sent twice before this: whatever lies in a buffer still is refused once the fence has moved, and what is
 // not in the stream by then never will be.
-func (r *round) settle(ctx context.Context, todo []*unit, floor uint64) (left []*unit, stored int, ok bool) {
-	if r.fence == nil {
+func (g *groupCommit) resolve(ctx context.Context, todo []*submission, floor uint64) (left []*submission, stored int, ok bool) {
+	if g.fence == nil {
 		return todo, 0, true
 	}
 	moved, ok := false, true
-	for _, u := range todo {
-		if !u.uncertain || !u.fenced() {
-			left = append(left, r.current(u)...)
+	for _, s := range todo {
+		if !s.uncertain || !s.fenced() {
+			left = append(left, g.current(s)...)
 			continue
 		}
-		if !moved && r.fence.Move(ctx) != nil {
+		if !moved && g.fence.Move(ctx) != nil {
 			return todo, stored, false
 		}
 		moved = true
-		first, err := u.find(ctx, r.bus, r.stream, floor)
+		first, err := s.find(ctx, g.bus, g.stream, floor)
 		switch {
 		case err != nil && !errors.Is(err, errNoID):
-			left, ok = append(left, u), false
+			left, ok = append(left, s), false
 		case err != nil:
-			u.finish(0, fmt.Errorf("%w: %w", ErrUnknownOutcome, err))
+			s.finish(0, fmt.Errorf("%w: %w", ErrUnknownOutcome, err))
 		case first > 0:
-			u.finish(first, nil)
-			stored += u.messages
-			r.floor = max(r.floor, first+uint64(u.messages)-1)
-		case !r.fence.guards(u):
-			u.finish(0, fmt.Errorf("%w: the fence that it expects is another owner's now", ErrUnknownOutcome))
+			s.finish(first, nil)
+			stored += s.messages
+			g.floor = max(g.floor, first+uint64(s.messages)-1)
+		case !g.fence.guards(s):
+			s.finish(0, fmt.Errorf("%w: the fence that it expects is another owner's now", ErrUnknownOutcome))
 		default:
-			u.uncertain = false
-			left = append(left, r.current(u)...)
+			s.uncertain = false
+			left = append(left, g.current(s)...)
 		}
 	}
 	return left, stored, ok
 }
 
-// current answers the requests of a unit that expect a fence which another has moved, and gives what is left.
-func (r *round) current(u *unit) []*unit {
-	at := r.fence.at.Load()
+// current answers the requests of a submission that expect a fence which another has moved, and gives what is left.
+func (g *groupCommit) current(s *submission) []*submission {
+	at := g.fence.at.Load()
 	stale := 0
-	for _, q := range u.reqs {
+	for _, q := range s.reqs {
 		if q.fenced != nil && !at.holds(q.expects) {
 			stale++
 		}
 	}
 	if stale == 0 {
-		return []*unit{u}
+		return []*submission{s}
 	}
 	var left []*request
-	for _, q := range u.reqs {
+	for _, q := range s.reqs {
 		if q.fenced != nil && !at.holds(q.expects) {
 			q.done <- outcome{err: ErrFenced}
 			continue
@@ -70,12 +70,12 @@ func (r *round) current(u *unit) []*unit {
 	if len(left) == 0 {
 		return nil
 	}
-	return []*unit{newUnit(left)}
+	return []*submission{newSubmission(left)}
 }
 
-// fenced says whether the unit expects something of a fence.
-func (u *unit) fenced() bool {
-	for _, q := range u.reqs {
+// fenced says whether the submission expects something of a fence.
+func (s *submission) fenced() bool {
+	for _, q := range s.reqs {
 		if q.fenced != nil {
 			return true
 		}
@@ -83,10 +83,10 @@ func (u *unit) fenced() bool {
 	return false
 }
 
-// expect makes the unit expect where the fence stands now. In an atomic batch one message is enough: each costs the
+// expect makes the submission expect where the fence stands now. In an atomic batch one message is enough: each costs the
 // engine a comparison, and the log its header.
-func (u *unit) expect(f *Fence) error {
-	if f == nil || !u.fenced() {
+func (s *submission) expect(f *Fence) error {
+	if f == nil || !s.fenced() {
 		return nil
 	}
 	at := f.at.Load()
@@ -94,8 +94,8 @@ func (u *unit) expect(f *Fence) error {
 		return errNowhere
 	}
 	once := false
-	u.expects = at.last
-	for _, q := range u.reqs {
+	s.expects = at.last
+	for _, q := range s.reqs {
 		switch {
 		case q.fenced == nil:
 		case once:
@@ -112,36 +112,36 @@ func (u *unit) expect(f *Fence) error {
 
 // outrun says of a refusal for a wrong last sequence whether it is the fence's: it has moved, or another of its messages
 // is under way.
-func (r *round) outrun(ctx context.Context, u *unit, err error) bool {
+func (g *groupCommit) outrun(ctx context.Context, s *submission, err error) bool {
 	var wrong *WrongLast
-	if r.fence == nil || !u.fenced() || !errors.As(err, &wrong) {
+	if g.fence == nil || !s.fenced() || !errors.As(err, &wrong) {
 		return false
 	}
-	moved, checkErr := r.fence.check(ctx)
-	if at := r.fence.at.Load(); moved || checkErr != nil || at == nil || at.last != u.expects {
+	moved, checkErr := g.fence.check(ctx)
+	if at := g.fence.at.Load(); moved || checkErr != nil || at == nil || at.last != s.expects {
 		return true
 	}
 	// On several nodes a fence lets one commit pass at a time.
-	if wrong.UnderWay && u.outrun < maxTries {
-		u.outrun++
-		r.alone = true
+	if wrong.UnderWay && s.outrun < maxTries {
+		s.outrun++
+		g.alone = true
 		return true
 	}
 	return false
 }
 
 // fenceUnknown says that commits were given up that may still come in.
-func (r *round) fenceUnknown(todo []*unit) {
-	for _, u := range todo {
-		if r.fence != nil && u.uncertain && u.fenced() {
-			r.dirty = true
+func (g *groupCommit) fenceUnknown(todo []*submission) {
+	for _, s := range todo {
+		if g.fence != nil && s.uncertain && s.fenced() {
+			g.dirty = true
 		}
 	}
 }
 
 // clean moves the fence before anything that was given up is stored late.
-func (r *round) clean(ctx context.Context) {
-	if r.dirty && r.fence.Move(ctx) == nil {
-		r.dirty = false
+func (g *groupCommit) clean(ctx context.Context) {
+	if g.dirty && g.fence.Move(ctx) == nil {
+		g.dirty = false
 	}
 }

@@ -12,13 +12,13 @@ const answerStep = 16 << 10
 
 // Answer gives a place to an answer that is to be made, which holds nothing yet. The caller weighs it before it is made,
 // and leaves the place when it is sent.
-func (g *Gate) Answer(w http.ResponseWriter, who string) *Place {
-	p := &Place{gate: g, who: who, control: http.NewResponseController(w), answers: true}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if p.of = g.of[who]; p.of == nil {
+func (l *Limiter) Answer(w http.ResponseWriter, who string) *Place {
+	p := &Place{limiter: l, who: who, control: http.NewResponseController(w), answers: true}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.of = l.of[who]; p.of == nil {
 		p.of = &sender{}
-		g.of[who] = p.of
+		l.of[who] = p.of
 	}
 	p.of.places++
 	return p
@@ -27,17 +27,17 @@ func (g *Gate) Answer(w http.ResponseWriter, who string) *Place {
 // Try takes room as Weigh does, but only while the sender has so little that what others of its answers need is left: a
 // sixteenth of all.
 func (p *Place) Try(bytes int64) bool {
-	p.gate.mu.Lock()
-	little := p.of.held+bytes <= p.gate.bytes/16
-	p.gate.mu.Unlock()
+	p.limiter.mu.Lock()
+	little := p.of.held+bytes <= p.limiter.bytes/16
+	p.limiter.mu.Unlock()
 	return little && p.take(bytes) == nil
 }
 
 // Keep gives back what is held beyond so many bytes.
 func (p *Place) Keep(bytes int64) {
-	p.gate.mu.Lock()
+	p.limiter.mu.Lock()
 	more := p.held - bytes
-	p.gate.mu.Unlock()
+	p.limiter.mu.Unlock()
 	if more > 0 {
 		_ = p.take(-more)
 	}
@@ -61,14 +61,14 @@ func (p *Place) Send(w http.ResponseWriter, status int, contentType string, body
 // sending notes that a step of the answer was taken, and gives a large one time for the next.
 func (p *Place) sending(large bool) bool {
 	now := time.Now()
-	g := p.gate
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	l := p.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if p.lost {
 		return false
 	}
 	p.step = now
-	g.coming[p] = struct{}{}
+	l.coming[p] = struct{}{}
 	if large || !p.extends.IsZero() {
 		p.extends = now
 		_ = p.control.SetWriteDeadline(now.Add(stepWithin))

@@ -15,8 +15,8 @@ import (
 )
 
 // Answers have room as bodies do: nobody has more than he leaves to others.
-func TestGate_Answers(t *testing.T) {
-	g := httpx.NewGate(0, 160<<10)
+func TestLimiter_Answers(t *testing.T) {
+	g := httpx.NewLimiter(0, 160<<10)
 	answer := func(who string) *httpx.Place { return g.Answer(httptest.NewRecorder(), who) }
 	for range 3 { // nothing is counted that is not held any more
 		first, second, other := answer("shop"), answer("shop"), answer("clinic")
@@ -47,7 +47,7 @@ func TestGate_Answers(t *testing.T) {
 }
 
 // answering serves answers of a size: the path says to whom.
-func answering(t *testing.T, g *httpx.Gate, size int, left chan<- string) (l *httpx.Memory, stop func()) {
+func answering(t *testing.T, g *httpx.Limiter, size int, left chan<- string) (l *httpx.Memory, stop func()) {
 	l, cancel, done := serve(t, httpx.ServerOptions{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		place := g.Answer(w, r.URL.Path)
 		defer func() {
@@ -81,11 +81,11 @@ func requested(t *testing.T, l *httpx.Memory, who string) net.Conn {
 }
 
 // Who reads nothing of an answer loses it, at once where others need the room; who reads slowly gets it whole.
-func TestGate_SlowReaders(t *testing.T) {
+func TestLimiter_SlowReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 1 << 20
 		left := make(chan string, 100)
-		l, stop := answering(t, httpx.NewGate(0, 4*size), size, left)
+		l, stop := answering(t, httpx.NewLimiter(0, 4*size), size, left)
 		begun := time.Now()
 		slow := requested(t, l, "phone")
 		read := make(chan int)

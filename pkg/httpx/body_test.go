@@ -16,9 +16,9 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 )
 
-// read is a gate's for one body of ten bytes at most.
+// read is a limiter's for one body of ten bytes at most.
 func read(r *http.Request) (string, error) {
-	body, place, err := httpx.NewGate(1, 1<<20).Enter(httptest.NewRecorder(), r, 10, "shop")
+	body, place, err := httpx.NewLimiter(1, 1<<20).Enter(httptest.NewRecorder(), r, 10, "shop")
 	if err == nil {
 		place.Leave()
 	}

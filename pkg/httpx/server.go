@@ -19,7 +19,7 @@ type ServerOptions struct {
 	Log      *zap.Logger
 
 	ReadHeaderTimeout time.Duration // 5 s
-	ReadTimeout       time.Duration // 15 s, headers and body; a Gate gives a body more while it comes
+	ReadTimeout       time.Duration // 15 s, headers and body; a Limiter gives a body more while it comes
 	WriteTimeout      time.Duration // 60 s, from the headers' end, or that of a body that took its time; above the longest poll
 	IdleTimeout       time.Duration // 120 s
 	MaxHeaderBytes    int           // 16 KiB

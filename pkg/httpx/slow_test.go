@@ -15,8 +15,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 )
 
-// gated serves posts through a gate: the path says who posts, and the answer how many bytes came.
-func gated(t *testing.T, g *httpx.Gate) (l *httpx.Memory, stop func()) {
+// limited serves posts through a limiter: the path says who posts, and the answer how many bytes came.
+func limited(t *testing.T, g *httpx.Limiter) (l *httpx.Memory, stop func()) {
 	l, cancel, done := serve(t, httpx.ServerOptions{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, place, err := g.Enter(w, r, 4<<20, r.URL.Path)
 		if err != nil {
@@ -86,9 +86,9 @@ func (b *body) send(bytes, aSecond int) {
 }
 
 // A body may take its time while it comes, and is answered; one that does not come is cut off.
-func TestGate_SlowLine(t *testing.T) {
+func TestLimiter_SlowLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, stop := gated(t, httpx.NewGate(16, 16<<20))
+		l, stop := limited(t, httpx.NewLimiter(16, 16<<20))
 		for _, test := range []struct {
 			length, send, aSecond int
 			want                  string
@@ -117,7 +117,7 @@ func TestGate_SlowLine(t *testing.T) {
 
 // One tenant's half-sent bodies keep nobody out, however many there are; and a slow one that comes is not the one that
 // makes room.
-func TestGate_HalfSentBodies(t *testing.T) {
+func TestLimiter_HalfSentBodies(t *testing.T) {
 	for _, hostile := range []struct {
 		what   string
 		names  int // of the senders of half-sent bodies
@@ -126,7 +126,7 @@ func TestGate_HalfSentBodies(t *testing.T) {
 	}{{"one tenant", 1, 40, 4 << 20}, {"five tenants", 5, 10, 4 << 20}, {"a crowd of strangers", 500, 1, 64 << 10}} {
 		t.Run(hostile.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l, stop := gated(t, httpx.NewGate(512, 16<<20))
+				l, stop := limited(t, httpx.NewLimiter(512, 16<<20))
 				slow := post(t, l, "phone", 160_000)
 				go slow.send(160_000, 2000)
 				for i := range hostile.names * hostile.bodies {

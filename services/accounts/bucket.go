@@ -8,16 +8,16 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
 )
 
 // values reads all values of the keys that match, in no order.
-func values[T any](ctx context.Context, kv jetstream.KeyValue, keys string) ([]T, error) {
-	watcher, err := kv.Watch(ctx, keys, jetstream.IgnoreDeletes())
+func values[T any](ctx context.Context, bucket jetstream.KeyValue, keys string) ([]T, error) {
+	watcher, err := bucket.Watch(ctx, keys, jetstream.IgnoreDeletes())
 	if err != nil {
 		return nil, err
 	}
-	defer bus.EndWatch(watcher)
+	defer kv.EndWatch(watcher)
 	all := []T{}
 	for {
 		select {

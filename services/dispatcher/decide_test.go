@@ -91,7 +91,7 @@ func answered(t *testing.T, account streams.AccountID, answers []func(s *server)
 	if err := s.file.Wait(t.Context(), s.status, s.decided(t, account, event.Renewed{})); err != nil {
 		t.Fatal(err)
 	}
-	s.deps.Bus.Gate = func() error {
+	s.deps.Bus.MayStore = func() error {
 		if len(answers) == 0 {
 			return nil
 		}
@@ -192,7 +192,7 @@ func TestOffer_AnotherIsQuicker(t *testing.T) {
 			Messages: []event.Attempt{{ID: messages[0]}},
 		})
 	})
-	s.deps.Bus.Gate = func() error {
+	s.deps.Bus.MayStore = func() error {
 		quicker()
 		return nil
 	}

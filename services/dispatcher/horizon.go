@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
@@ -36,72 +37,46 @@ type horizon struct {
 // next. It moves by the hour, however far, for all that one event drops is
 // dropped in one transaction.
 func (s *horizon) move(ctx context.Context) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, horizonWithin)
-	defer cancel()
-	aged := false
 	for {
-		var before time.Time
-		var last uint64
-		err := s.view(func(v state.View) error {
-			before, last = v.Horizon()
-			return nil
-		})
-		if err != nil {
-			return time.Time{}, err
-		}
-		if aged {
-			last = 0
-		}
-		next, seq, err := s.publishHorizons(ctx, before, last)
+		due, moved, err := s.moveOnce(ctx)
 		s.full.Store(errors.Is(err, bus.ErrFull))
-		var wrong *bus.WrongLast
 		switch {
-		case errors.As(err, &wrong) && wrong.UnderWay: // another dispatcher moves it
-			if err := clock.Sleep(ctx, askAgain); err != nil {
-				return time.Time{}, fmt.Errorf("move horizon: %w", err)
-			}
-			continue
-		case errors.As(err, &wrong) && wrong.Last == 0:
-			aged = true
-			continue
-		case errors.As(err, &wrong): // another dispatcher moved it
-			seq, aged = wrong.Last, false
 		case err != nil:
 			return time.Time{}, fmt.Errorf("move horizon: %w", err)
-		case seq == 0:
-			return s.sureAt(next), nil
-		}
-		if err := s.file.Wait(ctx, s.status, seq); err != nil {
-			return time.Time{}, fmt.Errorf("fold horizon: %w", err)
+		case !moved:
+			return s.sureAt(due), nil
 		}
 	}
 }
 
-// publishHorizons moves the horizon on from before, the event last. It gives
-// when the horizon is due next, and the last event published, if any.
-func (s *horizon) publishHorizons(ctx context.Context, before time.Time, last uint64) (due time.Time, seq uint64, err error) {
-	for {
+// moveOnce moves the horizon on by an hour at most, if it is due. It gives when
+// the horizon is due next.
+func (s *horizon) moveOnce(ctx context.Context) (due time.Time, moved bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, horizonWithin)
+	defer cancel()
+	subject := streams.HorizonSubject(s.number)
+	err = s.decisionsOf(subject).Decide(ctx, func() (m *nats.Msg, last uint64, err error) {
+		var before time.Time
+		err = s.view(func(v state.View) error {
+			before, last = v.Horizon()
+			return nil
+		})
 		now := s.sure()
-		if due = before.Add(state.Kept + horizonEvery); due.After(now) {
-			return due, seq, nil
+		due = before.Add(state.Kept + horizonEvery)
+		if moved = err == nil && !due.After(now); !moved {
+			return nil, 0, err
 		}
-		if to := now.Add(-state.Kept); before.IsZero() {
-			before = to
-		} else {
-			before = clock.Earlier(to, before.Add(horizonEvery))
+		to := now.Add(-state.Kept)
+		if !before.IsZero() {
+			to = clock.Earlier(to, before.Add(horizonEvery))
 		}
 		// In this order: all of ENQUEUE up to there was stored by then.
-		e := event.Horizon{Before: before, Enqueue: s.file.Cursor(s.enqueue)}
+		e := event.Horizon{Before: to, Enqueue: s.file.Cursor(s.enqueue)}
 		e.At = s.now()
-		m, err := event.Message(streams.HorizonSubject(s.number), e)
-		if err != nil {
-			return due, 0, err
-		}
-		if last, err = s.deps.Bus.PublishFenced(ctx, m, last); err != nil {
-			return due, 0, err
-		}
-		seq = last
-	}
+		m, err = event.Message(subject, e)
+		return m, last, err
+	})
+	return due, moved, err
 }
 
 // horizonsAtOnce is how many horizon events are read before anything is purged.

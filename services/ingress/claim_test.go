@@ -3,19 +3,14 @@ package ingress
 import (
 	"context"
 	"errors"
-	"net"
-	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/service"
@@ -202,79 +197,21 @@ func TestClaim_Renewed(t *testing.T) {
 	}
 }
 
-// A renewal that is lost is no reason to wait for the next: it is tried on while the claim lasts.
-func TestClaim_RenewedAgain(t *testing.T) {
-	dir := t.TempDir()
-	server, b := bustest.Start(t, dir)
-	t.Cleanup(server.Stop)
-	if err := streams.Ensure(t.Context(), b.JS, streams.Deployment{Shards: 1, Replicas: 1, EnqueueMaxBytes: 1 << 20, StatusMaxBytes: 1 << 20}, true); err != nil {
-		t.Fatal(err)
-	}
-	network := bustest.NewNetwork(func() (net.Conn, error) { return server.InProcessConn() })
-	key, err := nats.NkeyOptionFromSeed(filepath.Join(dir, "keys", "engine.nk"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := nats.Connect("", key, nats.InProcessServer(network), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	far, err := bus.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var stopped bustest.Stopped
-	var warned atomic.Bool
-	log := zap.NewExample(zap.Hooks(func(e zapcore.Entry) error { // it was not answered
-		warned.Store(true)
-		stopped.Cut()
-		return nil
-	}))
-	now := time.Now()
-	one := newClaim(Deps{Aside: far, Deps: service.Deps{Bus: far, Log: log, Now: func() time.Time { return now }}, Shards: 1}, nil, nil, nil)
-	one.ttl = 2 * time.Second
-	h, err := one.take(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	now = now.Add(one.useFor() - 1) // the last moment
-	before := h.revision
-	stopped = network.Stop()
-	if err := one.renew(t.Context(), h); err != nil {
-		t.Fatal(err)
-	}
-	bucket, err := b.JS.KeyValue(t.Context(), streams.ClaimsBucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	entry, err := bucket.Get(t.Context(), h.key)
-	if err != nil || entry.Revision() != h.revision || h.revision <= before || !h.until.Equal(now.Add(one.useFor())) || !warned.Load() {
-		t.Errorf("got revision %d until %v, stored %+v, %v", h.revision, h.until, entry, err)
-	}
-	// One that was stored and not answered counts from when it was sent.
-	sent := now
-	if _, err := bucket.Update(t.Context(), h.key, one.owner, h.revision); err != nil {
-		t.Fatal(err)
-	}
-	h.unheard, now = sent, now.Add(time.Second)
-	if err := one.learn(t.Context(), h); err != nil || !h.until.Equal(sent.Add(one.useFor())) || h.revision != entry.Revision()+1 {
-		t.Errorf("what was not answered: got %+v, %v", h, err)
-	}
-}
-
 // The claim has a connection of its own: pages that nobody reads keep the other from hearing anything for seconds.
 func TestClaim_Aside(t *testing.T) {
 	c := newClaims(t)
 	server, busy := bustest.Start(t, t.TempDir())
 	server.Stop()
 	one := New(DefaultConfig(), Deps{Aside: c.bus, Deps: service.Deps{Bus: busy, Log: zap.NewNop(), Now: c.clock, Metrics: prometheus.NewRegistry()}, Shards: 2}).claim
-	h, err := one.take(t.Context())
-	if err == nil {
-		err = one.renew(t.Context(), h)
-	}
+	one.ttl = 200 * time.Millisecond
+	taken, _, err := one.take(t.Context())
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	renewals := 0
+	if err := taken.Hold(ctx, func(time.Time) { renewals++; cancel() }); err != nil || renewals == 0 {
+		t.Errorf("renewed %d times, %v", renewals, err)
 	}
 }
 
@@ -286,7 +223,7 @@ func TestClaim_RunsOut(t *testing.T) {
 	c.bus.Conn.Close() // nothing is renewed any more
 	c.pass(held.ttl / 2)
 	before := held.Give(t.Context(), 1, make([]streams.MessageID, 1))
-	c.pass(held.ttl/2 - held.renewEvery()/2) // well before the end
+	c.pass(held.ttl/2 - held.ttl/8) // well before the end
 	after := held.Give(t.Context(), 1, make([]streams.MessageID, 1))
 	if before != nil || !errors.Is(after, errNoNumber) {
 		t.Errorf("got %v before and %v after", before, after)
@@ -338,13 +275,13 @@ func TestClaim_AllTaken(t *testing.T) {
 	}
 	<-c.bus.JS.PublishAsyncComplete()
 	one := newClaim(Deps{Aside: c.bus, Deps: service.Deps{Bus: c.bus, Log: zap.NewNop(), Now: c.clock}, Shards: 2}, nil, nil, nil)
-	if h, err := one.take(t.Context()); err == nil || !strings.Contains(err.Error(), "all are taken") {
-		t.Errorf("got %+v, %v, want none", h, err)
+	if _, number, err := one.take(t.Context()); err == nil || !strings.Contains(err.Error(), "all are taken") {
+		t.Errorf("got %d, %v, want none", number, err)
 	}
 	if err := c.bucket.Delete(t.Context(), streams.IngressClaim(streams.MaxInstance)); err != nil {
 		t.Fatal(err)
 	}
-	if h, err := one.take(t.Context()); err != nil || h.number != streams.MaxInstance {
-		t.Errorf("got %+v, %v, want the one that is free", h, err)
+	if _, number, err := one.take(t.Context()); err != nil || number != streams.MaxInstance {
+		t.Errorf("got %d, %v, want the one that is free", number, err)
 	}
 }

@@ -63,11 +63,11 @@ func (i *Ingress) routes() *gin.Engine {
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
 	r.NoRoute(smsgate.Unrouted(answer(http.StatusNotFound, "not_found", "Not found")))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
-	links, senders, answers := i.cfg.links(), httpx.NewGate(maxUnderWay, maxPosts), httpx.NewGate(0, maxAnswers)
-	queue.Mount(r, i.core, queue.Gates{Senders: senders, Phones: httpx.NewGate(maxUnderWay, maxReports), Answers: answers})
+	links, senders, answers := i.cfg.links(), httpx.NewLimiter(maxUnderWay, maxPosts), httpx.NewLimiter(0, maxAnswers)
+	queue.Mount(r, i.core, queue.Limiters{Senders: senders, Phones: httpx.NewLimiter(maxUnderWay, maxReports), Answers: answers})
 	smsgate.Mount(r, i.core, smsgate.Options{Senders: senders, Answers: answers, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
 	nodes.Mount(r, i.core, nodes.Options{
-		Logins: httpx.NewGate(maxUnderWay, maxStrangers), Senders: senders,
+		Logins: httpx.NewLimiter(maxUnderWay, maxStrangers), Senders: senders,
 		Proxies: links.Proxies, Encryption: storedAs,
 		Ready: health.Ready, Now: i.deps.Now,
 	})

@@ -133,7 +133,7 @@ func dial(engine *natsd.Server, by func(nats.InProcessConnProvider) nats.InProce
 	}
 	b, err := over(engine.ConnectBy(name, way))
 	if err == nil {
-		b.Gate = engine.Disk().Writable
+		b.MayStore = engine.Disk().Writable
 	}
 	return b, err
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -20,28 +21,29 @@ func (q *Quota) lead(ctx context.Context) error {
 		if err := q.file.Ready(ctx); err != nil {
 			return err
 		}
-		c, err := q.acquire(ctx)
+		claim, err := q.acquire(ctx)
 		if err != nil {
 			return err
 		}
-		err = q.reign(ctx, c)
+		err = q.serveAsLeader(ctx, claim)
 		if ctx.Err() != nil || q.bus.Conn.IsClosed() {
 			return err
 		}
-		q.log.Warn("leads no more", zap.Uint64("leader", c.leader), zap.Error(err))
+		q.log.Warn("leads no more", zap.Uint64("leader", claim.Created()), zap.Error(err))
 	}
 }
 
-// reign is one leadership. Nothing is granted after it returns.
-func (q *Quota) reign(ctx context.Context, c *claim) error {
-	q.log.Info("leads", zap.Uint64("leader", c.leader))
-	lost := q.ledger.begin(c.leader, c.until)
+// serveAsLeader is one leadership. Nothing is granted after it returns.
+func (q *Quota) serveAsLeader(ctx context.Context, claim *kv.Claim) error {
+	leader := claim.Created()
+	q.log.Info("leads", zap.Uint64("leader", leader))
+	lost := q.ledger.begin(leader, claim.Until())
 	q.metrics.leader.Set(1)
 	g, running := errgroup.WithContext(ctx)
-	g.Go(func() error { return q.renew(running, c) })
+	g.Go(func() error { return claim.Hold(running, q.ledger.extend) })
 	g.Go(func() error { return q.serve(running, ctx) })
 	g.Go(func() error { return q.sweep(running) })
-	g.Go(func() error { return q.endMonths(running, c.leader) })
+	g.Go(func() error { return q.endMonths(running, leader) })
 	g.Go(func() error {
 		select {
 		case <-running.Done():
@@ -51,11 +53,13 @@ func (q *Quota) reign(ctx context.Context, c *claim) error {
 		}
 	})
 	began := q.now()
-	g.Go(func() error { q.recover(running, c.leader, began); return nil })
+	g.Go(func() error { q.recover(running, leader, began); return nil })
 	err := g.Wait()
 	q.metrics.leader.Set(0)
 	q.ledger.end()
-	q.giveUp(ctx, c)
+	if err := claim.GiveBack(ctx); err != nil {
+		q.log.Warn("claim not given back, it will lapse", zap.Error(err))
+	}
 	return err
 }
 

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -35,7 +35,7 @@ func TestStandbyTakesOverAfterTheClaimLapsed(t *testing.T) {
 			t.Errorf("reserve without a leader: got %v, want no_responder", err)
 		}
 		w.await("the next leader", w.granting)
-		if took := time.Since(died); took < streams.ClaimTTL-renewEvery || took > streams.ClaimTTL+5*time.Second {
+		if took := time.Since(died); took < streams.ClaimTTL-streams.ClaimTTL/4 || took > streams.ClaimTTL+5*time.Second {
 			t.Errorf("takeover took %v, want about %v", took, streams.ClaimTTL)
 		}
 		w.mustUse(alice, 60)
@@ -87,23 +87,27 @@ func TestClaimWhoseAnswerWasLost(t *testing.T) {
 		w := newWorld(t, 1)
 		token := []byte("token")
 		q := New(DefaultConfig(), Deps{Deps: service.Deps{Bus: w.bus, Log: w.log(), Metrics: prometheus.NewRegistry(), Now: time.Now}, Shards: w.shards})
-		q.claims = w.claims()
-		if _, err := q.claims.PutString(t.Context(), streams.QuotaClaim, "another's"); err != nil {
+		q.claims = q.claimsIn(w.claims())
+		if _, err := q.claims.Bucket.PutString(t.Context(), streams.QuotaClaim, "another's"); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := q.take(t.Context(), token); !errors.Is(err, jetstream.ErrKeyExists) {
-			t.Errorf("take another's: got %+v, %v, want that it exists", c, err)
+		if c, err := q.take(t.Context(), token); !errors.Is(err, kv.ErrClaimTaken) {
+			t.Errorf("take another's: got %+v, %v, want that it is taken", c, err)
 		}
-		if err := q.claims.Delete(t.Context(), streams.QuotaClaim); err != nil {
+		if err := q.claims.Bucket.Delete(t.Context(), streams.QuotaClaim); err != nil {
 			t.Fatal(err)
 		}
-		created, err := q.claims.Create(t.Context(), streams.QuotaClaim, token)
+		created, err := q.claims.Bucket.Create(t.Context(), streams.QuotaClaim, token)
 		if err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(streams.ClaimTTL / 2)
 		c, err := q.take(t.Context(), token)
-		if err != nil || c.leader != created || c.revision <= created || time.Until(c.until) != streams.ClaimTTL-safety {
+		entry, readErr := q.claims.Bucket.Get(t.Context(), streams.QuotaClaim)
+		if readErr != nil {
+			t.Fatal(readErr)
+		}
+		if err != nil || c.Created() != created || entry.Revision() <= created || time.Until(c.Until()) != q.claims.RelyFor() {
 			t.Errorf("take one's own: got %+v, %v, want leader %d, renewed", c, err, created)
 		}
 	})
@@ -196,7 +200,7 @@ func TestSilentIngress(t *testing.T) {
 		if _, err := s.reserve(alice, 60, 100); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(renewEvery + 100*time.Millisecond) // and not while they are renewed
+		time.Sleep(streams.ClaimTTL/4 + 100*time.Millisecond) // and not while they are renewed
 		s.kill()
 		a.stop()
 		began := time.Now()
@@ -277,7 +281,7 @@ func TestLeaderWithoutItsClaimStops(t *testing.T) {
 		if _, err := w.claims().PutString(t.Context(), streams.QuotaClaim, "another's"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(renewEvery + time.Second)
+		time.Sleep(streams.ClaimTTL/4 + time.Second)
 		if _, err := w.reserve(alice, 1, 100); !isCode(err, "no_responder") {
 			t.Errorf("reserve after the claim was lost: got %v, want no_responder", err)
 		}

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
 	"github.com/trunkline-sms/trunkline/pkg/projection"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -48,9 +48,9 @@ type Quota struct {
 	opened chan struct{} // closed when what Run sets is set
 
 	// Set by Run.
-	file   *projection.File
-	roster *roster
-	claims jetstream.KeyValue
+	file      *projection.File
+	ingresses *ingresses
+	claims    kv.Claims
 }
 
 // New makes an instance that does nothing until Run.
@@ -93,7 +93,7 @@ func (q *Quota) Ready(ctx context.Context) error {
 func (q *Quota) Run(ctx context.Context) error {
 	err := q.run(ctx)
 	// A claim that could not be renewed may lapse in the instant of the end.
-	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, errLeadLost)) {
+	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, errLeadLost) || errors.Is(err, kv.ErrClaimLost)) {
 		err = nil
 	}
 	if q.file != nil {
@@ -103,13 +103,11 @@ func (q *Quota) Run(ctx context.Context) error {
 }
 
 func (q *Quota) run(ctx context.Context) error {
-	err := q.retry(ctx, "open bucket "+streams.ClaimsBucket, func(ctx context.Context) (err error) {
-		q.claims, err = q.bus.JS.KeyValue(ctx, streams.ClaimsBucket)
-		return err
-	})
+	bucket, err := kv.Open(ctx, q.bus, streams.ClaimsBucket, q.log)
 	if err != nil {
 		return err
 	}
+	q.claims = q.claimsIn(bucket)
 	fold := count{q.shards}
 	q.file, err = projection.Open(q.path, q.bus, fold, projection.Options{
 		Committed: func(events []projection.Event) {
@@ -131,27 +129,18 @@ func (q *Quota) run(ctx context.Context) error {
 		stream := streams.EnqueueStream(shard)
 		q.ledger.startAt(stream, q.file.Cursor(stream))
 	}
-	q.roster = newRoster(q.now)
+	q.ingresses = newIngresses(q.now)
 	close(q.opened)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return q.file.Run(ctx) })
-	g.Go(func() error {
-		// The engine ends a watch now and then, as when its node is lost.
-		for ctx.Err() == nil {
-			err := q.roster.watch(ctx, q.claims)
-			if q.bus.Conn.IsClosed() {
-				return err
-			}
-			if ctx.Err() == nil {
-				q.log.Warn("claims are watched anew", zap.Error(err))
-				_ = clock.Sleep(ctx, retryEvery)
-			}
-		}
-		return nil
-	})
+	g.Go(func() error { return q.ingresses.follow(ctx, q.bus, bucket, q.log) })
 	g.Go(func() error { return q.serveProjection(ctx) })
 	g.Go(func() error { return q.measureLag(ctx) })
 	g.Go(func() error { return q.lead(ctx) })
 	return g.Wait()
+}
+
+func (q *Quota) claimsIn(bucket jetstream.KeyValue) kv.Claims {
+	return kv.Claims{Bucket: bucket, TTL: streams.ClaimTTL, Now: q.now, Log: q.log}
 }

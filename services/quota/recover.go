@@ -66,13 +66,13 @@ func (q *Quota) recover(ctx context.Context, leader uint64, began time.Time) {
 func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) (answered map[int]bool, err error) {
 	// The claim is younger than the grants under the one before it, and they
 	// than the claim of the ingress that has them.
-	if err := q.roster.wait(ctx, leader); err != nil {
+	if err := q.ingresses.wait(ctx, leader); err != nil {
 		return nil, err
 	}
 	answered = make(map[int]bool)
 	for {
 		var silent []int
-		for _, instance := range q.roster.instances() {
+		for _, instance := range q.ingresses.instances() {
 			if !answered[instance] {
 				silent = append(silent, instance)
 			}

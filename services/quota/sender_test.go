@@ -51,7 +51,7 @@ func (w *world) startSender(number int) *sender {
 		s.parts.Go(func() { _ = c.Run(ctx) })
 	}
 	s.parts.Go(func() {
-		for clock.Sleep(ctx, renewEvery) == nil {
+		for clock.Sleep(ctx, streams.ClaimTTL/4) == nil {
 			_, _ = s.claims.Put(ctx, streams.IngressClaim(number), nil)
 		}
 	})

@@ -10,12 +10,11 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go"
 	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/object"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -30,8 +29,6 @@ const (
 	maxNotes = 10_000 // characters
 	// decideWithin is how long a decision may be tried.
 	decideWithin = 20 * time.Second
-	// decideAgain is when it is tried again while another's is under way.
-	decideAgain = 100 * time.Millisecond
 )
 
 func (v *Version) serve(ctx context.Context) error {
@@ -223,42 +220,29 @@ func (v *Version) decide(ctx context.Context, code streams.VersionCode, judge fu
 	defer v.deciding.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, decideWithin)
 	defer cancel()
-	for {
-		b, err := v.current(ctx)
-		if err != nil {
-			return request.AppVersion{}, err
+	var b book
+	decisions := bus.Decisions{Bus: v.bus, Stream: streams.ReleaseStream, Subject: streams.ReleaseSubjects, Await: func(ctx context.Context, seq uint64) error {
+		return v.file.Wait(ctx, streams.ReleaseStream, seq)
+	}}
+	err := decisions.Decide(ctx, func() (decision *nats.Msg, last uint64, err error) {
+		if b, err = v.current(ctx); err != nil {
+			return nil, 0, err
 		}
 		e, err := judge(b)
-		if err != nil {
-			return request.AppVersion{}, err
+		if err != nil || e == nil {
+			return nil, 0, err
 		}
-		if e == nil {
-			return *b.find(code), nil
-		}
-		msg, err := event.Message(streams.ReleaseSubject(code), e)
-		if err != nil {
-			return request.AppVersion{}, err
-		}
-		msg.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, streams.ReleaseSubjects)
-		seq, err := v.bus.PublishFenced(ctx, msg, b.decision)
-		var wrong *bus.WrongLast
-		switch {
-		case err == nil:
-			if err := v.file.Wait(ctx, streams.ReleaseStream, seq); err != nil {
-				return request.AppVersion{}, err
-			}
-			if b, err = v.book(); err != nil {
-				return request.AppVersion{}, err
-			}
-			return *b.find(code), nil
-		case errors.Is(err, bus.ErrFull):
-			return request.AppVersion{}, fault.New(fault.Full, "stream_full", "The stream of releases, or the disk, is full").With(err)
-		case errors.As(err, &wrong) && wrong.UnderWay:
-			if err := clock.Sleep(ctx, decideAgain); err != nil {
-				return request.AppVersion{}, err
-			}
-		case wrong == nil && !errors.Is(err, bus.ErrUnknownOutcome):
-			return request.AppVersion{}, err
-		}
+		decision, err = event.Message(streams.ReleaseSubject(code), e)
+		return decision, b.decision, err
+	})
+	if err == nil {
+		b, err = v.book()
 	}
+	switch {
+	case errors.Is(err, bus.ErrFull):
+		return request.AppVersion{}, fault.New(fault.Full, "stream_full", "The stream of releases, or the disk, is full").With(err)
+	case err != nil:
+		return request.AppVersion{}, err
+	}
+	return *b.find(code), nil
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/pkg/turn"
+	"github.com/trunkline-sms/trunkline/pkg/keylock"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -79,8 +79,8 @@ type Core struct {
 	passwords *passwords
 	places    *places
 	sessions  *sessions
-	keys      turn.Turns[string] // requests with the same idempotency key follow each other
-	lookups   turn.Turns[lookup] // so do those of an account that look something up, a few at a time
+	keys      keylock.Locks[string] // requests with the same idempotency key follow each other
+	lookups   keylock.Locks[lookup] // so do those of an account that look something up, a few at a time
 	lookedUp  atomic.Uint64
 	metrics   *metrics
 }

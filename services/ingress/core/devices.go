@@ -13,7 +13,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/pkg/turn"
+	"github.com/trunkline-sms/trunkline/pkg/keylock"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -50,7 +50,7 @@ type devices struct {
 
 	// One name of an account is looked up at a time: two must not both become
 	// the last that fits.
-	turns turn.Turns[streams.AccountID]
+	turns keylock.Locks[streams.AccountID]
 }
 
 type known struct {
@@ -105,7 +105,7 @@ func (d *devices) note(ctx context.Context, account streams.AccountID, id stream
 func (d *devices) writeInTurn(ctx context.Context, account streams.AccountID, device streams.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
 	defer cancel()
-	giveBack, err := d.turns.Take(ctx, account)
+	giveBack, err := d.turns.Lock(ctx, account)
 	if err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func (c *Core) accept(ctx context.Context, cmd Enqueue) (Accepted, error) {
 		s.keySubject = streams.KeySubject(s.shard, s.account, cmd.Key.ID)
 		// A repeat that comes before the first is answered waits for it: else it
 		// could be refused for a limit that the first has used up.
-		giveBack, err := c.keys.Take(ctx, s.keySubject)
+		giveBack, err := c.keys.Lock(ctx, s.keySubject)
 		if err != nil {
 			return Accepted{}, err
 		}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
 )
 
 // followed is a bucket, or a part of one, that is kept in memory.
@@ -28,7 +28,7 @@ func (f *followed) follow(ctx context.Context, what string, watch func() (jetstr
 		}
 		return fmt.Errorf("watch %s: %w", what, err)
 	}
-	defer bus.EndWatch(watcher)
+	defer kv.EndWatch(watcher)
 	for {
 		select {
 		case <-ctx.Done():

@@ -93,7 +93,7 @@ func (c *Core) find(ctx context.Context, caller Caller, q request.Find) (request
 func lookUp[A any](ctx context.Context, c *Core, caller Caller, subject string, question any) (answer A, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
 	defer cancel()
-	giveBack, err := c.lookups.Take(ctx, lookup{caller.Account.ID, c.lookedUp.Add(1) % lookupsAtATime})
+	giveBack, err := c.lookups.Lock(ctx, lookup{caller.Account.ID, c.lookedUp.Add(1) % lookupsAtATime})
 	if err != nil {
 		return answer, errLookup.With(err)
 	}

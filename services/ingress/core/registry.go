@@ -10,8 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -178,7 +178,7 @@ func list[V any](ctx context.Context, c *Core, name, keys string) ([]V, error) {
 	if err != nil {
 		return nil, errKept.With(err)
 	}
-	defer bus.EndWatch(watcher)
+	defer kv.EndWatch(watcher)
 	var all []V
 	for {
 		select {

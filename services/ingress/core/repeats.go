@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/trunkline-sms/trunkline/pkg/turn"
+	"github.com/trunkline-sms/trunkline/pkg/keylock"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -32,7 +32,7 @@ const (
 // repeats knows which accounts' reports can be stored unasked: such as most
 // likely change something.
 type repeats struct {
-	turns turn.Turns[streams.AccountID] // reports that a dispatcher is asked about follow each other
+	turns keylock.Locks[streams.AccountID] // reports that a dispatcher is asked about follow each other
 
 	mu       sync.Mutex
 	accounts map[streams.AccountID]*told

@@ -116,7 +116,7 @@ func (c *Core) tell(ctx context.Context, account streams.AccountID, e event.Repo
 		c.repeats.settle(account, len(all)-idle, c.now())
 		return changes, err
 	}
-	giveBack, err := c.repeats.turns.Take(ctx, account)
+	giveBack, err := c.repeats.turns.Lock(ctx, account)
 	if err != nil {
 		return nil, err
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
-	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -97,7 +97,7 @@ func oldMarkers(ctx context.Context, bucket jetstream.KeyValue, before time.Time
 // eachEntry calls f with what a bucket holds now, until f says false, and ends
 // the watch.
 func eachEntry(ctx context.Context, watcher jetstream.KeyWatcher, f func(jetstream.KeyValueEntry) bool) error {
-	defer bus.EndWatch(watcher)
+	defer kv.EndWatch(watcher)
 	for {
 		select {
 		case <-ctx.Done():

@@ -36,8 +36,8 @@ type Core interface {
 
 // Options say what the dialect shares with others, and what is true of the server.
 type Options struct {
-	Logins  *httpx.Gate // what bodies come in by, whose senders are not known yet
-	Senders *httpx.Gate // what senders of all dialects pass
+	Logins  *httpx.Limiter // what bodies come in by, whose senders are not known yet
+	Senders *httpx.Limiter // what senders of all dialects pass
 
 	Proxies    httpx.Proxies                  // whose word is taken for where a request came from
 	Encryption string                         // of what is stored, in words

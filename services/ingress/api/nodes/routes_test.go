@@ -93,7 +93,7 @@ func (s *standIn) Online() int                                    { return 3 }
 func handler(s *standIn, change ...func(*nodes.Options)) http.Handler {
 	gin.SetMode(gin.ReleaseMode)
 	o := nodes.Options{
-		Logins: httpx.NewGate(16, 1<<20), Senders: httpx.NewGate(16, 1<<20),
+		Logins: httpx.NewLimiter(16, 1<<20), Senders: httpx.NewLimiter(16, 1<<20),
 		Encryption: "none", Ready: func(context.Context) bool { return true },
 		Now: func() time.Time { return time.Date(2026, 1, 15, 10, 30, 0, 5, time.UTC) },
 	}
@@ -246,7 +246,7 @@ func TestSend_Overloaded(t *testing.T) {
 			<-hold
 			return core.Accepted{}, errors.New("over")
 		}}
-		h := handler(s, func(o *nodes.Options) { o.Senders = httpx.NewGate(2, 1<<20) })
+		h := handler(s, func(o *nodes.Options) { o.Senders = httpx.NewLimiter(2, 1<<20) })
 		go post(t, h, request("shop", one))
 		synctest.Wait()
 		res := post(t, h, request("pixel", one))

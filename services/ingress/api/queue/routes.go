@@ -22,12 +22,12 @@ type Core interface {
 	Report(ctx context.Context, cmd core.Report) (core.Reported, error)
 }
 
-// Gates are what bodies come in by: senders in a crowd must not keep phones' reports out. Pages go out by Answers.
-type Gates struct{ Senders, Phones, Answers *httpx.Gate }
+// Limiters are what bodies come in by: senders in a crowd must not keep phones' reports out. Pages go out by Answers.
+type Limiters struct{ Senders, Phones, Answers *httpx.Limiter }
 
 // Mount adds the dialect's routes, with the token in the path or as a bearer.
-func Mount(r gin.IRouter, c Core, g Gates) {
-	d := dialect{c, g}
+func Mount(r gin.IRouter, c Core, l Limiters) {
+	d := dialect{c, l}
 	for _, prefix := range []string{"/api/:token", "/api"} {
 		r.POST(prefix+"/queue", d.admitted(core.Posting, d.queue))
 		r.GET(prefix+"/get_messages", d.admitted(core.Pulling, d.messages))
@@ -36,8 +36,8 @@ func Mount(r gin.IRouter, c Core, g Gates) {
 }
 
 type dialect struct {
-	core  Core
-	gates Gates
+	core     Core
+	limiters Limiters
 }
 
 // admitted calls h for a caller who may, and answers what h or the core refuses.
@@ -70,7 +70,7 @@ func (d dialect) queue(c *gin.Context, caller core.Caller) error {
 	if err := caller.MayEnqueue(); err != nil {
 		return err
 	}
-	body, place, err := d.gates.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.limiters.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 	if err != nil {
 		return err
 	}
-	place := d.gates.Answers.Answer(c.Writer, caller.Account.Name)
+	place := d.limiters.Answers.Answer(c.Writer, caller.Account.Name)
 	defer place.Leave()
 	caller.Room = place
 	pull.Caller, pull.Stop = caller, httpx.Stopping(c.Request.Context())
@@ -130,7 +130,7 @@ func (d dialect) messages(c *gin.Context, caller core.Caller) error {
 }
 
 func (d dialect) status(c *gin.Context, caller core.Caller) error {
-	body, place, err := d.gates.Phones.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
+	body, place, err := d.limiters.Phones.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err != nil {
 		return err
 	}

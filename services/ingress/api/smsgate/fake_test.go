@@ -182,9 +182,9 @@ type server struct {
 	logged  []string
 }
 
-func newServer() *server { return newServerBehind(httpx.NewGate(8, 64<<20)) }
+func newServer() *server { return newServerBehind(httpx.NewLimiter(8, 64<<20)) }
 
-func newServerBehind(gate *httpx.Gate) *server {
+func newServerBehind(limiter *httpx.Limiter) *server {
 	gin.SetMode(gin.ReleaseMode)
 	s := &server{fake: &fake{account: streams.Account{ID: 7, Name: "shop", Region: "US"}, sessions: map[string][]string{}}}
 	r := gin.New()
@@ -199,7 +199,7 @@ func newServerBehind(gate *httpx.Gate) *server {
 	health.Register("nats:connection", func(context.Context) httpx.Check {
 		return httpx.Check{Description: "Connected", ObservedUnit: "boolean", ObservedValue: 1, Status: httpx.Pass}
 	})
-	Mount(r, s.fake, Options{Senders: gate, Answers: httpx.NewGate(0, 1<<30), Health: health.Mount, Now: func() time.Time { return began }})
+	Mount(r, s.fake, Options{Senders: limiter, Answers: httpx.NewLimiter(0, 1<<30), Health: health.Mount, Now: func() time.Time { return began }})
 	s.handler = r
 	return s
 }

@@ -55,8 +55,8 @@ type registry interface {
 
 // Options are what the dialect needs besides.
 type Options struct {
-	Senders *httpx.Gate       // what bodies come in by
-	Answers *httpx.Gate       // what lists and messages go out by
+	Senders *httpx.Limiter    // what bodies come in by
+	Answers *httpx.Limiter    // what lists and messages go out by
 	Proxies httpx.Proxies     // whose word is taken for where a request came from
 	Health  func(gin.IRoutes) // adds the health routes, as httpx.Health.Mount does; nil: there are none
 	Now     func() time.Time  // nil: time.Now

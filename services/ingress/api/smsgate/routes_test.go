@@ -465,7 +465,7 @@ type errReader struct{}
 func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func TestOverloaded(t *testing.T) {
-	s := newServerBehind(httpx.NewGate(0, 0))
+	s := newServerBehind(httpx.NewLimiter(0, 0))
 	for _, path := range []string{"/messages", "/auth/token", "/webhooks"} {
 		answer := s.call(login, "POST", "/3rdparty/v1"+path, sample)
 		if got := answer.header.Get("Retry-After"); got != "1" {

@@ -1,4 +1,4 @@
-package bus
+package kv
 
 import (
 	"bytes"
@@ -8,14 +8,15 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 )
 
-// DeleteOwn deletes a bucket's entry if it holds value, which only its owner
+// deleteOwn deletes a bucket's entry if it holds value, which only its owner
 // writes: a write whose answer was lost, or not waited for, may have given it a
 // revision that the owner does not know. An entry with another value is left,
 // and is no error.
-func DeleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value []byte) error {
+func deleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value []byte) error {
 	const again = 20 * time.Millisecond
 	for {
 		entry, err := bucket.Get(ctx, key)
@@ -28,7 +29,7 @@ func DeleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value
 			return nil
 		}
 		err = bucket.Delete(ctx, key, jetstream.LastRevision(entry.Revision()))
-		if !IsConflict(err) {
+		if !bus.IsConflict(err) {
 			return err
 		}
 		// The write came in between, or the node that was asked has not heard of it.
@@ -36,11 +37,4 @@ func DeleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value
 			return err
 		}
 	}
-}
-
-// IsConflict says of a bucket's error that another write came first: one code on
-// a single engine, another on a cluster.
-func IsConflict(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == codeWrongLast || api.ErrorCode == codeWrongLastConstant)
 }

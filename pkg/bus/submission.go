@@ -32,9 +32,9 @@ var batchSequences = sync.OnceValue(func() [][]string {
 
 var batchCommit = []string{"1"}
 
-// unit is what is stored whole or not at all: a request, or several that share
+// submission is what is stored whole or not at all: a request, or several that share
 // an atomic batch.
-type unit struct {
+type submission struct {
 	reqs     []*request
 	messages int
 
@@ -50,18 +50,18 @@ type unit struct {
 	outrun    int      // attempts refused since another message of the fence was under way
 }
 
-func newUnit(reqs []*request) *unit {
-	u := &unit{reqs: reqs}
+func newSubmission(reqs []*request) *submission {
+	s := &submission{reqs: reqs}
 	for _, r := range reqs {
-		u.messages += len(r.msgs)
+		s.messages += len(r.msgs)
 	}
-	return u
+	return s
 }
 
-// finish answers every request of the unit; first is the sequence of its first
+// finish answers every request of the submission; first is the sequence of its first
 // message.
-func (u *unit) finish(first uint64, err error) {
-	for _, r := range u.reqs {
+func (s *submission) finish(first uint64, err error) {
+	for _, r := range s.reqs {
 		o := outcome{err: err}
 		if err == nil {
 			o.stored = Stored{First: first, Count: len(r.msgs)}
@@ -71,21 +71,21 @@ func (u *unit) finish(first uint64, err error) {
 	}
 }
 
-// send publishes the unit once. The last message asks for the answer.
-func (u *unit) send(r *round) error {
-	if u.messages == 1 {
-		m := u.reqs[0].msgs[0]
-		r.wire = nats.Msg{Subject: m.Subject, Reply: r.inbox + u.token, Header: m.Header, Data: m.Data}
-		return r.bus.Conn.PublishMsg(&r.wire)
+// send publishes the submission once. The last message asks for the answer.
+func (s *submission) send(g *groupCommit) error {
+	if s.messages == 1 {
+		m := s.reqs[0].msgs[0]
+		g.wire = nats.Msg{Subject: m.Subject, Reply: g.inbox + s.token, Header: m.Header, Data: m.Data}
+		return g.bus.Conn.PublishMsg(&g.wire)
 	}
-	id := r.batchPrefix + u.token
-	u.batches = append(u.batches, id)
+	id := g.batchPrefix + s.token
+	s.batches = append(s.batches, id)
 	ids, sequences := []string{id}, batchSequences()
 	n := 0
-	for _, request := range u.reqs {
+	for _, request := range s.reqs {
 		for _, m := range request.msgs {
-			last := n == u.messages-1
-			err := u.sendInBatch(r, m, ids, sequences[n], last)
+			last := n == s.messages-1
+			err := s.sendInBatch(g, m, ids, sequences[n], last)
 			if err != nil && !last {
 				return fmt.Errorf("%w: %w", errCutShort, err)
 			}
@@ -103,33 +103,33 @@ var errCutShort = errors.New("batch cut short")
 
 // sendInBatch leaves the message's header as it was: what it adds belongs to
 // this attempt.
-func (u *unit) sendInBatch(r *round, m *nats.Msg, id, sequence []string, last bool) error {
+func (s *submission) sendInBatch(g *groupCommit, m *nats.Msg, id, sequence []string, last bool) error {
 	h := m.Header
 	if h == nil {
 		h = make(nats.Header, 3)
 	}
 	h[batchIDHeader], h[batchSequenceHeader] = id, sequence
-	r.wire = nats.Msg{Subject: m.Subject, Header: h, Data: m.Data}
+	g.wire = nats.Msg{Subject: m.Subject, Header: h, Data: m.Data}
 	if last {
 		h[batchCommitHeader] = batchCommit
-		r.wire.Reply = r.inbox + u.token
+		g.wire.Reply = g.inbox + s.token
 	}
-	err := r.bus.Conn.PublishMsg(&r.wire)
+	err := g.bus.Conn.PublishMsg(&g.wire)
 	delete(h, batchIDHeader)
 	delete(h, batchSequenceHeader)
 	delete(h, batchCommitHeader)
 	return err
 }
 
-// errNoID says that a unit has nothing it could be found by.
+// errNoID says that a submission has nothing it could be found by.
 var errNoID = errors.New("no message has an id")
 
-// find looks in the stream whether an earlier attempt stored the unit, and
+// find looks in the stream whether an earlier attempt stored the submission, and
 // returns its first sequence, 0 if none did. An engine that refuses a repeat
 // has decided all earlier attempts, so the answer is final. It looks above
 // floor, a sequence the stream had before the first attempt.
-func (u *unit) find(ctx context.Context, b *Bus, stream string, floor uint64) (uint64, error) {
-	m, index := u.firstWithID()
+func (s *submission) find(ctx context.Context, b *Bus, stream string, floor uint64) (uint64, error) {
+	m, index := s.firstWithID()
 	if m == nil {
 		return 0, errNoID
 	}
@@ -143,7 +143,7 @@ func (u *unit) find(ctx context.Context, b *Bus, stream string, floor uint64) (u
 			return 0, err
 		}
 		if found.Header.Get(jetstream.MsgIDHeader) == m.Header.Get(jetstream.MsgIDHeader) {
-			if !u.stored(m, found) {
+			if !s.stored(m, found) {
 				return 0, nil // somebody else's message has the id
 			}
 			return found.Sequence - uint64(index), nil
@@ -154,18 +154,18 @@ func (u *unit) find(ctx context.Context, b *Bus, stream string, floor uint64) (u
 }
 
 // stored tells whether found, which has m's id, is what an attempt stored.
-func (u *unit) stored(m *nats.Msg, found *jetstream.RawStreamMsg) bool {
-	if u.messages > 1 {
-		return slices.Contains(u.batches, found.Header.Get(batchIDHeader))
+func (s *submission) stored(m *nats.Msg, found *jetstream.RawStreamMsg) bool {
+	if s.messages > 1 {
+		return slices.Contains(s.batches, found.Header.Get(batchIDHeader))
 	}
 	return string(found.Data) == string(m.Data)
 }
 
 // firstWithID returns the first message that can be found again, and its place
-// in the unit.
-func (u *unit) firstWithID() (*nats.Msg, int) {
+// in the submission.
+func (s *submission) firstWithID() (*nats.Msg, int) {
 	n := 0
-	for _, r := range u.reqs {
+	for _, r := range s.reqs {
 		for _, m := range r.msgs {
 			if m.Header.Get(jetstream.MsgIDHeader) != "" {
 				return m, n

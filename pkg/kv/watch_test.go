@@ -1,4 +1,4 @@
-package bus_test
+package kv
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
@@ -31,7 +30,7 @@ func TestEndWatch(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(3000))*time.Microsecond)
 		if watcher, err := bucket.WatchAll(ctx); err == nil {
 			began++
-			bus.EndWatch(watcher)
+			EndWatch(watcher)
 		}
 		cancel()
 	}
@@ -39,7 +38,7 @@ func TestEndWatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bus.EndWatch(watcher)
+	EndWatch(watcher)
 	t.Logf("%d watches had begun when their contexts ended", began)
 }
 
@@ -58,7 +57,7 @@ func TestEndWatch_NeverSaid(t *testing.T) {
 		w.updates <- nil
 		w.updates <- nil
 		begun := time.Now()
-		bus.EndWatch(w)
+		EndWatch(w)
 		if took := time.Since(begun); len(w.updates) > 0 || took != time.Second {
 			t.Errorf("ended after %v with %d updates unread, want after a second with none", took, len(w.updates))
 		}

@@ -1,4 +1,4 @@
 package bus
 
 // Remembers counts the attempts that a committer that has stopped still knows of.
-func (c *Committer) Remembers() int { return len(c.round.sent) }
+func (c *Committer) Remembers() int { return len(c.group.sent) }

@@ -28,13 +28,13 @@ func overloaded(err error) bool {
 }
 
 // enter posts a body of five bytes.
-func enter(t *testing.T, g *httpx.Gate, who string) (*httpx.Place, error) {
+func enter(t *testing.T, g *httpx.Limiter, who string) (*httpx.Place, error) {
 	_, place, err := g.Enter(httptest.NewRecorder(), posted(t, strings.NewReader("12345"), 5), 10, who)
 	return place, err
 }
 
-func TestGate_Requests(t *testing.T) {
-	g := httpx.NewGate(4, 1<<20)
+func TestLimiter_Requests(t *testing.T) {
+	g := httpx.NewLimiter(4, 1<<20)
 	first, err := enter(t, g, "shop")
 	if err != nil {
 		t.Fatal(err)
@@ -67,11 +67,11 @@ func TestGate_Requests(t *testing.T) {
 	}
 }
 
-func TestGate_Bytes(t *testing.T) {
+func TestLimiter_Bytes(t *testing.T) {
 	const bound, large = 512 << 10, 200 << 10
 	for name, length := range map[string]int64{"stated": large, "chunked": -1} {
 		t.Run(name, func(t *testing.T) {
-			g := httpx.NewGate(100, bound)
+			g := httpx.NewLimiter(100, bound)
 			content := bytes.Repeat([]byte("0123456789"), large/10)
 			enter := func() ([]byte, *httpx.Place, error) {
 				return g.Enter(httptest.NewRecorder(), posted(t, bytes.NewReader(content), length), 1<<20, "shop")
@@ -91,8 +91,8 @@ func TestGate_Bytes(t *testing.T) {
 }
 
 // What is made of a request counts before it is made.
-func TestGate_Weigh(t *testing.T) {
-	g := httpx.NewGate(100, 1<<20)
+func TestLimiter_Weigh(t *testing.T) {
+	g := httpx.NewLimiter(100, 1<<20)
 	for range 3 {
 		shop, err := enter(t, g, "shop")
 		if err != nil {
@@ -117,8 +117,8 @@ func TestGate_Weigh(t *testing.T) {
 }
 
 // Nobody has more than he leaves to others, so who comes new always finds room.
-func TestGate_Share(t *testing.T) {
-	g := httpx.NewGate(512, 64<<20)
+func TestLimiter_Share(t *testing.T) {
+	g := httpx.NewLimiter(512, 64<<20)
 	inside := map[string]int{}
 	var last *httpx.Place
 	for _, who := range []string{"a", "b", "c", "d", "e"} {
@@ -144,9 +144,9 @@ func TestGate_Share(t *testing.T) {
 }
 
 // Bodies that are announced and do not come keep nobody out.
-func TestGate_SlowBodies(t *testing.T) {
+func TestLimiter_SlowBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := httpx.NewGate(2, 1<<20)
+		g := httpx.NewLimiter(2, 1<<20)
 		r, w := io.Pipe()
 		ended := make(chan error)
 		for range 10 {

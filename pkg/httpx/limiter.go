@@ -12,14 +12,14 @@ import (
 // the room. Used up by a client that stands still; it alone loses its place.
 const stalledFor = 5 * time.Second
 
-// Gate bounds what requests of one kind take up together: their bodies as far as they have come, and what is made of
+// Limiter bounds what requests of one kind take up together: their bodies as far as they have come, and what is made of
 // them. Nobody may take up more than he leaves to others, so who comes new finds room, however many were there before.
 // What comes over that is told to come again: in a line that only gets longer everybody would wait until nobody can be
 // answered in time.
 //
 // Where room is short, it is made by bodies that are still on their way, the slowest first: those of the sender who
 // needs it, of senders who hold as much, and of anybody if they have stalled.
-type Gate struct {
+type Limiter struct {
 	requests int   // bound
 	bytes    int64 // bound
 
@@ -37,9 +37,9 @@ type sender struct {
 	held   int64
 }
 
-// NewGate makes a gate for so many requests at a time, and so many bytes of what they take up.
-func NewGate(requests int, bytes int64) *Gate {
-	return &Gate{requests: requests, bytes: bytes, of: map[string]*sender{}, coming: map[*Place]struct{}{}}
+// NewLimiter makes a limiter for so many requests at a time, and so many bytes of what they take up.
+func NewLimiter(requests int, bytes int64) *Limiter {
+	return &Limiter{requests: requests, bytes: bytes, of: map[string]*sender{}, coming: map[*Place]struct{}{}}
 }
 
 var errOverloaded = &fault.Error{
@@ -48,12 +48,12 @@ var errOverloaded = &fault.Error{
 
 // Place is a request's, from the first byte of its body until it leaves.
 type Place struct {
-	gate    *Gate
+	limiter *Limiter
 	who     string
 	of      *sender
 	control *http.ResponseController
 
-	// Under the gate's lock.
+	// Under the limiter's lock.
 	held    int64
 	step    time.Time // when the last step of the body had come
 	extends time.Time // when its deadline was moved last
@@ -67,8 +67,8 @@ type Place struct {
 // A body may take as long as it needs while it brings a step of 4 KiB, or its end, every 15 s. One of more than limit
 // bytes is fault.TooLarge, found out before it is read where the header tells; one that breaks off is fault.Invalid.
 // Where too many are inside, or too much of the same sender, the error is a fault Unavailable, "overloaded".
-func (g *Gate) Enter(w http.ResponseWriter, r *http.Request, limit int64, who string) (body []byte, p *Place, err error) {
-	if p = g.begin(w, who); p == nil { // before anything is read, which is cheap
+func (l *Limiter) Enter(w http.ResponseWriter, r *http.Request, limit int64, who string) (body []byte, p *Place, err error) {
+	if p = l.begin(w, who); p == nil { // before anything is read, which is cheap
 		return nil, nil, errOverloaded
 	}
 	begun := p.step
@@ -92,68 +92,68 @@ func (p *Place) Weigh(bytes int64) error { return p.take(bytes) }
 
 // Leave gives back all that the request took up.
 func (p *Place) Leave() {
-	g := p.gate
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if _, coming := g.coming[p]; coming || p.answers {
-		delete(g.coming, p)
+	l := p.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, coming := l.coming[p]; coming || p.answers {
+		delete(l.coming, p)
 	} else {
-		g.inside--
+		l.inside--
 		p.of.inside--
 	}
-	g.give(p)
+	l.give(p)
 	if p.of.places--; p.of.places == 0 {
-		delete(g.of, p.who)
+		delete(l.of, p.who)
 	}
 }
 
 // begin gives a place to a body that is about to come, or none.
-func (g *Gate) begin(w http.ResponseWriter, who string) *Place {
-	p := &Place{gate: g, who: who, control: http.NewResponseController(w), step: time.Now()}
+func (l *Limiter) begin(w http.ResponseWriter, who string) *Place {
+	p := &Place{limiter: l, who: who, control: http.NewResponseController(w), step: time.Now()}
 	p.extends = p.step
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if p.of = g.of[who]; p.of == nil {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.of = l.of[who]; p.of == nil {
 		p.of = &sender{}
 	}
-	if !g.admits(p.of) {
+	if !l.admits(p.of) {
 		return nil
 	}
-	g.of[who] = p.of
+	l.of[who] = p.of
 	p.of.places++
-	g.coming[p] = struct{}{}
+	l.coming[p] = struct{}{}
 	return p
 }
 
 // enter is when the body has come.
 func (p *Place) enter() error {
-	g := p.gate
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if p.lost || !g.admits(p.of) {
+	l := p.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.lost || !l.admits(p.of) {
 		return errOverloaded
 	}
-	delete(g.coming, p)
-	g.inside++
+	delete(l.coming, p)
+	l.inside++
 	p.of.inside++
 	return nil
 }
 
 // admits says whether there is room for one more request of a sender.
-func (g *Gate) admits(s *sender) bool { return s.inside < g.requests-g.inside }
+func (l *Limiter) admits(s *sender) bool { return s.inside < l.requests-l.inside }
 
 // take takes room, which slow bodies may have to make.
 func (p *Place) take(more int64) error {
-	g := p.gate
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for !p.lost && p.of.held+more > g.bytes-g.held-more {
-		slow := g.slowest(p, more)
+	l := p.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !p.lost && p.of.held+more > l.bytes-l.held-more {
+		slow := l.slowest(p, more)
 		if slow == nil {
 			return errOverloaded
 		}
 		slow.lost = true
-		g.give(slow)
+		l.give(slow)
 		slow.cutOff()
 	}
 	if p.lost {
@@ -161,44 +161,44 @@ func (p *Place) take(more int64) error {
 	}
 	p.held += more
 	p.of.held += more
-	g.held += more
+	l.held += more
 	return nil
 }
 
 // slowest is the body that has to make room where p needs more: none where that is p itself.
-func (g *Gate) slowest(p *Place, more int64) *Place {
+func (l *Limiter) slowest(p *Place, more int64) *Place {
 	var slow *Place
 	stalled := time.Now().Add(-stalledFor)
-	for one := range g.coming {
+	for one := range l.coming {
 		mayLose := one.step.Before(stalled) || !one.answers && (one.of == p.of || one.of.held >= p.of.held+more)
 		if mayLose && !one.lost && one != p && (slow == nil || one.step.Before(slow.step)) {
 			slow = one
 		}
 	}
-	if _, coming := g.coming[p]; coming && slow != nil && p.step.Before(slow.step) {
+	if _, coming := l.coming[p]; coming && slow != nil && p.step.Before(slow.step) {
 		return nil
 	}
 	return slow
 }
 
-func (g *Gate) give(p *Place) {
-	g.held -= p.held
+func (l *Limiter) give(p *Place) {
+	l.held -= p.held
 	p.of.held -= p.held
 	p.held = 0
 }
 
 func (p *Place) hasLost() bool {
-	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
+	p.limiter.mu.Lock()
+	defer p.limiter.mu.Unlock()
 	return p.lost
 }
 
 // stepped notes that a step of the body has come, and gives it time for the next.
 func (p *Place) stepped() {
 	now := time.Now()
-	g := p.gate
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	l := p.limiter
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if p.lost {
 		return
 	}

@@ -1,4 +1,4 @@
-package bus_test
+package kv
 
 import (
 	"errors"
@@ -6,7 +6,6 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
@@ -21,18 +20,22 @@ func TestDeleteOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := bus.DeleteOwn(t.Context(), bucket, "key", []byte("another's")); err != nil {
+	if err := deleteOwn(t.Context(), bucket, "key", []byte("another's")); err != nil {
 		t.Error(err)
 	}
 	if _, err := bucket.Get(t.Context(), "key"); err != nil {
 		t.Errorf("deleted for another: %v", err)
 	}
 	for range 2 {
-		if err := bus.DeleteOwn(t.Context(), bucket, "key", []byte("mine")); err != nil {
+		if err := deleteOwn(t.Context(), bucket, "key", []byte("mine")); err != nil {
 			t.Error(err)
 		}
 		if _, err := bucket.Get(t.Context(), "key"); !errors.Is(err, jetstream.ErrKeyNotFound) {
 			t.Errorf("not deleted for its owner: %v", err)
 		}
+	}
+	b.Conn.Close()
+	if err := deleteOwn(t.Context(), bucket, "key", []byte("mine")); err == nil {
+		t.Error("without a connection: got no error")
 	}
 }

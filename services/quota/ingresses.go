@@ -1,0 +1,100 @@
+package quota
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/kv"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+// ingresses knows which ingress instances may hold open grants: those whose claim
+// was renewed within GrantTTL. A claim that lapsed proves nothing: its ingress
+// may be cut off with a publish under way. One that was removed does.
+type ingresses struct {
+	now   func() time.Time
+	freed chan struct{} // says that the leader's claim was removed
+
+	mu       sync.Mutex
+	seen     map[int]time.Time
+	revision uint64        // of the newest entry seen
+	moved    chan struct{} // closed when revision moves
+}
+
+func newIngresses(now func() time.Time) *ingresses {
+	return &ingresses{now: now, freed: make(chan struct{}, 1), seen: make(map[int]time.Time), moved: make(chan struct{})}
+}
+
+// follow keeps up with the bucket until ctx is done.
+func (i *ingresses) follow(ctx context.Context, b *bus.Bus, claims jetstream.KeyValue, log *zap.Logger) error {
+	return kv.Follow(ctx, b, claims.Bucket(), log, func() (jetstream.KeyWatcher, error) {
+		return claims.WatchFiltered(ctx, []string{streams.QuotaClaim, streams.IngressClaims}, jetstream.MetaOnly())
+	}, i.see)
+}
+
+func (i *ingresses) see(entry jetstream.KeyValueEntry) {
+	if entry == nil { // all has come that was there
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	removed := entry.Operation() != jetstream.KeyValuePut
+	switch instance, err := streams.ParseIngressClaim(entry.Key()); {
+	case err == nil && removed:
+		delete(i.seen, instance)
+	case err == nil:
+		// One that is told of late, as to an instance that has just begun to
+		// watch, was renewed before. When is not known: the engine's clock need
+		// not agree with this one.
+		i.seen[instance] = i.now()
+	case entry.Key() == streams.QuotaClaim && removed:
+		select {
+		case i.freed <- struct{}{}:
+		default:
+		}
+	}
+	i.revision = entry.Revision()
+	close(i.moved)
+	i.moved = make(chan struct{})
+}
+
+// wait returns once everything up to a revision has been seen.
+func (i *ingresses) wait(ctx context.Context, revision uint64) error {
+	for {
+		i.mu.Lock()
+		seen, moved := i.revision, i.moved
+		i.mu.Unlock()
+		if seen >= revision {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-moved:
+		}
+	}
+}
+
+// instances lists the ingress instances that may hold open grants.
+func (i *ingresses) instances() []int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := i.now()
+	var all []int
+	for instance, at := range i.seen {
+		if now.Sub(at) >= request.GrantTTL {
+			delete(i.seen, instance)
+			continue
+		}
+		all = append(all, instance)
+	}
+	slices.Sort(all)
+	return all
+}
