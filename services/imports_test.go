@@ -66,6 +66,12 @@ var rules = []rule{
 		},
 	},
 	{
+		"dispatcher/state is a function of events and times: it must not reach the engine, wait or log",
+		func(s source) bool {
+			return in(s.folder, "services/dispatcher/state") && !s.test && !slices.Contains(stateImports, s.imports)
+		},
+	},
+	{
 		"what is behind the dialects speaks of messages, phones and callers: the web framework belongs to the dialects",
 		func(s source) bool {
 			return subject(s.folder) != "" && !s.test && in(s.imports, "github.com/gin-gonic/gin")
@@ -96,6 +102,14 @@ var rules = []rule{
 			return dialect(s.folder) && dialect(s.imports) && strings.Split(s.folder, "/")[3] != strings.Split(s.imports, "/")[3]
 		},
 	},
+}
+
+// stateImports is all that the dispatcher's state may import. What it may use of
+// the packages time and clock, its own test says.
+var stateImports = []string{
+	"bytes", "crypto/sha256", "encoding/binary", "encoding/hex", "errors", "fmt", "math", "slices", "strings", "time",
+	"github.com/tidwall/gjson", "go.etcd.io/bbolt",
+	"pkg/clock", "pkg/projection", "streams", "streams/event", "streams/request",
 }
 
 // in reports whether path is the folder or below it.
@@ -242,6 +256,14 @@ func TestImportRules(t *testing.T) {
 		{"services/node/cluster.go", module + "services/quota", ""},
 		{"services/operator/account.go", module + "services/quota", ""},
 		{"services/cmd/trunkline/main.go", module + "services/node", ""},
+		{"services/dispatcher/state/fold.go", bbolt, ""},
+		{"services/dispatcher/state/fold.go", module + "streams/event", ""},
+		{"services/dispatcher/state/fold_test.go", nats, ""},
+		{"services/dispatcher/state/fold.go", nats, "dispatcher/state is a function"},
+		{"services/dispatcher/state/fold.go", module + "pkg/bus", "dispatcher/state is a function"},
+		{"services/dispatcher/state/fold.go", "context", "dispatcher/state is a function"},
+		{"services/dispatcher/state/fold.go", "math/rand", "dispatcher/state is a function"},
+		{"services/dispatcher/pull.go", nats, ""},
 		{"services/ingress/messages/messages.go", gin, "what is behind the dialects speaks"},
 		{"services/ingress/access/access.go", gin, "what is behind the dialects speaks"},
 		{"services/ingress/fleet/fleet.go", gin, "what is behind the dialects speaks"},

@@ -35,11 +35,17 @@ const (
 	codeConsumerExists   = 10148
 )
 
-// fetch takes up to n messages from the durable consumer of a lane: the cursor
-// over what was never handed out of it. Losing one costs reading, never an SMS:
-// every message that it gives is looked up in the projection. One made anew
-// begins at lowest.
-func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, lowest uint64, n int, wait time.Duration) ([]*bus.Fetched, error) {
+// consumers are the durable consumers of a shard's lanes. Each is a cursor over
+// what was never handed out of its lane. Losing one costs reading, never an SMS:
+// every message that it gives is looked up in the state.
+type consumers struct {
+	*shard
+	idle time.Duration // how long the engine keeps one that nobody fetches from
+}
+
+// fetch takes up to n messages from the consumer of a lane. One that is not there
+// is created, and begins at lowest.
+func (s *consumers) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, lowest uint64, n int, wait time.Duration) ([]*bus.Fetched, error) {
 	name := streams.ConsumerName(a, l)
 	for attempt := 0; ; attempt++ {
 		got, err := s.deps.Bus.Fetch(ctx, s.enqueue, name, n, wait)
@@ -48,16 +54,16 @@ func (s *shard) fetch(ctx context.Context, a streams.AccountID, l streams.Lane, 
 			return got, err
 		}
 		if silent {
-			if s.consumerThere(ctx, name) {
-				continue // another dispatcher has made it anew, or it is slow
+			if s.exists(ctx, name) {
+				continue // another dispatcher has created it again, or it is slow
 			}
 			s.deps.Log.Info("consumer does not answer and is made anew elsewhere", zap.Stringer("account", a), zap.Stringer("lane", l))
-			s.dropConsumer(ctx, name)
+			s.remove(ctx, name)
 		}
-		if attempt > 0 { // it was made, and not all nodes know of it yet
+		if attempt > 0 { // it was created, and not all nodes know of it yet
 			_ = clock.Sleep(ctx, time.Duration(attempt)*fetchPause)
 		}
-		if err := s.makeConsumer(ctx, a, l, lowest); err != nil {
+		if err := s.create(ctx, a, l, lowest); err != nil {
 			return nil, fmt.Errorf("make consumer %s: %w", name, err)
 		}
 	}
@@ -68,20 +74,20 @@ var errNoConsumer = fault.New(fault.Unavailable, "no_consumer", "Messages cannot
 const (
 	fetchAttempts = 4
 	fetchPause    = 50 * time.Millisecond
-	// makeWithin bounds one try to make a consumer: the node that was to have
+	// createWithin bounds one try to create a consumer: the node that is to have
 	// it may stand still.
-	makeWithin   = time.Second
-	makeAttempts = 3
-	// lookWithin is for word of a consumer, that it is there or gone, which a
-	// node that stands still does not give.
+	createWithin   = time.Second
+	createAttempts = 3
+	// lookWithin bounds the wait for an answer about a consumer, that it is there
+	// or is deleted. A node that stands still does not answer.
 	lookWithin = 500 * time.Millisecond
 )
 
-func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams.Lane, lowest uint64) error {
+func (s *consumers) create(ctx context.Context, a streams.AccountID, l streams.Lane, lowest uint64) error {
 	name := streams.ConsumerName(a, l)
 	js := s.deps.Bus.JS
 	for attempt := 0; ; attempt++ {
-		within, cancel := context.WithTimeout(ctx, makeWithin)
+		within, cancel := context.WithTimeout(ctx, createWithin)
 		_, err := js.CreateConsumer(within, s.enqueue, jetstream.ConsumerConfig{
 			Durable:           name,
 			FilterSubject:     streams.EnqueueSubject(s.number, a, l),
@@ -91,7 +97,7 @@ func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams
 			AckWait:           ackWait,
 			MaxDeliver:        -1,
 			MaxAckPending:     -1,
-			InactiveThreshold: s.cfg.ConsumerIdle,
+			InactiveThreshold: s.idle,
 			Replicas:          1,
 			// File-backed ones cost 10 ms each when the engine stops.
 			MemoryStorage: true,
@@ -105,48 +111,48 @@ func (s *shard) makeConsumer(ctx context.Context, a streams.AccountID, l streams
 		switch {
 		case refused && (api.ErrorCode == codeConsumerExists || api.ErrorCode == codeConsumerCreate):
 			// It exists and stands where it stands.
-			if s.consumerThere(ctx, name) {
+			if s.exists(ctx, name) {
 				return nil
 			}
-			s.dropConsumer(ctx, name)
+			s.remove(ctx, name)
 		case refused && api.ErrorCode != codeConsumerNotFound && api.ErrorCode != codeConsumerOffline && !bus.Away(err):
 			return err
 		default:
-			// Its node may be dead: make it elsewhere.
-			s.dropConsumer(ctx, name)
+			// Its node may be dead: it is created elsewhere.
+			s.remove(ctx, name)
 		}
-		if attempt == makeAttempts || ctx.Err() != nil {
+		if attempt == createAttempts || ctx.Err() != nil {
 			return errNoConsumer.With(err)
 		}
 	}
 }
 
-func (s *shard) consumerThere(ctx context.Context, name string) bool {
+func (s *consumers) exists(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	_, err := s.deps.Bus.JS.Consumer(ctx, s.enqueue, name)
 	return err == nil
 }
 
-func (s *shard) dropConsumer(ctx context.Context, name string) {
+func (s *consumers) remove(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	_ = s.deps.Bus.JS.DeleteConsumer(ctx, s.enqueue, name)
 }
 
-// silence is why a lane's consumer gives nothing although the projection knows
-// messages that were never handed out.
+// silence is why a lane's consumer gives nothing, although the state has messages
+// that were never handed out.
 type silence int
 
 const (
 	late     silence = iota // it has them
 	withheld                // somebody has fetched them, and may give them back
-	forgot                  // it thinks that they are done
+	forgot                  // it takes them for acked
 )
 
-// mend asks a consumer why it gives nothing. One that forgot is deleted, and
-// the next fetch makes it anew.
-func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) silence {
+// diagnose asks a consumer why it gives nothing. One that forgot is deleted, and
+// the next fetch creates it again.
+func (s *consumers) diagnose(ctx context.Context, a streams.AccountID, l streams.Lane) silence {
 	name := streams.ConsumerName(a, l)
 	looking, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
@@ -160,6 +166,6 @@ func (s *shard) mend(ctx context.Context, a streams.AccountID, l streams.Lane) s
 	case info.NumPending > 0:
 		return late
 	}
-	s.dropConsumer(ctx, name)
+	s.remove(ctx, name)
 	return forgot
 }

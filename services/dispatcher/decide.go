@@ -3,30 +3,48 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/keylock"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
+// decider publishes decisions about accounts. Those of this process about one
+// account follow each other; those of several dispatchers are fenced.
+type decider struct {
+	*shard
+	locks     keylock.Locks[streams.AccountID] // of accounts: the holder may decide
+	conflicts prometheus.Counter
+}
+
+// lock waits until nobody else in this process decides about the account. It
+// fails only with ctx.
+func (s *decider) lock(ctx context.Context, a streams.AccountID) (unlock func(), err error) {
+	return s.locks.Lock(ctx, a)
+}
+
 var errClock = fault.New(fault.Unavailable, "clock_differs", "This dispatcher's clock differs from the engines': it decides nothing until the wrong one is set right")
 
-// decide publishes what propose makes of the projection, if no other decision
-// about the account has come in between; else it folds that one and proposes
-// again. It returns once its decision is folded; propose giving nil ends it
-// with nothing decided. The caller holds the account's lock.
-func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
+// decide publishes what propose makes of the account's state, if no other
+// decision about the account has come in between; else it folds that one and
+// proposes again. It returns once its decision is folded. Where propose gives nil,
+// nothing is decided. The caller has locked the account.
+func (s *decider) decide(ctx context.Context, a streams.AccountID, propose func(state.Account) (event.Event, error)) error {
 	subject := streams.DecisionSubject(s.number, a)
-	decisions := s.decisions(subject)
-	decisions.Outrun = s.metrics.conflicts.Inc
+	decisions := s.decisionsOf(subject)
+	decisions.Outrun = s.conflicts.Inc
 	err := decisions.Decide(ctx, func() (decision *nats.Msg, last uint64, err error) {
 		var e event.Event
-		err = s.view(func(v view) (err error) {
-			last = v.decision(a)
-			e, err = propose(v)
+		err = s.account(a, func(known state.Account) (err error) {
+			last = known.LastDecision()
+			e, err = propose(known)
 			return err
 		})
 		if err != nil || e == nil {
@@ -47,19 +65,22 @@ func (s *shard) decide(ctx context.Context, a streams.AccountID, propose func(vi
 	return err
 }
 
-// decisions are those of a subject in STATUS, known once they are folded.
-func (s *shard) decisions(subject string) bus.Decisions {
+// decisionsOf are those of a subject in STATUS, known once they are folded.
+func (s *shard) decisionsOf(subject string) bus.Decisions {
 	return bus.Decisions{Bus: s.deps.Bus, Stream: s.status, Subject: subject, Await: func(ctx context.Context, seq uint64) error {
 		return s.file.Wait(ctx, s.status, seq)
 	}}
 }
 
-// decideInTurn is decide for a reaction: it locks the account, and has so long
-// for it all.
-func (s *shard) decideInTurn(ctx context.Context, a streams.AccountID, propose func(view) (event.Event, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// decisionWithin bounds one decision of a reaction.
+const decisionWithin = 30 * time.Second
+
+// lockAndDecide is decide for a reaction: it locks the account itself, and takes
+// decisionWithin at most.
+func (s *decider) lockAndDecide(ctx context.Context, a streams.AccountID, propose func(state.Account) (event.Event, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, decisionWithin)
 	defer cancel()
-	unlock, err := s.turns.Lock(ctx, a)
+	unlock, err := s.lock(ctx, a)
 	if err != nil {
 		return err
 	}

@@ -11,13 +11,14 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/service"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// alone is a shard that nobody else serves, and that folds until it is told to stop.
-func alone(t *testing.T) (s *shard, stop func()) {
+// alone is the one dispatcher over a shard. It folds until it is stopped, and does nothing by itself.
+func alone(t *testing.T) (s *server, stop func()) {
 	t.Helper()
 	b := bustest.New(t)
 	deployment := streams.Deployment{Shards: 1, Replicas: 1, EnqueueMaxBytes: 1 << 30, StatusMaxBytes: 1 << 30}
@@ -25,7 +26,7 @@ func alone(t *testing.T) (s *shard, stop func()) {
 		t.Fatal(err)
 	}
 	d := New(DefaultConfig(), Deps{Deps: service.Deps{Bus: b, Dir: t.TempDir(), Log: zap.NewNop(), Now: time.Now}, Shards: 1})
-	s, err := d.open(0)
+	s, err := openServer(d, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func alone(t *testing.T) (s *shard, stop func()) {
 }
 
 // decided stores a decision about an account, as another dispatcher might.
-func (s *shard) decided(t *testing.T, a streams.AccountID, e event.Event) uint64 {
+func (s *server) decided(t *testing.T, a streams.AccountID, e event.Event) uint64 {
 	t.Helper()
 	m, err := event.Message(streams.DecisionSubject(0, a), e)
 	if err != nil {
@@ -69,7 +70,7 @@ func TestDecisionOnAnOldViewIsNotStored(t *testing.T) {
 	last := s.decided(t, account, event.Renewed{})
 
 	asked := 0
-	err := s.decide(t.Context(), account, func(view) (event.Event, error) {
+	err := s.puller.decisions.decide(t.Context(), account, func(state.Account) (event.Event, error) {
 		asked++
 		return event.Renewed{}, nil
 	})
@@ -82,9 +83,9 @@ func TestDecisionOnAnOldViewIsNotStored(t *testing.T) {
 	}
 }
 
-// told is a shard that has decided about an account once. Its next decisions are answered so and not sent, until the
+// answered is a dispatcher that has decided about an account once. Its next decisions are answered so and not sent, until the
 // answers have run out.
-func told(t *testing.T, account streams.AccountID, answers []func(s *shard) error) *shard {
+func answered(t *testing.T, account streams.AccountID, answers []func(s *server) error) *server {
 	t.Helper()
 	s, _ := alone(t)
 	if err := s.file.Wait(t.Context(), s.status, s.decided(t, account, event.Renewed{})); err != nil {
@@ -102,14 +103,14 @@ func told(t *testing.T, account streams.AccountID, answers []func(s *shard) erro
 }
 
 // What a cluster may answer, and what a decision makes of it: it is stored once, is folded when decide returns, and is
-// proposed anew only if another came first.
+// proposed again only if another came first.
 func TestDecide_Answers(t *testing.T) {
 	account := streams.AccountIDOf("shop")
 	proposed := func(n int) event.Event { return event.Renewed{At: time.Unix(int64(n), 0).UTC()} }
-	lost := func(*shard) error { return bus.ErrUnknownOutcome }
-	underWay := func(*shard) error { return &bus.WrongLast{UnderWay: true} }
-	stores := func(events ...event.Event) func(s *shard) error {
-		return func(s *shard) error {
+	lost := func(*server) error { return bus.ErrUnknownOutcome }
+	underWay := func(*server) error { return &bus.WrongLast{UnderWay: true} }
+	stores := func(events ...event.Event) func(s *server) error {
+		return func(s *server) error {
 			for _, e := range events {
 				s.decided(t, account, e)
 			}
@@ -118,25 +119,25 @@ func TestDecide_Answers(t *testing.T) {
 	}
 	rival := proposed(100)
 	for name, test := range map[string]struct {
-		answers []func(*shard) error
+		answers []func(*server) error
 		asked   int
 		want    []event.Event // after the first
 	}{
 		"none lost":                        {nil, 1, []event.Event{proposed(1)}},
-		"lost":                             {[]func(*shard) error{lost, lost}, 1, []event.Event{proposed(1)}},
-		"another's under way":              {[]func(*shard) error{underWay, underWay}, 3, []event.Event{proposed(3)}},
-		"ours under way, and lost":         {[]func(*shard) error{lost, underWay}, 1, []event.Event{proposed(1)}},
-		"the answer is lost":               {[]func(*shard) error{stores(proposed(1))}, 1, []event.Event{proposed(1)}},
-		"and another decides after that":   {[]func(*shard) error{stores(proposed(1), rival)}, 1, []event.Event{proposed(1), rival}},
-		"another was first":                {[]func(*shard) error{stores(rival)}, 2, []event.Event{rival, proposed(2)}},
-		"nothing can be stored after that": {[]func(*shard) error{lost, func(*shard) error { return bus.ErrFull }}, 1, []event.Event{proposed(1)}},
-		"aged out, and then not":           {[]func(*shard) error{func(*shard) error { return &bus.WrongLast{} }}, 3, []event.Event{proposed(3)}},
+		"lost":                             {[]func(*server) error{lost, lost}, 1, []event.Event{proposed(1)}},
+		"another's under way":              {[]func(*server) error{underWay, underWay}, 3, []event.Event{proposed(3)}},
+		"ours under way, and lost":         {[]func(*server) error{lost, underWay}, 1, []event.Event{proposed(1)}},
+		"the answer is lost":               {[]func(*server) error{stores(proposed(1))}, 1, []event.Event{proposed(1)}},
+		"and another decides after that":   {[]func(*server) error{stores(proposed(1), rival)}, 1, []event.Event{proposed(1), rival}},
+		"another was first":                {[]func(*server) error{stores(rival)}, 2, []event.Event{rival, proposed(2)}},
+		"nothing can be stored after that": {[]func(*server) error{lost, func(*server) error { return bus.ErrFull }}, 1, []event.Event{proposed(1)}},
+		"aged out, and then not":           {[]func(*server) error{func(*server) error { return &bus.WrongLast{} }}, 3, []event.Event{proposed(3)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := told(t, account, test.answers)
+			s := answered(t, account, test.answers)
 			before := s.file.Cursor(s.status)
 			asked := 0
-			err := s.decide(t.Context(), account, func(view) (event.Event, error) {
+			err := s.puller.decisions.decide(t.Context(), account, func(state.Account) (event.Event, error) {
 				asked++
 				return proposed(asked), nil
 			})
@@ -188,14 +189,14 @@ func TestOffer_AnotherIsQuicker(t *testing.T) {
 		now := time.Now().UTC()
 		s.decided(t, account, event.Leased{
 			Lease: ids.Lease(), At: now, Until: now.Add(time.Minute), Policy: streams.Retry, Attempts: 3,
-			Messages: []event.Turn{{ID: messages[0]}},
+			Messages: []event.Attempt{{ID: messages[0]}},
 		})
 	})
 	s.deps.Bus.MayStore = func() error {
 		quicker()
 		return nil
 	}
-	page, err := s.offer(t.Context(), request.Pull{Account: account, Limit: 1, Lease: time.Minute, Attempts: 3, Policy: streams.Retry})
+	page, err := s.puller.offer(t.Context(), request.Pull{Account: account, Limit: 1, Lease: time.Minute, Attempts: 3, Policy: streams.Retry})
 	if err != nil || len(page.Messages) != 1 || page.Messages[0].ID != messages[1] {
 		t.Errorf("got %v, %v, want message %s", page.Messages, err, messages[1])
 	}

@@ -16,18 +16,14 @@ func DumpFile(w io.Writer, path string) error {
 	}
 	defer db.Close()
 	return db.View(func(tx *bolt.Tx) error {
-		for _, name := range buckets {
-			if tx.Bucket(name) == nil {
-				continue
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			if string(name) == "_projection" { // the cursors, which depend on how it was folded
+				return nil
 			}
-			err := tx.Bucket(name).ForEach(func(key, value []byte) error {
+			return b.ForEach(func(key, value []byte) error {
 				_, err := fmt.Fprintf(w, "%s %x %x\n", name, key, value)
 				return err
 			})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		})
 	})
 }

@@ -3,10 +3,9 @@ package dispatcher
 import (
 	"context"
 	"encoding/base64"
-	"slices"
 
 	"github.com/trunkline-sms/trunkline/pkg/fault"
-	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -15,10 +14,6 @@ const (
 	// maxBrowse is the most groups of a page. Used up by one request, which
 	// alone is refused.
 	maxBrowse = 100
-	// maxCounted bounds what is looked through for a page and its total. Used
-	// up by an account with many messages, and only its own lists leave some
-	// out.
-	maxCounted = 100_000
 	// maxAnswer is the most bytes of messages in an answer, as it is sent: what is
 	// larger comes in several. Used up by an account with large groups, which
 	// alone come in parts.
@@ -32,15 +27,8 @@ const (
 	bodiesAtATime = 32
 )
 
-// found is a group on its way into an answer: where the messages' events stand
-// beside what the fold says of them.
-type found struct {
-	group request.Group
-	seqs  []candidate
-}
-
 // find looks a group up by its sender's id, or by the id of one of its messages.
-func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error) {
+func (s *questions) find(ctx context.Context, q request.Find) (request.Found, error) {
 	if err := s.ready(ctx); err != nil {
 		return request.Found{}, err
 	}
@@ -50,35 +38,24 @@ func (s *shard) find(ctx context.Context, q request.Find) (request.Found, error)
 			return request.Found{}, err
 		}
 	}
-	var got []found // one, or none
-	err := s.view(func(v view) error {
-		m := q.After
-		if q.Ref != "" {
-			m = v.named(q.Account, q.Ref)
-		}
-		if m == 0 {
-			m, _ = streams.ParseMessageID(q.Ref)
-		}
-		r, ok, err := v.record(q.Account, m)
-		if err != nil || !ok || !r.known() {
-			return err
-		}
-		one, err := v.gather(q.Account, m, r)
-		one.after(q.After)
-		got = append(got, one)
+	var got state.Group
+	var found bool
+	err := s.account(q.Account, func(known state.Account) (err error) {
+		got, found, err = known.Find(q.Ref, q.After)
 		return err
 	})
-	if err != nil || len(got) == 0 {
+	if err != nil || !found {
 		return request.Found{}, err
 	}
-	if _, err := s.addBodies(ctx, got, true); err != nil {
+	page := []state.Group{got}
+	if _, err := s.addBodies(ctx, page, true); err != nil {
 		return request.Found{}, err
 	}
-	return request.Found{Group: &got[0].group}, nil
+	return request.Found{Group: &page[0].Group}, nil
 }
 
-// browse lists groups. It looks through at most maxCounted messages.
-func (s *shard) browse(ctx context.Context, q request.Browse) (request.Browsed, error) {
+// browse lists groups.
+func (s *questions) browse(ctx context.Context, q request.Browse) (request.Browsed, error) {
 	answer := request.Browsed{Groups: []request.Group{}}
 	if q.Limit < 1 || q.Limit > maxBrowse || q.Offset < 0 {
 		return answer, fault.New(fault.Invalid, "bad_limit", "A page has 1 to 100 groups")
@@ -89,29 +66,10 @@ func (s *shard) browse(ctx context.Context, q request.Browse) (request.Browsed, 
 	if err := s.foldKnown(ctx, q.Account); err != nil {
 		return answer, err
 	}
-	var page []found
-	err := s.view(func(v view) error {
-		looked := 0
-		return v.heads(q, func(m streams.MessageID, r record) (bool, error) {
-			looked++
-			more := looked < maxCounted
-			onPage := answer.Total >= q.Offset && len(page) < q.Limit
-			var one found
-			if onPage || picky(q) {
-				var err error
-				if one, err = v.gather(q.Account, m, r); err != nil {
-					return false, err
-				}
-			}
-			if picky(q) && !fits(q, one.group) {
-				return more, nil
-			}
-			if onPage {
-				page = append(page, one)
-			}
-			answer.Total++
-			return more, nil
-		})
+	var page []state.Group
+	err := s.account(q.Account, func(known state.Account) (err error) {
+		page, answer.Total, err = known.Browse(q)
+		return err
 	})
 	if err != nil {
 		return answer, err
@@ -122,90 +80,9 @@ func (s *shard) browse(ctx context.Context, q request.Browse) (request.Browsed, 
 		return answer, errTooMuch
 	}
 	for _, one := range page {
-		answer.Groups = append(answer.Groups, one.group)
+		answer.Groups = append(answer.Groups, one.Group)
 	}
 	return answer, nil
-}
-
-// heads calls f with the first messages of groups, in order, until f says
-// false.
-func (v view) heads(q request.Browse, f func(streams.MessageID, record) (bool, error)) error {
-	first, last := streams.FirstIDAt(q.From), ^streams.MessageID(0)
-	if !q.To.IsZero() {
-		last = streams.FirstIDAt(q.To)
-	}
-	c := v.bucket(messagesBucket).Cursor()
-	next := c.Next
-	key, value := c.Seek(messageKey(q.Account, first))
-	if !q.Oldest {
-		next = c.Prev
-		if key, _ = c.Seek(messageKey(q.Account, last)); key == nil {
-			key, value = c.Last()
-		} else {
-			key, value = c.Prev()
-		}
-	}
-	for ; key != nil && streams.AccountID(id(key, 0)) == q.Account; key, value = next() {
-		m := streams.MessageID(id(key, 1))
-		if m < first || m >= last {
-			return nil
-		}
-		r, err := decodeRecord(value)
-		if err != nil {
-			return err
-		}
-		if !r.known() || r.group != 0 && r.group != m {
-			continue
-		}
-		if more, err := f(m, r); err != nil || !more {
-			return err
-		}
-	}
-	return nil
-}
-
-// picky says that not every group is asked for.
-func picky(q request.Browse) bool { return len(q.States) > 0 || q.Device != 0 }
-
-func fits(q request.Browse, g request.Group) bool {
-	return (len(q.States) == 0 || slices.Contains(q.States, g.State)) && (q.Device == 0 || q.Device == g.Device)
-}
-
-// gather collects what the fold says of a group, by one of its messages.
-func (v view) gather(a streams.AccountID, m streams.MessageID, r record) (found, error) {
-	one := found{group: request.Group{ID: m, Device: r.lane.Target}}
-	if r.group != 0 {
-		one.group.ID = r.group
-	}
-	var states []streams.State
-	for _, m := range v.group(a, m, r) {
-		r, _, err := v.record(a, m)
-		if err != nil {
-			return one, err
-		}
-		if r.name != "" {
-			one.group.Name = r.name
-		}
-		if one.group.Device == 0 {
-			one.group.Device = r.device
-		}
-		member := request.Member{ID: m, Seq: r.seq, State: r.stands(), Reason: r.reason}
-		for _, step := range r.steps {
-			member.Steps = append(member.Steps, request.Step{At: step.at, State: step.state})
-		}
-		states = append(states, member.State)
-		one.group.Messages = append(one.group.Messages, member)
-		one.seqs = append(one.seqs, candidate{id: m, seq: r.seq})
-	}
-	one.group.State = streams.Together(states)
-	return one, nil
-}
-
-// after leaves out the messages up to one.
-func (f *found) after(m streams.MessageID) {
-	for len(f.seqs) > 0 && f.seqs[0].id <= m {
-		f.seqs, f.group.Messages = f.seqs[1:], f.group.Messages[1:]
-	}
 }
 
 var errTooMuch = fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
@@ -213,13 +90,16 @@ var errTooMuch = fault.New(fault.Invalid, "too_much", "The messages are larger t
 // addBodies reads the events of groups. It ends where the answer would become
 // too large, and leaves out the rest of the group that it came to, and the
 // groups after it.
-func (s *shard) addBodies(ctx context.Context, page []found, content bool) (whole bool, err error) {
+func (s *questions) addBodies(ctx context.Context, page []state.Group, content bool) (whole bool, err error) {
 	size, read := 0, 0
 	for i := range page {
-		g := &page[i].group
+		g := &page[i]
 		for first := 0; first < len(g.Messages); first += bodiesAtATime {
-			some := page[i].seqs[first:min(first+bodiesAtATime, len(g.Messages))]
-			if err := s.read(ctx, some); err != nil {
+			some := make([]candidate, min(bodiesAtATime, len(g.Messages)-first))
+			for j := range some {
+				some[j].Place = g.Places[first+j]
+			}
+			if err := s.bodies.read(ctx, some); err != nil {
 				return false, err
 			}
 			for j, c := range some {
@@ -232,7 +112,6 @@ func (s *shard) addBodies(ctx context.Context, page []found, content bool) (whol
 						return false, err
 					}
 				}
-				some[j].body = nil
 				if size += answerBytes(m); size > maxAnswer && first+j > 0 {
 					g.Messages, g.More = g.Messages[:first+j], true
 					return false, nil

@@ -377,7 +377,7 @@ func TestRebuildIsSilent(t *testing.T) {
 	other := h.ids.Message()
 	h.publish(streams.EnqueueSubject(0, shop, normal), event.Enqueued{ID: other})
 	h.publish(streams.DecisionSubject(0, shop), event.Leased{
-		Lease: 1, At: over, Until: over.Add(time.Minute), Policy: streams.Retry, Attempts: 3, Messages: []event.Turn{{ID: other}},
+		Lease: 1, At: over, Until: over.Add(time.Minute), Policy: streams.Retry, Attempts: 3, Messages: []event.Attempt{{ID: other}},
 	})
 	for range 4000 {
 		h.publishLater(streams.ReportSubject(0, shop), event.Reported{Messages: []event.Report{{ID: ids[0], State: streams.Delivered}}})

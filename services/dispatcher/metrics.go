@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trunkline-sms/trunkline/pkg/projection"
-	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
@@ -99,9 +99,9 @@ func (m *metrics) Collect(values chan<- prometheus.Metric) {
 	for _, s := range m.shards {
 		var depth uint64
 		var age time.Duration
-		_ = s.view(func(v view) error {
-			depth = v.depth()
-			if oldest, ok := v.oldestWaiting(); ok {
+		_ = s.view(func(v state.View) error {
+			depth = v.Depth()
+			if oldest, ok := v.OldestWaiting(); ok {
 				age = max(s.deps.Now().Sub(oldest), 0)
 			}
 			return nil
@@ -119,22 +119,4 @@ func (m *metrics) Collect(values chan<- prometheus.Metric) {
 			values <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, float64(events), stream)
 		}
 	}
-}
-
-// oldestWaiting is when the oldest waiting message was made: the first of one
-// of the lanes, whose number is that of the seeks.
-func (v view) oldestWaiting() (time.Time, bool) {
-	const prefix = 8 + 1 + laneBytes
-	oldest := ^streams.MessageID(0)
-	c := v.bucket(waitingBucket).Cursor()
-	for key, value := c.First(); key != nil; {
-		oldest = min(oldest, streams.MessageID(id(value, 0)))
-		past := append([]byte(nil), key[:prefix]...)
-		past = append(past, 255, 255, 255, 255, 255, 255, 255, 255)
-		key, value = c.Seek(past)
-	}
-	if oldest == ^streams.MessageID(0) {
-		return time.Time{}, false
-	}
-	return oldest.Time(), true
 }

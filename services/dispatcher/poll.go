@@ -22,9 +22,9 @@ const (
 	maxAllWaiting = 8192
 )
 
-// polls are the phones that wait for work. Work wakes one of an account's that
-// can take it, and who leaves work behind wakes the next: a crowd of phones
-// costs no more than the messages there are.
+// polls are the phones that wait for work. Work wakes one phone of the account
+// that can take it, and a phone that leaves work behind wakes the next one: so a
+// crowd of phones costs no more than there are messages.
 type polls struct {
 	mu      sync.Mutex
 	account map[streams.AccountID][]*poll // first come, first served
@@ -34,19 +34,20 @@ type polls struct {
 	stopped bool
 }
 
-// lookAgain is work that somebody else holds and may give back.
+// lookAgain wakes phones later, for work that somebody else holds and may give
+// back.
 type lookAgain struct {
 	timer *time.Timer
-	of    map[work]bool
+	of    map[wakeKey]bool
 }
 
-// work is for whom there is something to do.
-type work struct {
+// wakeKey says which phones the work in a lane is for.
+type wakeKey struct {
 	target streams.DeviceID // zero: any phone
 	class  streams.Class
 }
 
-func workIn(l streams.Lane) work { return work{l.Target, l.Class} }
+func keyOf(l streams.Lane) wakeKey { return wakeKey{l.Target, l.Class} }
 
 type poll struct {
 	account streams.AccountID
@@ -62,11 +63,12 @@ type poll struct {
 func (p *poll) end() { p.once.Do(func() { close(p.ended) }) }
 
 // takes says whether the phone can take it.
-func (p *poll) takes(w work) bool {
+func (p *poll) takes(w wakeKey) bool {
 	return (w.target == 0 || w.target == p.device) && (w.class == streams.Text || p.other)
 }
 
-// join starts a wait, which the caller leaves. It is nil if there are too many.
+// join starts a wait, which the caller ends with leave. It is nil if too many
+// phones wait.
 func (ps *polls) join(q request.Pull) *poll {
 	p := &poll{
 		account: q.Account, device: q.Device, other: q.Other, name: q.Poll,
@@ -92,8 +94,8 @@ func (ps *polls) join(q request.Pull) *poll {
 	return p
 }
 
-// giveWay ends a wait of the account that has most, if it has more than one that
-// has so many would have. The caller holds the lock.
+// giveWay ends a wait of the account that has most, if that has more than an
+// account with own waits would have with one more. The caller holds the lock.
 func (ps *polls) giveWay(own int) bool {
 	var most []*poll
 	for _, waiting := range ps.account {
@@ -140,7 +142,7 @@ func (ps *polls) leave(p *poll) (woken bool) {
 }
 
 // wake lets the account's first phone that sleeps and can take it look for work.
-func (ps *polls) wake(a streams.AccountID, w work) {
+func (ps *polls) wake(a streams.AccountID, w wakeKey) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	for _, p := range ps.account[a] {
@@ -155,8 +157,8 @@ func (ps *polls) wake(a streams.AccountID, w work) {
 	}
 }
 
-// wakeLater lets the account's phones look again in a while, one for each of
-// these: somebody else holds what is to be done, and may give it back.
+// wakeLater lets the account's phones look again in a while, one for each of the
+// lanes: somebody else holds the work there, and may give it back.
 func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -165,7 +167,7 @@ func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 	}
 	later := ps.later[a]
 	if later == nil {
-		later = &lookAgain{of: map[work]bool{}}
+		later = &lookAgain{of: map[wakeKey]bool{}}
 		later.timer = time.AfterFunc(lookAgainAfter, func() {
 			ps.mu.Lock()
 			delete(ps.later, a)
@@ -177,7 +179,7 @@ func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 		ps.later[a] = later
 	}
 	for _, l := range lanes {
-		later.of[workIn(l)] = true
+		later.of[keyOf(l)] = true
 	}
 }
 

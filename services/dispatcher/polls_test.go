@@ -57,10 +57,10 @@ func TestPolls_Bounds(t *testing.T) {
 func TestPolls_Wake(t *testing.T) {
 	var ps polls
 	first, second := ps.join(request.Pull{Account: 1}), ps.join(request.Pull{Account: 1, Device: 7})
-	ps.wake(1, work{})
-	ps.wake(1, work{target: 7})
-	ps.wake(1, work{target: 8})
-	ps.wake(1, work{class: streams.Other})
+	ps.wake(1, wakeKey{})
+	ps.wake(1, wakeKey{target: 7})
+	ps.wake(1, wakeKey{target: 8})
+	ps.wake(1, wakeKey{class: streams.Other})
 	if len(first.woken) != 1 || len(second.woken) != 1 {
 		t.Fatalf("woken %d, %d", len(first.woken), len(second.woken))
 	}
@@ -71,40 +71,40 @@ func TestPolls_Wake(t *testing.T) {
 }
 
 // Pulls of an account follow each other. So many wait for that, and who comes then is told at once, or waits elsewhere.
-func TestPullsInTurnAreBounded(t *testing.T) {
+func TestPullsThatLockAreBounded(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
-	s := &shard{}
-	giveBack, err := s.inTurn(ctx, 1)
+	s := &puller{decisions: &decider{}}
+	unlock, err := s.lock(ctx, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
-	for range maxInTurn - 1 {
+	for range maxLocking - 1 {
 		all.Go(func() {
-			if next, err := s.inTurn(ctx, 1); err == nil {
+			if next, err := s.lock(ctx, 1); err == nil {
 				next()
 			}
 		})
 	}
-	for s.turns.Users(1) < maxInTurn {
+	for s.decisions.locks.Users(1) < maxLocking {
 		runtime.Gosched()
 	}
-	_, err = s.inTurn(ctx, 1)
+	_, err = s.lock(ctx, 1)
 	if f := fault.As(err); f.Kind != fault.RateLimited || f.Code != "too_many_pulls" || f.RetryAfter == 0 {
 		t.Errorf("got %v", err)
 	}
 	if page, err := crowded(request.Pulled{}, err); err != nil || !page.Crowded {
 		t.Errorf("who would wait: got %v, %v", page, err)
 	}
-	if next, err := s.inTurn(ctx, 2); err != nil {
+	if next, err := s.lock(ctx, 2); err != nil {
 		t.Errorf("another account: %v", err)
 	} else {
 		next()
 	}
 	leave()
 	all.Wait()
-	giveBack()
-	if got := s.turns.Users(1); got != 0 {
+	unlock()
+	if got := s.decisions.locks.Users(1); got != 0 {
 		t.Errorf("%d are left", got)
 	}
 }

@@ -27,7 +27,7 @@ func TestPreviewIsWhatTheReportDoes(t *testing.T) {
 				q.Device = streams.DeviceIDOf(a, name)
 			}
 			for _, id := range asked {
-				q.Messages = append(q.Messages, request.Said{ID: id, State: state})
+				q.Messages = append(q.Messages, request.Report{ID: id, State: state})
 			}
 			before := len(h.status())
 			would := call[request.Changed](h, request.DispatcherPreview(0), q).Messages
@@ -50,7 +50,7 @@ func TestPreviewFoldsFirst(t *testing.T) {
 	a := streams.AccountIDOf("acme")
 	for range 50 {
 		id := h.enqueue(a, normal, 1)[0]
-		said := request.Preview{Account: a, Messages: []request.Said{{ID: id, State: streams.Delivered}}}
+		said := request.Preview{Account: a, Messages: []request.Report{{ID: id, State: streams.Delivered}}}
 		got := call[request.Changed](h, request.DispatcherPreview(0), said).Messages
 		if want := (request.Change{Known: true, Changed: true, State: streams.Pending}); !cmp.Equal(want, got[0]) {
 			t.Fatalf("just accepted: got %+v", got[0])

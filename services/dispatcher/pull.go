@@ -5,8 +5,11 @@ import (
 	"errors"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -15,9 +18,21 @@ import (
 // maxPage is the most messages that one pull gives.
 const maxPage = event.MaxItems
 
+// puller gives phones pages of messages under leases.
+type puller struct {
+	*shard
+	gatherer  *gatherer
+	decisions *decider
+	leases    *leases
+	polls     *polls
+	ids       *streams.IDs
+	maxLeases int
+	handedOut prometheus.Counter
+}
+
 // pull gives a phone a page of messages under a lease, and waits for work as
 // long as the phone does.
-func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error) {
+func (s *puller) pull(ctx context.Context, q request.Pull) (request.Pulled, error) {
 	if q.Limit < 1 || q.Limit > maxPage || q.Lease <= 0 || q.Attempts < 1 {
 		return request.Pulled{}, fault.New(fault.Invalid, "bad_pull", "A pull names a limit, a lease and attempts")
 	}
@@ -31,7 +46,7 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 	if own == nil {
 		return crowded(s.offer(ctx, q))
 	}
-	owes := false // it was woken, and has not looked
+	owes := false // it was woken, and has not looked yet
 	defer func() {
 		if s.polls.leave(own) || owes {
 			s.passOn(q)
@@ -68,9 +83,9 @@ func (s *shard) pull(ctx context.Context, q request.Pull) (request.Pulled, error
 	}
 }
 
-// maxInTurn is how many pulls of an account wait for the one before them.
+// maxLocking is how many pulls of an account wait for the one before them.
 // Used up by one account, and only its own pulls are refused.
-const maxInTurn = 1024
+const maxLocking = 1024
 
 var errCrowd = func() error {
 	refusal := fault.New(fault.RateLimited, "too_many_pulls", "This account's phones ask more often than they can be answered")
@@ -88,54 +103,54 @@ func crowded(page request.Pulled, err error) (request.Pulled, error) {
 }
 
 // passOn wakes others for what a phone leaves behind that it might have taken.
-func (s *shard) passOn(q request.Pull) {
+func (s *puller) passOn(q request.Pull) {
 	if !s.polls.waits(q.Account) {
 		return
 	}
-	woken := map[work]bool{}
-	_ = s.view(func(v view) error {
-		for _, left := range v.work(q, 1, s.unreadable.passed(s.deps.Now())) {
-			woken[workIn(left.lane)] = true
+	woken := map[wakeKey]bool{}
+	_ = s.account(q.Account, func(known state.Account) error {
+		for _, left := range known.Work(q, 1, s.gatherer.bodies.unreadable.passed(s.deps.Now())) {
+			woken[keyOf(left.Lane)] = true
 		}
 		return nil
 	})
-	for w := range woken {
-		s.polls.wake(q.Account, w)
+	for key := range woken {
+		s.polls.wake(q.Account, key)
 	}
 }
 
-// inTurn waits until the account's pulls before it are done, outside of the
-// bound on the requests that are worked on: it is the account's own.
-func (s *shard) inTurn(ctx context.Context, a streams.AccountID) (giveBack func(), err error) {
-	if s.turns.Users(a) >= maxInTurn {
+// lock locks the account, outside of the bound on the requests that are worked
+// on: the wait is the account's own.
+func (s *puller) lock(ctx context.Context, a streams.AccountID) (unlock func(), err error) {
+	if s.decisions.locks.Users(a) >= maxLocking {
 		return nil, errCrowd
 	}
 	resume := bus.Rest(ctx)
-	if giveBack, err = s.turns.Lock(ctx, a); err != nil {
+	if unlock, err = s.decisions.lock(ctx, a); err != nil {
 		return nil, err
 	}
 	if err = resume(ctx); err != nil {
-		giveBack()
+		unlock()
 	}
-	return giveBack, err
+	return unlock, err
 }
 
 // rivals bounds how often other dispatchers may be quicker in one offer.
 const rivals = 10
 
 // offer gives a phone what there is now.
-func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, error) {
+func (s *puller) offer(ctx context.Context, q request.Pull) (request.Pulled, error) {
 	none := request.Pulled{Messages: []request.Outgoing{}}
-	giveBack, err := s.inTurn(ctx, q.Account)
+	unlock, err := s.lock(ctx, q.Account)
 	if err != nil {
 		return none, err
 	}
-	defer giveBack()
-	if err := s.contact(ctx, q.Account, q.Device); err != nil {
+	defer unlock()
+	if err := s.leases.renew(ctx, q.Account, q.Device); err != nil {
 		return none, err
 	}
 	for range rivals {
-		p, err := s.gather(ctx, q)
+		p, err := s.gatherer.gather(ctx, q)
 		if err != nil {
 			return none, err
 		}
@@ -146,7 +161,7 @@ func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, erro
 		}
 		if none.Needs = p.over(q); none.Needs > 0 {
 			p.putBack()
-			s.polls.wakeLater(q.Account, lanes(q)) // who asked may not come again
+			s.polls.wakeLater(q.Account, state.Lanes(q)) // this phone may not come again
 			return none, nil
 		}
 		if err := s.lend(ctx, q, p); err != nil {
@@ -159,65 +174,52 @@ func (s *shard) offer(ctx context.Context, q request.Pull) (request.Pulled, erro
 		if found == q.Limit || p.cut {
 			s.passOn(q) // there may be more
 		}
-		s.metrics.handedOut.Add(float64(len(p.candidates)))
+		s.handedOut.Add(float64(len(p.candidates)))
 		return p.answer(), nil
 	}
-	s.polls.wakeLater(q.Account, lanes(q))
+	s.polls.wakeLater(q.Account, state.Lanes(q))
 	return none, nil
 }
 
-// gather collects, and once more if something was accepted a moment ago and is
-// not folded yet: who posts reads its own messages.
-func (s *shard) gather(ctx context.Context, q request.Pull) (*page, error) {
-	folded := s.file.Cursor(s.enqueue)
-	p, err := s.collect(ctx, q)
-	if err != nil || len(p.candidates) > 0 {
-		return p, err
-	}
-	if more, err := s.catchUp(ctx, q.Account, folded); err != nil || !more {
-		return p, err
-	}
-	return s.collect(ctx, q)
-}
-
 // lend leases the candidates, and leaves in p those that are under the lease;
-// none if it has ended meanwhile.
-func (s *shard) lend(ctx context.Context, q request.Pull, p *page) error {
-	err := s.decide(ctx, q.Account, func(v view) (event.Event, error) {
-		if v.openLeases(q.Account, s.cfg.MaxLeases) >= s.cfg.MaxLeases {
+// none if the lease has ended meanwhile.
+func (s *puller) lend(ctx context.Context, q request.Pull, p *page) error {
+	err := s.decisions.decide(ctx, q.Account, func(known state.Account) (event.Event, error) {
+		if known.OpenLeases(s.maxLeases) >= s.maxLeases {
 			refusal := fault.New(fault.RateLimited, "too_many_leases", "This account's phones hold too many pages: report on them, or wait for their leases to end")
 			refusal.RetryAfter = 10 * time.Second
 			return nil, refusal
 		}
-		if p.lease == 0 || v.taken(q.Account, p.lease) {
+		if p.lease == 0 || known.HasLease(p.lease) { // it is another dispatcher's
 			p.lease = s.ids.Lease()
 		}
 		now := s.now()
-		turns, err := p.turns(v, q, now)
-		if err != nil || len(turns) == 0 {
+		attempts, err := p.attempts(known, q.Device, now)
+		if err != nil || len(attempts) == 0 {
 			return nil, err
 		}
 		return event.Leased{
 			Lease: p.lease, Device: q.Device, Name: q.Name, At: now, Until: now.Add(q.Lease.Truncate(time.Millisecond)),
-			Policy: q.Policy, Attempts: q.Attempts, Messages: turns,
+			Policy: q.Policy, Attempts: q.Attempts, Messages: attempts,
 		}, nil
 	})
 	if err != nil {
 		return err
 	}
-	return s.view(func(v view) error {
-		if err := p.keepLeased(v, q.Account); err != nil {
+	return s.account(q.Account, func(known state.Account) error {
+		if err := p.retainLeased(known); err != nil {
 			return err
 		}
-		l, ok, err := v.lease(q.Account, p.lease)
-		if !ok || !s.now().Before(l.until) {
+		until, ok, err := known.LeaseUntil(p.lease)
+		if !ok || !s.now().Before(until) {
 			p.candidates = nil // this process was stopped: others may have them by now
 		}
 		return err
 	})
 }
 
-// taken says whether a lease of that id is there, of another dispatcher.
-func (v view) taken(a streams.AccountID, l streams.LeaseID) bool {
-	return v.bucket(leasesBucket).Get(leaseKey(a, l)) != nil
+// hangUp ends the wait of a phone that has gone.
+func (s *puller) hangUp(_ context.Context, q request.Hangup) (struct{}, error) {
+	s.polls.hangUp(q.Poll)
+	return struct{}{}, nil
 }

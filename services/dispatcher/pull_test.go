@@ -321,7 +321,7 @@ func TestDispatchersNeverDecideTheSameTwice(t *testing.T) {
 		}
 	}
 	// Nor did anybody store a decision that another one had made void.
-	turns := map[event.Turn]int{}
+	turns := map[event.Attempt]int{}
 	for _, m := range h.status() {
 		if event.Kind(m.Header.Get(event.KindHeader)) != event.KindLeased {
 			continue

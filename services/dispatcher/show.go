@@ -11,34 +11,37 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxList is the most messages that one list gives. Only the operator meets
-// it.
+// maxList is the most messages that one list gives. Used up by an operator,
+// whose request alone is refused.
 const maxList = 1000
 
+// questions answers where messages and groups stand. It changes nothing.
+type questions struct {
+	*shard
+	bodies *bodies
+}
+
 // show finds a message and reads its events again.
-func (s *shard) show(ctx context.Context, q request.Show) (request.Shown, error) {
+func (s *questions) show(ctx context.Context, q request.Show) (request.Shown, error) {
 	answer := request.Shown{Timeline: []request.Moment{}}
 	if err := s.ready(ctx); err != nil {
 		return answer, err
 	}
-	var r record
-	account := q.Account
+	var seq uint64
+	var changes []uint64
 	find := func() error {
-		return s.view(func(v view) error {
+		return s.view(func(v state.View) (err error) {
+			account := q.Account
 			if account == 0 {
-				account = v.accountOf(q.ID)
+				account = v.AccountOf(q.ID)
 			}
-			var ok bool
-			var err error
-			if r, ok, err = v.record(account, q.ID); err != nil || !ok || !r.known() {
-				return err
-			}
-			answer.Message, err = v.message(account, q.ID, r)
+			answer.Message, seq, changes, err = v.Account(account).Message(q.ID)
 			return err
 		})
 	}
@@ -55,9 +58,9 @@ func (s *shard) show(ctx context.Context, q request.Show) (request.Shown, error)
 		stream string
 		seq    uint64
 	}
-	steps := []place{{s.enqueue, r.seq}}
-	for _, step := range r.steps {
-		steps = append(steps, place{s.status, step.seq})
+	steps := []place{{s.enqueue, seq}}
+	for _, seq := range changes {
+		steps = append(steps, place{s.status, seq})
 	}
 	for _, step := range steps {
 		m, err := s.deps.Bus.Get(ctx, step.stream, step.seq)
@@ -73,44 +76,8 @@ func (s *shard) show(ctx context.Context, q request.Show) (request.Shown, error)
 	return answer, nil
 }
 
-// accountOf finds whose message it is, at one seek an account.
-func (v view) accountOf(m streams.MessageID) streams.AccountID {
-	var owner streams.AccountID
-	b := v.bucket(messagesBucket)
-	eachAccount(b, func(a streams.AccountID) bool {
-		if b.Get(messageKey(a, m)) != nil {
-			owner = a
-		}
-		return owner == 0
-	})
-	return owner
-}
-
-func (v view) message(a streams.AccountID, m streams.MessageID, r record) (*request.Message, error) {
-	answer := &request.Message{
-		ID: m, Account: a, Lane: r.lane.String(), State: r.stands(), Round: r.round, Offers: r.tries,
-		Reason: r.reason, Lease: r.lease, Due: r.due, Valid: r.valid(), Group: r.group, Name: r.name,
-	}
-	if r.device != 0 {
-		answer.Device = r.device.String()
-	}
-	l, ok, err := v.lease(a, r.lease)
-	if err != nil {
-		return nil, err
-	}
-	if ok && r.state == streams.Leased {
-		if l.name != "" {
-			answer.Device = l.name
-		}
-		if !l.held {
-			answer.Until = l.until
-		}
-	}
-	return answer, nil
-}
-
 // list gives an account's messages, newest first.
-func (s *shard) list(ctx context.Context, q request.List) (request.Listed, error) {
+func (s *questions) list(ctx context.Context, q request.List) (request.Listed, error) {
 	answer := request.Listed{Messages: []request.Message{}}
 	if q.Limit < 1 || q.Limit > maxList {
 		return answer, fault.New(fault.Invalid, "bad_limit", "A list has 1 to 1000 messages")
@@ -121,39 +88,14 @@ func (s *shard) list(ctx context.Context, q request.List) (request.Listed, error
 	if err := s.foldAccepted(ctx); err != nil {
 		return answer, err
 	}
-	err := s.view(func(v view) error {
-		last := ^streams.MessageID(0)
-		if q.Before != 0 {
-			last = q.Before
-		}
-		c := v.bucket(messagesBucket).Cursor()
-		var value []byte
-		key, _ := c.Seek(messageKey(q.Account, last))
-		if key == nil {
-			key, value = c.Last()
-		} else {
-			key, value = c.Prev()
-		}
-		for ; key != nil && streams.AccountID(id(key, 0)) == q.Account && len(answer.Messages) < q.Limit; key, value = c.Prev() {
-			r, err := decodeRecord(value)
-			if err != nil {
-				return err
-			}
-			if !r.known() || len(q.States) > 0 && !slices.Contains(q.States, r.stands()) {
-				continue
-			}
-			m, err := v.message(q.Account, streams.MessageID(id(key, 1)), r)
-			if err != nil {
-				return err
-			}
-			answer.Messages = append(answer.Messages, *m)
-		}
-		return nil
+	err := s.account(q.Account, func(known state.Account) (err error) {
+		answer.Messages, err = known.List(q.Before, q.States, q.Limit)
+		return err
 	})
 	return answer, err
 }
 
-// moment tells an event in words, without text or number.
+// moment describes an event in words, without text or number.
 func moment(stream string, id streams.MessageID, m *jetstream.RawStreamMsg) request.Moment {
 	kind := event.Kind(m.Header.Get(event.KindHeader))
 	return request.Moment{At: m.Time.UTC(), Stream: stream, Seq: m.Sequence, Kind: string(kind), What: words(kind, id, m.Data)}

@@ -34,12 +34,12 @@ func init() {
 	add(&event.Fence{By: "PM7BQxBR9DyDSGyTkjcAzw"})
 	add(&event.Reserved{By: "PM7BQxBR9DyDSGyTkjcAzw", Before: at})
 	add(&event.Leased{Lease: 0x2a, Device: 0x3a, Name: "Pixel", At: at, Until: at.Add(10 * time.Minute), Policy: streams.Retry, Attempts: 3,
-		Messages: []event.Turn{{ID: 0x1a, Round: 0}, {ID: 0x1b, Round: 1}}})
+		Messages: []event.Attempt{{ID: 0x1a, Round: 0}, {ID: 0x1b, Round: 1}}})
 	add(&event.Renewed{At: at, Leases: []event.Renewal{{Lease: 0x2a, Until: at.Add(time.Hour)}}})
 	add(&event.Lapsed{At: at, Lease: 0x2a, Messages: []event.Lapse{{ID: 0x1a, To: streams.Pending}, {ID: 0x1b, Round: 1, To: streams.Failed}, {ID: 0x1c, To: streams.Leased}}})
-	add(&event.Cancelled{At: at, Messages: []event.Turn{{ID: 0x1a, Round: 2}}})
-	add(&event.Expired{At: at, Messages: []event.Turn{{ID: 0x1a, Round: 2}}})
-	add(&event.Requeued{At: at, Messages: []event.Turn{{ID: 0x1a, Round: 2}}})
+	add(&event.Cancelled{At: at, Messages: []event.Attempt{{ID: 0x1a, Round: 2}}})
+	add(&event.Expired{At: at, Messages: []event.Attempt{{ID: 0x1a, Round: 2}}})
+	add(&event.Requeued{At: at, Messages: []event.Attempt{{ID: 0x1a, Round: 2}}})
 	add(&event.Reported{Device: 0x3a, Name: "Pixel", Messages: []event.Report{{ID: 0x1a, State: streams.Delivered}, {ID: 0x1b, State: streams.Failed, Error: "RESULT_ERROR_NO_SERVICE"}}})
 	add(&event.Horizon{Before: at})
 }

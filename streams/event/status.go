@@ -14,9 +14,9 @@ const MaxItems = 1000
 // by a phone's report, whose text alone is cut.
 const MaxError = 256
 
-// Turn is a message in one of its rounds: a decision made for another round
-// does not apply.
-type Turn struct {
+// Attempt is a message in one of its rounds. A decision names attempts, and does
+// not apply to a message that is in another round by the time it is folded.
+type Attempt struct {
 	ID    streams.MessageID `json:"id"`
 	Round int               `json:"round"`
 }
@@ -30,7 +30,7 @@ type Leased struct {
 	Until    time.Time           `json:"until"`
 	Policy   streams.LapsePolicy `json:"policy"`
 	Attempts int                 `json:"attempts"`
-	Messages []Turn              `json:"messages"`
+	Messages []Attempt           `json:"messages"`
 }
 
 // Kind is messages.leased.v1.
@@ -72,7 +72,7 @@ func (Lapsed) Kind() Kind { return KindLapsed }
 // Cancelled says that an operator or a sender took messages back.
 type Cancelled struct {
 	At       time.Time `json:"at"`
-	Messages []Turn    `json:"messages"`
+	Messages []Attempt `json:"messages"`
 }
 
 // Kind is messages.cancelled.v1.
@@ -81,7 +81,7 @@ func (Cancelled) Kind() Kind { return KindCancelled }
 // Expired says that the validity of messages ran out before they were sent.
 type Expired struct {
 	At       time.Time `json:"at"`
-	Messages []Turn    `json:"messages"`
+	Messages []Attempt `json:"messages"`
 }
 
 // Kind is messages.expired.v1.
@@ -91,7 +91,7 @@ func (Expired) Kind() Kind { return KindExpired }
 type Requeued struct {
 	At       time.Time `json:"at"`
 	Until    time.Time `json:"until,omitzero"` // their validity from now on, where they have one
-	Messages []Turn    `json:"messages"`
+	Messages []Attempt `json:"messages"`
 }
 
 // Kind is messages.requeued.v1.

@@ -94,11 +94,11 @@ type ChangedBy struct {
 type Preview struct {
 	Account  streams.AccountID `json:"account"`
 	Device   streams.DeviceID  `json:"device,omitzero"`
-	Messages []Said            `json:"messages"`
+	Messages []Report          `json:"messages"`
 }
 
-// Said is what a report says of a message.
-type Said struct {
+// Report is what a phone says of one message.
+type Report struct {
 	ID    streams.MessageID `json:"id"`
 	State streams.State     `json:"state"`
 }

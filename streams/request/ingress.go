@@ -74,21 +74,21 @@ type Use struct {
 	Count int               `json:"count"`
 }
 
-// IngressShares is the subject of Shares, which every ingress hears and none
+// IngressStorage is the subject of StorageUse, which every ingress hears and none
 // answers. A dispatcher publishes it once a second for each shard.
-const IngressShares = "trunkline.ingress.shares"
+const IngressStorage = "trunkline.ingress.shares"
 
-// Shares says which accounts hold nearly their share of a shard's streams, or
-// more. It says so of all: of one that is not in it there is nothing to say.
-type Shares struct {
+// StorageUse names all accounts that store nearly their share of a shard's streams,
+// or more.
+type StorageUse struct {
 	Shard    streams.Shard `json:"shard"`
-	Accounts []Share       `json:"accounts"`
+	Accounts []Storage     `json:"accounts"`
 }
 
-// Share is how much of the streams an account holds, in percent of what the
-// other accounts leave; 0 where it is little. Over says that this is all that
-// it may.
-type Share struct {
+// Storage is how much of the streams an account stores, in percent of what the
+// other accounts leave; 0 where that is little. Where a stream is Over, the
+// account may store no more in it.
+type Storage struct {
 	Account     streams.AccountID `json:"account"`
 	Enqueue     int               `json:"enqueue,omitempty"`
 	EnqueueOver bool              `json:"enqueue_over,omitempty"`
@@ -96,5 +96,5 @@ type Share struct {
 	StatusOver  bool              `json:"status_over,omitempty"`
 }
 
-// Over says whether it may store no more in one of them.
-func (s Share) Over() bool { return s.EnqueueOver || s.StatusOver }
+// Over says whether the account may store no more in one of the streams.
+func (s Storage) Over() bool { return s.EnqueueOver || s.StatusOver }

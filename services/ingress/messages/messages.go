@@ -105,7 +105,7 @@ func New(o Options) *Messages {
 
 // Run hears from the dispatchers which accounts have stored too much, until ctx is done.
 func (m *Messages) Run(ctx context.Context) error {
-	heard, err := m.bus.Conn.Subscribe(request.IngressShares, m.storage.heard)
+	heard, err := m.bus.Conn.Subscribe(request.IngressStorage, m.storage.heard)
 	if err != nil {
 		m.log.Warn("accounts that have stored too much are not known here", zap.Error(err))
 	}

@@ -276,9 +276,9 @@ func (m *Messages) changed(ctx context.Context, account streams.AccountID, devic
 
 // preview asks a dispatcher what a report would change. It is false if none answers in time.
 func (m *Messages) preview(ctx context.Context, account streams.AccountID, device streams.DeviceID, entries []entry) ([]request.Change, bool) {
-	q := request.Preview{Account: account, Device: device, Messages: make([]request.Said, len(entries))}
+	q := request.Preview{Account: account, Device: device, Messages: make([]request.Report, len(entries))}
 	for i, one := range entries {
-		q.Messages[i] = request.Said{ID: one.ID, State: one.State}
+		q.Messages[i] = request.Report{ID: one.ID, State: one.State}
 	}
 	ctx, cancel := context.WithTimeout(ctx, changedWithin)
 	defer cancel()

@@ -23,28 +23,28 @@ var errShare = &fault.Error{
 // once a second. What an account stores before they have seen it is not rejected.
 type storage struct {
 	mu  sync.Mutex
-	all map[streams.Shard]map[streams.AccountID]request.Share
+	all map[streams.Shard]map[streams.AccountID]request.Storage
 }
 
 func (s *storage) heard(msg *nats.Msg) {
-	var shares request.Shares
-	if json.Unmarshal(msg.Data, &shares) != nil {
+	var use request.StorageUse
+	if json.Unmarshal(msg.Data, &use) != nil {
 		return
 	}
-	now := make(map[streams.AccountID]request.Share, len(shares.Accounts))
-	for _, one := range shares.Accounts {
+	now := make(map[streams.AccountID]request.Storage, len(use.Accounts))
+	for _, one := range use.Accounts {
 		now[one.Account] = one
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.all == nil {
-		s.all = map[streams.Shard]map[streams.AccountID]request.Share{}
+		s.all = map[streams.Shard]map[streams.AccountID]request.Storage{}
 	}
-	s.all[shares.Shard] = now
+	s.all[use.Shard] = now
 }
 
 // of is what an account has stored, zero if it is little.
-func (s *storage) of(shard streams.Shard, a streams.AccountID) request.Share {
+func (s *storage) of(shard streams.Shard, a streams.AccountID) request.Storage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all[shard][a]

@@ -17,18 +17,18 @@ import (
 func TestShares(t *testing.T) {
 	c := newMessages(t)
 	account, other := &streams.Account{ID: account.ID}, &streams.Account{ID: streams.AccountIDOf("other")}
-	tell := func(shares ...request.Share) {
+	tell := func(shares ...request.Storage) {
 		t.Helper()
-		data, err := json.Marshal(request.Shares{Accounts: shares})
+		data, err := json.Marshal(request.StorageUse{Accounts: shares})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := request.Share{}
+		want := request.Storage{}
 		if len(shares) > 0 {
 			want = shares[0]
 		}
 		for c.storage.of(0, account.ID) != want { // shares until it is heard
-			if err := c.bus.Conn.Publish(request.IngressShares, data); err != nil {
+			if err := c.bus.Conn.Publish(request.IngressStorage, data); err != nil {
 				t.Fatal(err)
 			}
 			_ = clock.Sleep(t.Context(), time.Millisecond)
@@ -47,14 +47,14 @@ func TestShares(t *testing.T) {
 	}
 	serve(t, c.bus, request.DispatcherPull(0), func(_ context.Context, _ request.Pull) (request.Pulled, error) { return request.Pulled{}, nil })
 	for _, test := range []struct {
-		share           request.Share
+		share           request.Storage
 		noPost, noPull  bool
 		near, over, top int
 	}{
-		{request.Share{Enqueue: 70}, false, false, 1, 0, 70},
-		{request.Share{Enqueue: 90, EnqueueOver: true}, true, false, 1, 1, 90},
-		{request.Share{Status: 91, StatusOver: true}, true, true, 1, 1, 91},
-		{request.Share{Enqueue: 70, Status: 80}, false, false, 1, 0, 80},
+		{request.Storage{Enqueue: 70}, false, false, 1, 0, 70},
+		{request.Storage{Enqueue: 90, EnqueueOver: true}, true, false, 1, 1, 90},
+		{request.Storage{Status: 91, StatusOver: true}, true, true, 1, 1, 91},
+		{request.Storage{Enqueue: 70, Status: 80}, false, false, 1, 0, 80},
 	} {
 		test.share.Account = account.ID
 		tell(test.share)

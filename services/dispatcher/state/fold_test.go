@@ -1,7 +1,6 @@
-package dispatcher
+package state
 
 import (
-	"bytes"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -73,9 +72,9 @@ func drawHistory(t *rapid.T) history {
 		device := rapid.SampledFrom(devices).Draw(t, "device")
 		lease := rapid.SampledFrom(leases).Draw(t, "lease")
 		some := rapid.SliceOfNDistinct(rapid.SampledFrom(ids), 1, len(ids), rapid.ID).Draw(t, "ids")
-		turns := make([]event.Turn, len(some))
+		attempts := make([]event.Attempt, len(some))
 		for i, m := range some {
-			turns[i] = event.Turn{ID: m, Round: round.Draw(t, "round")}
+			attempts[i] = event.Attempt{ID: m, Round: round.Draw(t, "round")}
 		}
 		subject := streams.DecisionSubject(0, a)
 		var e event.Event
@@ -83,21 +82,21 @@ func drawHistory(t *rapid.T) history {
 		case 0, 1:
 			e = event.Leased{
 				Lease: lease, Device: device, At: now, Until: now.Add(time.Hour), Attempts: 2,
-				Policy: rapid.SampledFrom([]streams.LapsePolicy{streams.Retry, streams.Hold, streams.Fail}).Draw(t, "policy"), Messages: turns,
+				Policy: rapid.SampledFrom([]streams.LapsePolicy{streams.Retry, streams.Hold, streams.Fail}).Draw(t, "policy"), Messages: attempts,
 			}
 		case 2:
 			e = event.Renewed{At: now, Leases: []event.Renewal{{Lease: lease, Until: now.Add(time.Hour)}}}
 		case 3:
 			lapsed := event.Lapsed{At: now, Lease: lease}
-			for _, turn := range turns {
+			for _, attempt := range attempts {
 				to := rapid.SampledFrom([]streams.State{streams.Pending, streams.Leased, streams.Failed}).Draw(t, "to")
-				lapsed.Messages = append(lapsed.Messages, event.Lapse{ID: turn.ID, Round: turn.Round, To: to})
+				lapsed.Messages = append(lapsed.Messages, event.Lapse{ID: attempt.ID, Round: attempt.Round, To: to})
 			}
 			e = lapsed
 		case 4:
-			e = event.Cancelled{At: now, Messages: turns}
+			e = event.Cancelled{At: now, Messages: attempts}
 		case 5:
-			e = event.Requeued{At: now, Until: now.Add(time.Duration(rapid.IntRange(0, 1).Draw(t, "longer")) * 24 * time.Hour), Messages: turns}
+			e = event.Requeued{At: now, Until: now.Add(time.Duration(rapid.IntRange(0, 1).Draw(t, "longer")) * 24 * time.Hour), Messages: attempts}
 		case 6:
 			reported := event.Reported{Device: device}
 			for _, m := range some {
@@ -105,7 +104,7 @@ func drawHistory(t *rapid.T) history {
 			}
 			subject, e = streams.ReportSubject(0, a), reported
 		case 7:
-			e = event.Expired{At: now, Messages: turns}
+			e = event.Expired{At: now, Messages: attempts}
 		case 8:
 			subject, e = streams.HorizonSubject(0), event.Horizon{Before: now.Add(-time.Duration(rapid.IntRange(0, 400).Draw(t, "kept")) * time.Hour)}
 		}
@@ -146,8 +145,7 @@ func openFile(t rapid.TB, path string) *bolt.DB {
 
 // folded gives the dump of a file with these events folded.
 func folded(t *rapid.T, dir string, events []projection.Event) string {
-	path := filepath.Join(dir, "fold.db")
-	db := openFile(t, path)
+	db := openFile(t, filepath.Join(dir, "fold.db"))
 	defer db.Close()
 	err := db.Update(func(tx *bolt.Tx) error {
 		for _, name := range buckets {
@@ -158,27 +156,33 @@ func folded(t *rapid.T, dir string, events []projection.Event) string {
 			}
 		}
 		for _, e := range events {
-			if err := (fold{}).Apply(tx, e); err != nil {
+			if err := (Fold{}).Apply(tx, e); err != nil {
 				return err
 			}
 		}
-		return checkIndexes(view{tx})
+		return checkIndexes(View{tx})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	if err := DumpFile(&out, path); err != nil {
+	var out strings.Builder
+	err = db.View(func(tx *bolt.Tx) error {
+		for _, name := range buckets {
+			eachKey(tx.Bucket(name), nil, func(key, value []byte) bool {
+				fmt.Fprintf(&out, "%s %x %x\n", name, key, value)
+				return true
+			})
+		}
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
 }
 
 // checkIndexes holds every index to the records and leases.
-func checkIndexes(v view) error {
+func checkIndexes(v View) error {
 	var waiting, members, leases int
 	err := v.bucket(messagesBucket).ForEach(func(key, value []byte) error {
 		a, m := streams.AccountID(id(key, 0)), streams.MessageID(id(key, 1))
@@ -197,7 +201,7 @@ func checkIndexes(v view) error {
 			if v.bucket(membersBucket).Get(memberKey(a, r.lease, m)) == nil {
 				return fmt.Errorf("leased message %s is not under its lease", m)
 			}
-			if _, ok, err := v.lease(a, r.lease); err != nil || !ok {
+			if _, ok, err := v.Account(a).lease(r.lease); err != nil || !ok {
 				return fmt.Errorf("leased message %s has no lease: %w", m, err)
 			}
 		}
@@ -213,7 +217,7 @@ func checkIndexes(v view) error {
 		if err != nil {
 			return err
 		}
-		if len(v.members(a, leaseID)) == 0 {
+		if len(v.Account(a).members(leaseID)) == 0 {
 			return fmt.Errorf("lease %s holds nothing", leaseID)
 		}
 		if due := v.bucket(dueBucket).Get(dueKey(l.until, a, leaseID)) != nil; due == l.held {
@@ -234,7 +238,7 @@ func checkIndexes(v view) error {
 			return fmt.Errorf("bucket %s has %d keys, want %d", want.bucket, got, want.keys)
 		}
 	}
-	if got := v.depth(); got != uint64(waiting) {
+	if got := v.Depth(); got != uint64(waiting) {
 		return fmt.Errorf("depth is %d, want %d", got, waiting)
 	}
 	return nil
@@ -266,7 +270,7 @@ func TestSuccessIsNeverTakenBack(t *testing.T) {
 		defer tx.Rollback()
 		succeeded := map[string]streams.State{}
 		for _, e := range h.interleave(t) {
-			if err := (fold{}).Apply(tx, e); err != nil {
+			if err := (Fold{}).Apply(tx, e); err != nil {
 				t.Fatal(err)
 			}
 			_ = tx.Bucket(messagesBucket).ForEach(func(key, value []byte) error {
@@ -297,7 +301,7 @@ func TestStoredRecordsRoundTrip(t *testing.T) {
 			lane:  streams.Lane{Target: streams.DeviceID(rapid.Uint64().Draw(t, "target")), Priority: streams.Low, Class: streams.Other},
 			round: rapid.IntRange(0, 1<<20).Draw(t, "round"), tries: rapid.IntRange(0, 1<<20).Draw(t, "tries"),
 			lease: 7, device: 8, reason: rapid.String().Draw(t, "reason"),
-			until: drawTime(t, "until"), due: drawTime(t, "due"), longer: drawTime(t, "longer"),
+			until: drawTime(t, "until"), due: drawTime(t, "due"), extended: drawTime(t, "longer"),
 			group: streams.MessageID(rapid.Uint64().Draw(t, "group")), name: rapid.String().Draw(t, "name"),
 			steps: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
 				return step{seq: rapid.Uint64().Draw(t, "step"), at: drawTime(t, "at"), state: rapid.SampledFrom(streams.States()).Draw(t, "step state")}
@@ -350,7 +354,7 @@ func FuzzDecodeStored(f *testing.F) {
 			}
 		}
 		for _, bucket := range buckets {
-			render(bucket, data, data)
+			Render(bucket, data, data)
 		}
 	})
 }
@@ -365,11 +369,11 @@ func FuzzApply(f *testing.F) {
 		e       event.Event
 	}{
 		{streams.EnqueueSubject(0, a, streams.Lane{}), event.Enqueued{ID: m + 1, Text: "secret-text-1"}},
-		{decision, event.Leased{Lease: 10, Device: 3, Name: "p", At: began, Until: began.Add(time.Hour), Policy: streams.Hold, Attempts: 3, Messages: []event.Turn{{ID: m}}}},
+		{decision, event.Leased{Lease: 10, Device: 3, Name: "p", At: began, Until: began.Add(time.Hour), Policy: streams.Hold, Attempts: 3, Messages: []event.Attempt{{ID: m}}}},
 		{decision, event.Renewed{At: began, Leases: []event.Renewal{{Lease: 10, Until: began.Add(2 * time.Hour)}}}},
 		{decision, event.Lapsed{At: began.Add(3 * time.Hour), Lease: 10, Messages: []event.Lapse{{ID: m, To: streams.Pending}}}},
-		{decision, event.Cancelled{At: began, Messages: []event.Turn{{ID: m}}}},
-		{decision, event.Requeued{At: began, Messages: []event.Turn{{ID: m, Round: 1}}}},
+		{decision, event.Cancelled{At: began, Messages: []event.Attempt{{ID: m}}}},
+		{decision, event.Requeued{At: began, Messages: []event.Attempt{{ID: m, Round: 1}}}},
 		{report, event.Reported{Messages: []event.Report{{ID: m, State: streams.Delivered, Error: "e"}}}},
 		{streams.HorizonSubject(0), event.Horizon{Before: began.Add(time.Hour)}},
 	} {
@@ -391,22 +395,22 @@ func FuzzApply(f *testing.F) {
 		defer tx.Rollback()
 		for _, e := range []projection.Event{
 			stored(t, 1, began, streams.EnqueueSubject(0, a, streams.Lane{}), event.Enqueued{ID: m}),
-			stored(t, 1, began, decision, event.Leased{Lease: 10, Device: 3, At: began, Until: began.Add(time.Hour), Policy: streams.Retry, Attempts: 3, Messages: []event.Turn{{ID: m}}}),
+			stored(t, 1, began, decision, event.Leased{Lease: 10, Device: 3, At: began, Until: began.Add(time.Hour), Policy: streams.Retry, Attempts: 3, Messages: []event.Attempt{{ID: m}}}),
 			{Seq: 2, Time: began.Add(time.Minute), Kind: kind, Subject: subject, Data: data},
 		} {
-			if err := (fold{}).Apply(tx, e); err != nil {
+			if err := (Fold{}).Apply(tx, e); err != nil {
 				if e.Seq != 2 || strings.Contains(err.Error(), "secret-text-") {
 					t.Fatalf("%s: %v", e.Kind, err)
 				}
 				return // of what the transaction holds nothing stays
 			}
 		}
-		readAll(t, view{tx})
+		readAll(t, View{tx})
 	})
 }
 
 // readAll reads every record and lease of a projection.
-func readAll(t *testing.T, v view) {
+func readAll(t *testing.T, v View) {
 	t.Helper()
 	eachKey(v.bucket(messagesBucket), nil, func(_, value []byte) bool {
 		if _, err := decodeRecord(value); err != nil {
@@ -420,8 +424,8 @@ func readAll(t *testing.T, v view) {
 		}
 		return true
 	})
-	v.horizon()
-	v.depth()
+	v.Horizon()
+	v.Depth()
 }
 
 // A dispatcher may decide a lapse without knowing of a report that was stored
@@ -436,7 +440,7 @@ func TestReportVoidsALapseThatDidNotKnowOfIt(t *testing.T) {
 		status := []event.Event{
 			event.Leased{
 				Lease: 10, At: began, Until: began.Add(length), Policy: streams.Retry, Attempts: 3,
-				Messages: []event.Turn{{ID: ids[0]}, {ID: ids[1]}},
+				Messages: []event.Attempt{{ID: ids[0]}, {ID: ids[1]}},
 			},
 			event.Reported{Messages: []event.Report{{ID: ids[0], State: streams.Delivered}}},
 			event.Lapsed{At: lapsed, Lease: 10, Messages: []event.Lapse{{ID: ids[1], To: streams.Pending}}},
@@ -457,11 +461,11 @@ func TestReportVoidsALapseThatDidNotKnowOfIt(t *testing.T) {
 		}
 		defer tx.Rollback()
 		for _, e := range h.interleave(t) {
-			if err := (fold{}).Apply(tx, e); err != nil {
+			if err := (Fold{}).Apply(tx, e); err != nil {
 				t.Fatal(err)
 			}
 		}
-		r, _, err := view{tx}.record(a, ids[1])
+		r, _, err := View{tx}.Account(a).record(ids[1])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"bytes"
@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// render makes the stored records and leases readable; all else is ids, which
-// read well in hex.
-func render(bucket, key, value []byte) (k, v string) {
+// Render makes stored records and leases readable. All else is ids, which read
+// well in hex.
+func Render(bucket, key, value []byte) (k, v string) {
 	k, v = hexWords(key), hexWords(value)
 	switch {
 	case bytes.Equal(bucket, messagesBucket):
 		if r, err := decodeRecord(value); err == nil {
-			v = fmt.Sprintf("seq=%d lane=%s state=%s round=%d tries=%d lease=%s device=%s reason=%q", r.seq, r.lane, r.stands(), r.round, r.tries, r.lease, r.device, r.reason)
-			v += fmt.Sprintf(" until=%s due=%s longer=%s group=%s name=%q steps=", stamp(r.until), stamp(r.due), stamp(r.longer), r.group, r.name)
+			v = fmt.Sprintf("seq=%d lane=%s state=%s round=%d tries=%d lease=%s device=%s reason=%q", r.seq, r.lane, r.currentState(), r.round, r.tries, r.lease, r.device, r.reason)
+			v += fmt.Sprintf(" until=%s due=%s longer=%s group=%s name=%q steps=", stamp(r.until), stamp(r.due), stamp(r.extended), r.group, r.name)
 			for _, step := range r.steps {
 				v += fmt.Sprintf("[%d %s %s]", step.seq, stamp(step.at), step.state)
 			}

@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"fmt"
@@ -42,11 +42,11 @@ func TestNothingUnwrittenIsFolded(t *testing.T) {
 			var before, after string
 			_ = db.View(func(tx *bolt.Tx) error {
 				before = contentOf(t, tx)
-				unwritable = fold{}.Apply(tx, e)
+				unwritable = Fold{}.Apply(tx, e)
 				return nil
 			})
 			err := db.Update(func(tx *bolt.Tx) error {
-				if err := (fold{}).Apply(tx, e); err != nil {
+				if err := (Fold{}).Apply(tx, e); err != nil {
 					return err
 				}
 				after = contentOf(t, tx)

@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"fmt"
@@ -12,25 +12,26 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// fold is the projection of one shard: ENQUEUE and STATUS into message states.
+// Fold is the projection of one shard: ENQUEUE and STATUS into message states.
 // docs/states.md draws what it does.
-type fold struct {
-	shard streams.Shard
+type Fold struct {
+	Shard streams.Shard
 }
 
 // Schema is raised whenever the same events would give another file.
-func (f fold) Schema() int { return 5 }
+func (f Fold) Schema() int { return 5 }
 
-func (f fold) Sources() []projection.Source {
+// Sources names the shard's two streams, with all that is folded of them.
+func (f Fold) Sources() []projection.Source {
 	return []projection.Source{
-		{Stream: streams.EnqueueStream(f.shard), Subjects: streams.AcceptedSubjects(f.shard)},
-		{Stream: streams.StatusStream(f.shard), Subjects: []string{">"}},
+		{Stream: streams.EnqueueStream(f.Shard), Subjects: streams.AcceptedSubjects(f.Shard)},
+		{Stream: streams.StatusStream(f.Shard), Subjects: []string{">"}},
 	}
 }
 
 // Apply folds one event. An event whose kind it does not know is set aside: it
 // comes from a later version.
-func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
+func (f Fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	if tx.Bucket(metaBucket) == nil {
 		for _, name := range buckets {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
@@ -38,8 +39,8 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 			}
 		}
 	}
-	w := writer{view: view{tx}, seq: e.Seq, at: e.Time}
-	horizon, _ := w.horizon()
+	w := writer{Account: Account{View: View{tx}}, seq: e.Seq, at: e.Time}
+	horizon, _ := w.Horizon()
 	w.oldest = streams.FirstIDAt(horizon)
 	switch event.Kind(e.Kind) {
 	case event.KindHorizon:
@@ -52,7 +53,7 @@ func (f fold) Apply(tx *bolt.Tx, e projection.Event) error {
 		return nil //nolint:nilerr // a subject of a later version
 	}
 	w.account = account
-	if err := w.count(heldStatus, e, e.Time); err != nil {
+	if err := w.count(statusStream, e, e.Time); err != nil {
 		return err
 	}
 	if strings.HasSuffix(e.Subject, ".decision") {
@@ -90,20 +91,19 @@ func apply[E event.Event](data []byte, f func(E) error) error {
 
 // writer applies one event.
 type writer struct {
-	view
-	account streams.AccountID
+	Account // that the event is about
 	seq     uint64
 	at      time.Time         // when the engine stored the event
 	oldest  streams.MessageID // messages before it are behind the horizon
 }
 
-// change lets f change a message's record, and keeps every index true to it; f
-// says whether it changed. A message behind the horizon is left alone.
+// change lets f change a message's record, and every index with it; f says
+// whether it changed. A message behind the horizon is left alone.
 func (w *writer) change(m streams.MessageID, f func(*record) (bool, error)) error {
 	if m < w.oldest {
 		return nil
 	}
-	r, _, err := w.record(w.account, m)
+	r, _, err := w.record(m)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (w *writer) change(m streams.MessageID, f func(*record) (bool, error)) erro
 	return w.reindex(m, &old, &r)
 }
 
-// step is change by an event of STATUS, which the record remembers.
+// step is change for an event of STATUS, which the record remembers.
 func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error {
 	return w.change(m, func(r *record) (bool, error) {
 		changed, err := f(r)
@@ -130,17 +130,17 @@ func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error 
 
 // accept folds a message of ENQUEUE.
 func (w *writer) accept(e projection.Event) error {
-	h, err := readHead(e.Data)
+	h, err := ReadEnvelope(e.Data)
 	if err == nil && event.Kind(e.Kind) == event.KindScheduled {
 		w.account, err = streams.ParseScheduledSubject(e.Subject)
 	} else if err == nil {
-		w.account, h.lane, err = streams.ParseEnqueueSubject(e.Subject)
+		w.account, h.Lane, err = streams.ParseEnqueueSubject(e.Subject)
 	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: read %s: %w", projection.ErrUnreadable, e.Kind, err)
 	}
-	if err := w.count(heldEnqueue, e, h.told()); err != nil {
+	if err := w.count(enqueueStream, e, h.StoredAt()); err != nil {
 		return err
 	}
 	switch {
@@ -152,9 +152,9 @@ func (w *writer) accept(e projection.Event) error {
 }
 
 // enqueued folds a message that may be handed out, or one that was scheduled
-// and may be now. A second one says nothing new.
-func (w *writer) enqueued(h head) error {
-	return w.change(h.id, func(r *record) (bool, error) {
+// and may be now. A second one changes nothing.
+func (w *writer) enqueued(h Envelope) error {
+	return w.change(h.ID, func(r *record) (bool, error) {
 		if r.known() && r.due.IsZero() {
 			return false, nil
 		}
@@ -164,8 +164,8 @@ func (w *writer) enqueued(h head) error {
 	})
 }
 
-func (w *writer) scheduled(h head) error {
-	return w.change(h.id, func(r *record) (bool, error) {
+func (w *writer) scheduled(h Envelope) error {
+	return w.change(h.ID, func(r *record) (bool, error) {
 		if r.known() {
 			return false, nil
 		}
@@ -174,12 +174,12 @@ func (w *writer) scheduled(h head) error {
 	})
 }
 
-func (r *record) accept(seq uint64, h head) {
-	r.seq, r.lane, r.until, r.due, r.group, r.name = seq, h.lane, h.until, h.due, h.group, h.name
+func (r *record) accept(seq uint64, h Envelope) {
+	r.seq, r.lane, r.until, r.due, r.group, r.name = seq, h.Lane, h.Until, h.Due, h.Group, h.Name
 }
 
 func (w *writer) leased(e event.Leased) error {
-	if _, taken, err := w.lease(w.account, e.Lease); err != nil || taken {
+	if _, taken, err := w.lease(e.Lease); err != nil || taken {
 		return err // the id is another lease's
 	}
 	l := lease{
@@ -189,16 +189,16 @@ func (w *writer) leased(e event.Leased) error {
 	if err := w.putLease(e.Lease, nil, &l); err != nil {
 		return err
 	}
-	for _, turn := range e.Messages {
-		err := w.step(turn.ID, func(r *record) (bool, error) {
-			if r.round != turn.Round {
+	for _, attempt := range e.Messages {
+		err := w.step(attempt.ID, func(r *record) (bool, error) {
+			if r.round != attempt.Round {
 				return false, nil
 			}
 			switch r.state {
 			case streams.Pending:
 				r.tries++
 			case streams.Leased: // listed again to the device that holds it
-				if held, err := w.heldRecord(w.account, r); err != nil || !held {
+				if held, err := w.isHeld(r); err != nil || !held {
 					return false, err
 				}
 			default:
@@ -214,8 +214,8 @@ func (w *writer) leased(e event.Leased) error {
 	return w.endIfEmpty(e.Lease)
 }
 
-// renewed folds new ends of leases. A report from long after the renewal came by
-// a clock that was ahead: it renews no more than this.
+// renewed folds new ends of leases. A report whose time is long after the renewal
+// has it from a clock that was ahead, and makes the lease last no longer.
 func (w *writer) renewed(e event.Renewed) error {
 	for _, renewal := range e.Leases {
 		err := w.changeLease(renewal.Lease, func(l *lease) {
@@ -231,10 +231,11 @@ func (w *writer) renewed(e event.Renewed) error {
 	return nil
 }
 
-// lapsed ends a lease. Who decided it may not have known a report that was
-// stored before: one that still makes the lease last voids it.
+// lapsed ends a lease. The dispatcher that decided it may not have known of a
+// report that was stored before. If that report makes the lease last, the lapse
+// is void.
 func (w *writer) lapsed(e event.Lapsed) error {
-	if l, ok, err := w.lease(w.account, e.Lease); err != nil || ok && l.reportedUntil().After(e.At) {
+	if l, ok, err := w.lease(e.Lease); err != nil || ok && l.reportedUntil().After(e.At) {
 		return err
 	}
 	for _, lapse := range e.Messages {
@@ -260,10 +261,10 @@ func (w *writer) lapsed(e event.Lapsed) error {
 }
 
 // ended ends messages that have not ended.
-func (w *writer) ended(turns []event.Turn, as streams.State) error {
-	for _, turn := range turns {
-		err := w.step(turn.ID, func(r *record) (bool, error) {
-			if r.round != turn.Round || r.state.Terminal() {
+func (w *writer) ended(attempts []event.Attempt, as streams.State) error {
+	for _, attempt := range attempts {
+		err := w.step(attempt.ID, func(r *record) (bool, error) {
+			if r.round != attempt.Round || r.state.Terminal() {
 				return false, nil
 			}
 			r.state, r.reason = as, ""
@@ -277,14 +278,14 @@ func (w *writer) ended(turns []event.Turn, as streams.State) error {
 }
 
 func (w *writer) requeued(e event.Requeued) error {
-	for _, turn := range e.Messages {
-		err := w.step(turn.ID, func(r *record) (bool, error) {
-			if r.round != turn.Round || r.state.Success() || r.state == streams.Pending {
+	for _, attempt := range e.Messages {
+		err := w.step(attempt.ID, func(r *record) (bool, error) {
+			if r.round != attempt.Round || r.state.Success() || r.state == streams.Pending {
 				return false, nil
 			}
 			r.state, r.reason, r.tries = streams.Pending, "", 0
 			r.round++
-			r.longer = e.Until
+			r.extended = e.Until
 			return true, nil
 		})
 		if err != nil {
@@ -304,7 +305,7 @@ func (w *writer) reported(e event.Reported) error {
 	}
 	for _, report := range e.Messages {
 		err := w.step(report.ID, func(r *record) (bool, error) {
-			holder, err := w.holds(r, e.Device)
+			holder, err := w.isHolder(r, e.Device)
 			if err != nil {
 				return false, err
 			}
@@ -343,21 +344,15 @@ func (r *record) moves(to streams.State, holder bool) bool {
 	return to == streams.Failed && holder
 }
 
-// holds says whether a message is under a lease of that device. They are
+// isHolder says whether a message is under a lease of that device. Devices are
 // compared only when both lease and report name one.
-func (w *writer) holds(r *record, device streams.DeviceID) (bool, error) {
+func (a Account) isHolder(r *record, device streams.DeviceID) (bool, error) {
 	if r.state != streams.Leased {
 		return false, nil
 	}
-	l, ok, err := w.lease(w.account, r.lease)
+	l, ok, err := a.lease(r.lease)
 	if err != nil || !ok {
 		return false, err
 	}
 	return l.device == 0 || device == 0 || l.device == device, nil
-}
-
-// heldRecord says whether a leased message's lease lapsed and left it with its device.
-func (v view) heldRecord(a streams.AccountID, r *record) (bool, error) {
-	l, ok, err := v.lease(a, r.lease)
-	return ok && l.held, err
 }

@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"path/filepath"
@@ -9,20 +9,29 @@ import (
 
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
-	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// What an account holds falls as the horizon moves on, by whole days: such as
-// the streams still have.
-func TestHeldBytesAgeOut(t *testing.T) {
-	db := openFile(t, filepath.Join(t.TempDir(), "held.db"))
+// statusBytes is how many bytes an account stores in STATUS.
+func statusBytes(tx *bolt.Tx, a streams.AccountID) (n uint64, err error) {
+	err = View{tx}.EachStored(func(of streams.AccountID, status bool, bytes uint64) {
+		if of == a && status {
+			n = bytes
+		}
+	})
+	return n, err
+}
+
+// The stored bytes of an account fall as the horizon moves on, by whole days:
+// those that the streams still have.
+func TestStoredBytesAgeOut(t *testing.T) {
+	db := openFile(t, filepath.Join(t.TempDir(), "stored.db"))
 	defer db.Close()
 	a := streams.AccountIDOf("a")
 	start := time.Date(2026, 5, 1, 10, 0, 0, 0, time.UTC)
 	var size uint64
-	held := func() (n uint64) {
+	counted := func() (n uint64) {
 		t.Helper()
-		if err := db.View(func(tx *bolt.Tx) (err error) { n, err = (view{tx}).held(a, heldStatus); return err }); err != nil {
+		if err := db.View(func(tx *bolt.Tx) (err error) { n, err = statusBytes(tx, a); return err }); err != nil {
 			t.Fatal(err)
 		}
 		return n / size
@@ -30,8 +39,8 @@ func TestHeldBytesAgeOut(t *testing.T) {
 	apply := func(at time.Time, subject string, e event.Event) {
 		t.Helper()
 		one := stored(t, 1, at, subject, e)
-		size = max(size, heldBytes(one))
-		if err := db.Update(func(tx *bolt.Tx) error { return (fold{}).Apply(tx, one) }); err != nil {
+		size = max(size, storedBytes(one))
+		if err := db.Update(func(tx *bolt.Tx) error { return (Fold{}).Apply(tx, one) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,35 +53,17 @@ func TestHeldBytesAgeOut(t *testing.T) {
 		want   uint64
 	}{{-24 * time.Hour, 5}, {-11 * time.Hour, 5}, {-10 * time.Hour, 5}, {-9 * time.Hour, 4}, {14 * time.Hour, 4}, {15 * time.Hour, 3}, {38 * time.Hour, 3}, {39 * time.Hour, 1}, {63 * time.Hour, 0}} {
 		apply(start.Add(40*24*time.Hour), streams.HorizonSubject(0), event.Horizon{Before: start.Add(test.before)})
-		if got := held(); got != test.want {
-			t.Errorf("horizon %v after the start: %d events are held, want %d", test.before, got, test.want)
+		if got := counted(); got != test.want {
+			t.Errorf("horizon %v after the start: %d events are counted, want %d", test.before, got, test.want)
 		}
 	}
 	apply(start, streams.ReportSubject(0, a), report)
-	if got := held(); got != 0 {
-		t.Errorf("%d events of behind the horizon are held", got)
+	if got := counted(); got != 0 {
+		t.Errorf("%d events of behind the horizon are counted", got)
 	}
 	apply(start.Add(40*24*time.Hour), streams.ReportSubject(0, a), report)
-	if got := held(); got != 1 {
-		t.Errorf("%d events are held, want 1", got)
-	}
-}
-
-// Where very many accounts hold much, those that hold most are told of.
-func TestSharesAreBounded(t *testing.T) {
-	found := map[streams.AccountID]request.Share{}
-	for i := range 2 * maxShares {
-		a := streams.AccountID(i + 1)
-		found[a] = request.Share{Account: a, Enqueue: 70, Status: 71 + i%2}
-	}
-	all := most(found)
-	if len(all) != maxShares {
-		t.Fatalf("got %d", len(all))
-	}
-	for i, one := range all {
-		if one.Status != 72 || one.Account != streams.AccountID(2*i+2) {
-			t.Fatalf("number %d is %+v", i, one)
-		}
+	if got := counted(); got != 1 {
+		t.Errorf("%d events are counted, want 1", got)
 	}
 }
 
@@ -87,17 +78,16 @@ func TestForget_FutureTimes(t *testing.T) {
 	apply := func(subject string, e event.Event) {
 		t.Helper()
 		seq++
-		if err := db.Update(func(tx *bolt.Tx) error { return (fold{}).Apply(tx, stored(t, seq, start.Add(ahead), subject, e)) }); err != nil {
+		if err := db.Update(func(tx *bolt.Tx) error { return (Fold{}).Apply(tx, stored(t, seq, start.Add(ahead), subject, e)) }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := func(what string, fence, bytes bool) {
 		t.Helper()
 		err := db.View(func(tx *bolt.Tx) error {
-			v := view{tx}
-			n, err := v.held(a, heldStatus)
-			if got := v.decision(a) != 0; got != fence || n > 0 != bytes {
-				t.Errorf("%s: the fence is known: %t, want %t; %d bytes are held", what, got, fence, n)
+			n, err := statusBytes(tx, a)
+			if got := (View{tx}).Account(a).LastDecision() != 0; got != fence || n > 0 != bytes {
+				t.Errorf("%s: the fence is known: %t, want %t; %d bytes are stored", what, got, fence, n)
 			}
 			return err
 		})
@@ -107,13 +97,13 @@ func TestForget_FutureTimes(t *testing.T) {
 	}
 	horizon := func(passed time.Duration) {
 		t.Helper()
-		apply(streams.HorizonSubject(0), event.Horizon{Before: start.Add(passed - kept), At: start.Add(passed)})
+		apply(streams.HorizonSubject(0), event.Horizon{Before: start.Add(passed - Kept), At: start.Add(passed)})
 	}
-	apply(streams.DecisionSubject(0, a), event.Cancelled{At: start, Messages: []event.Turn{{ID: streams.FirstIDAt(start)}}})
+	apply(streams.DecisionSubject(0, a), event.Cancelled{At: start, Messages: []event.Attempt{{ID: streams.FirstIDAt(start)}}})
 	horizon(time.Hour)
 	want("an hour later", true, true)
-	horizon(kept - 12*time.Hour)
+	horizon(Kept - 12*time.Hour)
 	want("half a day before 30 days", true, true)
-	horizon(kept + 34*time.Hour)
+	horizon(Kept + 34*time.Hour)
 	want("when the day has passed", false, false)
 }

@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"path/filepath"
@@ -23,7 +23,7 @@ func TestHeldBy_ReadsWhatItLists(t *testing.T) {
 				return err
 			}
 		}
-		w := writer{view: view{tx}, account: shop}
+		w := writer{Account: Account{View{tx}, shop}}
 		for l := range streams.LeaseID(leases) {
 			if err := w.putLease(l+1, nil, &lease{device: pixel, held: true}); err != nil {
 				return err
@@ -47,14 +47,14 @@ func TestHeldBy_ReadsWhatItLists(t *testing.T) {
 	err = db.View(func(tx *bolt.Tx) error {
 		for _, most := range []int{1, each, each + 1, leases * each, 2 * leases * each} {
 			read := 0
-			got, err := view{tx}.heldBy(shop, pixel, most, func(uint64) bool { read++; return false })
+			got, err := View{tx}.Account(shop).HeldBy(pixel, most, func(uint64) bool { read++; return false })
 			want := min(most, leases*each)
-			if err != nil || len(got) != want || read != want || got[want-1].id != streams.MessageID(want) {
+			if err != nil || len(got) != want || read != want || got[want-1].ID != streams.MessageID(want) {
 				t.Errorf("of at most %d got %d, read %d, %v; want %d", most, len(got), read, err, want)
 			}
 		}
-		got, err := view{tx}.heldBy(shop, pixel, 1, func(seq uint64) bool { return seq < 100 })
-		if err != nil || len(got) != 1 || got[0].seq != 100 {
+		got, err := View{tx}.Account(shop).HeldBy(pixel, 1, func(seq uint64) bool { return seq < 100 })
+		if err != nil || len(got) != 1 || got[0].Seq != 100 {
 			t.Errorf("behind what cannot be read: got %v, %v", got, err)
 		}
 		return err

@@ -1,13 +1,12 @@
-package dispatcher
+package state
 
 import (
 	"fmt"
 
 	"github.com/trunkline-sms/trunkline/streams"
-	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-var present = []byte{} // the value of a key that says all
+var present = []byte{} // the value of a key that says everything itself
 
 // reindex moves a message's index entries from where old has them to where r
 // has them; r nil takes them away.
@@ -51,7 +50,7 @@ func (w *writer) reindex(m streams.MessageID, old, r *record) error {
 // its validity ends.
 func (w *writer) reindexTimes(m streams.MessageID, old, r *record) error {
 	due := func(r *record) []byte {
-		if r == nil || !r.known() || r.stands() != streams.Scheduled {
+		if r == nil || !r.known() || r.currentState() != streams.Scheduled {
 			return nil
 		}
 		return timeKey(r.due, w.account, m)
@@ -108,7 +107,7 @@ func (w *writer) move(bucket, from, to, value []byte) error {
 }
 
 func (w *writer) addDepth(from, to []byte) error {
-	depth := w.depth()
+	depth := w.Depth()
 	switch {
 	case from == nil && to != nil:
 		depth++
@@ -131,7 +130,7 @@ func (w *writer) addDepth(from, to []byte) error {
 }
 
 func (w *writer) changeLease(l streams.LeaseID, f func(*lease)) error {
-	stored, ok, err := w.lease(w.account, l)
+	stored, ok, err := w.lease(l)
 	if err != nil || !ok {
 		return err
 	}
@@ -146,7 +145,7 @@ func (w *writer) endIfEmpty(l streams.LeaseID) error {
 	if key, _ := w.bucket(membersBucket).Cursor().Seek(prefix); len(key) > len(prefix) && string(key[:len(prefix)]) == string(prefix) {
 		return nil
 	}
-	stored, ok, err := w.lease(w.account, l)
+	stored, ok, err := w.lease(l)
 	if err != nil || !ok {
 		return err
 	}
@@ -186,78 +185,4 @@ func (w *writer) putLease(leaseID streams.LeaseID, old, l *lease) error {
 		return err
 	}
 	return w.move(devicesBucket, device(old), device(l), present)
-}
-
-// moveHorizon drops what was made before it: messages by the time in their
-// ids, fences by the time they were stored, which is no later than the event.
-func (w *writer) moveHorizon(e event.Horizon) error {
-	if horizon, _ := w.horizon(); !e.Before.After(horizon) {
-		return nil
-	}
-	made := madeAt(e, w.at)
-	if err := w.bucket(metaBucket).Put(horizonKey, key8(millis(e.Before), w.seq)); err != nil {
-		return fmt.Errorf("write horizon: %w", err)
-	}
-	if err := w.dropDays(e.Before, made); err != nil {
-		return err
-	}
-	oldest := streams.FirstIDAt(e.Before)
-	var accounts []streams.AccountID
-	eachAccount(w.bucket(messagesBucket), func(a streams.AccountID) bool {
-		accounts = append(accounts, a)
-		return true
-	})
-	for _, w.account = range accounts {
-		if err := w.dropBefore(oldest); err != nil {
-			return err
-		}
-	}
-	b := w.bucket(decisionsBucket)
-	var stale [][]byte
-	ahead := map[string]uint64{}
-	eachKey(b, nil, func(key, value []byte) bool {
-		switch at := min(id(value, 1), millis(made)); {
-		case at < millis(e.Before):
-			stale = append(stale, append([]byte(nil), key...))
-		case at < id(value, 1):
-			ahead[string(key)] = id(value, 0)
-		}
-		return true
-	})
-	for key, seq := range ahead {
-		if err := b.Put([]byte(key), key8(seq, millis(made))); err != nil {
-			return fmt.Errorf("write decision: %w", err)
-		}
-	}
-	for _, key := range stale {
-		if err := b.Delete(key); err != nil {
-			return fmt.Errorf("drop decision: %w", err)
-		}
-	}
-	return nil
-}
-
-// dropBefore drops the account's messages older than that.
-func (w *writer) dropBefore(oldest streams.MessageID) error {
-	var old []streams.MessageID
-	eachKey(w.bucket(messagesBucket), key8(uint64(w.account)), func(key, _ []byte) bool {
-		m := streams.MessageID(id(key, 1))
-		if m < oldest {
-			old = append(old, m)
-		}
-		return m < oldest
-	})
-	for _, m := range old {
-		r, _, err := w.record(w.account, m)
-		if err != nil {
-			return err
-		}
-		if err := w.bucket(messagesBucket).Delete(messageKey(w.account, m)); err != nil {
-			return fmt.Errorf("drop message %s: %w", m, err)
-		}
-		if err := w.reindex(m, &r, nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }

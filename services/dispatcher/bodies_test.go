@@ -11,29 +11,29 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/service"
 )
 
-// A damaged message is told of once, and what is remembered of them is bounded.
+// A damaged message is logged once, and how many are remembered is bounded.
 func TestUnreadable_Bounded(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	now := time.Now()
-	s := &shard{Dispatcher: &Dispatcher{deps: Deps{Deps: service.Deps{Log: zap.New(core), Now: func() time.Time { return now }}}}}
+	s := &bodies{shard: &shard{deps: Deps{Deps: service.Deps{Log: zap.New(core), Now: func() time.Time { return now }}}}}
 	damaged := errors.New("damaged")
 	for range 2 {
 		for seq := range uint64(mostUnreadable) {
-			s.say(seq, 1, damaged)
+			s.logDamaged(seq, 1, damaged)
 		}
 	}
 	if got := logs.Len(); got != mostUnreadable {
 		t.Errorf("got %d lines, want %d", got, mostUnreadable)
 	}
 	for seq := range uint64(2 * mostUnreadable) {
-		s.say(mostUnreadable+seq, 1, damaged)
+		s.logDamaged(mostUnreadable+seq, 1, damaged)
 		if got := len(s.unreadable.tried); got > mostUnreadable {
 			t.Fatalf("%d are remembered, want at most %d", got, mostUnreadable)
 		}
 	}
 }
 
-// What could not be read is passed over, and a few are tried again after a minute: a disk may have been mended.
+// What could not be read is passed over, and a few are tried again after a minute: a disk may have been repaired.
 func TestUnreadable_TriedAgain(t *testing.T) {
 	var u unreadable
 	now := time.Now()

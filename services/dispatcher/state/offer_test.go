@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"path/filepath"
@@ -9,7 +9,6 @@ import (
 
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
-	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
 // What a phone holds after its lease goes to no other one, also when it came to hold it after the page was gathered.
@@ -25,21 +24,22 @@ func TestHeldGoesToItsDevice(t *testing.T) {
 	apply := func(subject string, e event.Event) {
 		t.Helper()
 		seq++
-		if err := db.Update(func(tx *bolt.Tx) error { return fold{}.Apply(tx, stored(t, seq, began, subject, e)) }); err != nil {
+		if err := db.Update(func(tx *bolt.Tx) error { return Fold{}.Apply(tx, stored(t, seq, began, subject, e)) }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	offered := func(to streams.DeviceID) (gathered, given int) {
 		t.Helper()
 		err := db.View(func(tx *bolt.Tx) error {
-			v := view{tx}
-			kept, err := v.heldBy(a, to, 10, func(uint64) bool { return false })
+			account := View{tx}.Account(a)
+			kept, err := account.HeldBy(to, 10, func(uint64) bool { return false })
 			if err != nil {
 				return err
 			}
-			p := &page{candidates: []candidate{{id: m, seq: 1}}}
-			turns, err := p.turns(v, request.Pull{Account: a, Device: to}, began)
-			gathered, given = len(kept), len(turns)
+			_, may, err := account.Attempt(m, time.Time{}, to, began)
+			if gathered = len(kept); may {
+				given = 1
+			}
 			return err
 		})
 		if err != nil {
@@ -56,7 +56,7 @@ func TestHeldGoesToItsDevice(t *testing.T) {
 	apply(streams.EnqueueSubject(0, a, lane), event.Enqueued{ID: m})
 	want("waiting", other, 0, 1)
 	apply(streams.DecisionSubject(0, a), event.Leased{
-		Lease: lease, Device: keeper, At: began, Until: began.Add(time.Minute), Attempts: 3, Policy: streams.Hold, Messages: []event.Turn{{ID: m}},
+		Lease: lease, Device: keeper, At: began, Until: began.Add(time.Minute), Attempts: 3, Policy: streams.Hold, Messages: []event.Attempt{{ID: m}},
 	})
 	want("leased", keeper, 0, 0)
 	want("leased", other, 0, 0)

@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"go/ast"
@@ -59,7 +59,7 @@ const (
 )
 
 func TestStatesPage(t *testing.T) {
-	text, err := os.ReadFile("../../docs/states.md")
+	text, err := os.ReadFile("../../../docs/states.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func checkEvents(t *testing.T, rows [][]string) {
 			}
 			m := newDocMessage(t, row[0])
 			m.apply(m.event(column, fitting))
-			if got := m.stands(); got != want {
+			if got := m.state(); got != want {
 				t.Errorf("%s, %s: the fold gives %q, the page %q", row[0], column, got, want)
 			}
 		}
@@ -197,7 +197,7 @@ func newLeasedBy(t *testing.T, state string, phone streams.DeviceID) *docMessage
 	} else {
 		m.apply(accepted)
 	}
-	leased := event.Leased{Lease: docLease, Device: phone, At: docTime, Until: docTime.Add(time.Hour), Policy: streams.Retry, Attempts: 3, Messages: []event.Turn{{ID: docID}}}
+	leased := event.Leased{Lease: docLease, Device: phone, At: docTime, Until: docTime.Add(time.Hour), Policy: streams.Retry, Attempts: 3, Messages: []event.Attempt{{ID: docID}}}
 	switch state {
 	case "pending", "scheduled":
 	case "leased", "failed", "held":
@@ -207,16 +207,16 @@ func newLeasedBy(t *testing.T, state string, phone streams.DeviceID) *docMessage
 			m.apply(event.Lapsed{Lease: docLease, Messages: []event.Lapse{{ID: docID, To: to}}})
 		}
 	case "cancelled":
-		m.apply(event.Cancelled{Messages: []event.Turn{{ID: docID}}})
+		m.apply(event.Cancelled{Messages: []event.Attempt{{ID: docID}}})
 	case "expired":
-		m.apply(event.Expired{Messages: []event.Turn{{ID: docID}}})
+		m.apply(event.Expired{Messages: []event.Attempt{{ID: docID}}})
 	case "sent", "delivered":
 		to := map[string]streams.State{"sent": streams.Sent, "delivered": streams.Delivered}[state]
 		m.apply(event.Reported{Messages: []event.Report{{ID: docID, State: to}}})
 	default:
 		t.Fatalf("the page names the state %q, which there is not", state)
 	}
-	if got := m.stands(); got != state {
+	if got := m.state(); got != state {
 		t.Fatalf("got a message that is %s, want %s", got, state)
 	}
 	return m
@@ -235,7 +235,7 @@ func (m *docMessage) event(column string, f fit) event.Event {
 	if f.otherPhone {
 		phone = stranger
 	}
-	turns := []event.Turn{{ID: docID, Round: round}}
+	attempts := []event.Attempt{{ID: docID, Round: round}}
 	kind, to, _ := strings.Cut(column, ": ")
 	var state streams.State
 	if to != "" {
@@ -247,19 +247,19 @@ func (m *docMessage) event(column string, f fit) event.Event {
 	case "released":
 		return event.Enqueued{ID: docID, Released: true}
 	case "expired":
-		return event.Expired{Messages: turns}
+		return event.Expired{Messages: attempts}
 	case "leased":
 		lease = nextLease
 		if f.otherLease {
 			lease = docLease // taken
 		}
-		return event.Leased{Lease: lease, Device: phone, At: docTime, Until: docTime.Add(time.Hour), Policy: streams.Retry, Attempts: 3, Messages: turns}
+		return event.Leased{Lease: lease, Device: phone, At: docTime, Until: docTime.Add(time.Hour), Policy: streams.Retry, Attempts: 3, Messages: attempts}
 	case "lapsed":
 		return event.Lapsed{Lease: lease, Messages: []event.Lapse{{ID: docID, Round: round, To: state}}}
 	case "cancelled":
-		return event.Cancelled{Messages: turns}
+		return event.Cancelled{Messages: attempts}
 	case "requeued":
-		return event.Requeued{Messages: turns}
+		return event.Requeued{Messages: attempts}
 	case "reported":
 		return event.Reported{Device: phone, Messages: []event.Report{{ID: docID, State: state}}}
 	}
@@ -284,7 +284,7 @@ func (m *docMessage) apply(e event.Event) {
 	}
 	m.seq++
 	err = m.db.Update(func(tx *bolt.Tx) error {
-		return fold{}.Apply(tx, projection.Event{Subject: subject, Kind: string(e.Kind()), Seq: m.seq, Time: docTime, Data: data})
+		return Fold{}.Apply(tx, projection.Event{Subject: subject, Kind: string(e.Kind()), Seq: m.seq, Time: docTime, Data: data})
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -294,9 +294,9 @@ func (m *docMessage) apply(e event.Event) {
 func (m *docMessage) record() (r record) {
 	m.t.Helper()
 	err := m.db.View(func(tx *bolt.Tx) (err error) {
-		r, _, err = view{tx}.record(docAccount, docID)
+		r, _, err = View{tx}.Account(docAccount).record(docID)
 		if err == nil && r.state == streams.Leased {
-			m.held, err = view{tx}.heldRecord(docAccount, &r)
+			m.held, err = View{tx}.Account(docAccount).isHeld(&r)
 		}
 		return err
 	})
@@ -306,11 +306,11 @@ func (m *docMessage) record() (r record) {
 	return r
 }
 
-// stands says where the message stands, in the page's words.
-func (m *docMessage) stands() string {
+// state says where the message stands, in the page's words.
+func (m *docMessage) state() string {
 	m.t.Helper()
 	r := m.record()
-	word := r.stands().String()
+	word := r.currentState().String()
 	if r.state == streams.Leased && m.held {
 		word = "held"
 	}
@@ -339,14 +339,14 @@ func checkConditions(t *testing.T, rows [][]string) {
 		}
 		works := newDocMessage(t, from)
 		works.apply(works.event(column, fitting))
-		want := works.stands()
+		want := works.state()
 		if want == from {
 			t.Fatalf("%s does nothing to a message that is %s", column, from)
 		}
 		for i, off := range []fit{{otherRound: true}, {otherLease: true}, {otherPhone: true}} {
 			m := newDocMessage(t, from)
 			m.apply(m.event(column, off))
-			got, matters := m.stands(), !slices.Contains([]string{"any", "–"}, row[i+1])
+			got, matters := m.state(), !slices.Contains([]string{"any", "–"}, row[i+1])
 			if matters && got != from {
 				t.Errorf("%s with another %s: the message becomes %s, the page says that it stays %s", column, []string{"round", "lease", "phone"}[i], got, from)
 			}
@@ -376,7 +376,7 @@ func checkHolders(t *testing.T, rows [][]string) {
 		}
 		m := newLeasedBy(t, "leased", lease)
 		m.apply(event.Reported{Device: report, Messages: []event.Report{{ID: docID, State: streams.Failed}}})
-		holder := map[bool]string{true: "yes", false: "no"}[m.stands() == "failed"]
+		holder := map[bool]string{true: "yes", false: "no"}[m.state() == "failed"]
 		if holder != row[2] {
 			t.Errorf("lease of %s, report of %s: holder %s, the page says %s", row[0], row[1], holder, row[2])
 		}
@@ -402,7 +402,7 @@ func checkPolicies(t *testing.T, rows [][]string) {
 // cannot be forgotten here.
 func eventKinds(t *testing.T) []string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../../streams/event/event.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "../../../streams/event/event.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

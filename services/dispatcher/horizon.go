@@ -4,16 +4,80 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
+
+const (
+	// horizonEvery is how often the horizon moves.
+	horizonEvery = time.Hour
+	// horizonWithin bounds one move of the horizon, and one purge.
+	horizonWithin = 30 * time.Second
+)
+
+// horizon moves the horizon of a shard on, and purges the streams of what is far
+// enough behind it.
+type horizon struct {
+	*shard
+	full   atomic.Bool // STATUS has no room for the horizon's events
+	purges purges
+}
+
+// move moves the horizon to where it is due, and says when it is due
+// next. It moves by the hour, however far, for all that one event drops is
+// dropped in one transaction.
+func (s *horizon) move(ctx context.Context) (time.Time, error) {
+	for {
+		due, moved, err := s.moveOnce(ctx)
+		s.full.Store(errors.Is(err, bus.ErrFull))
+		switch {
+		case err != nil:
+			return time.Time{}, fmt.Errorf("move horizon: %w", err)
+		case !moved:
+			return s.sureAt(due), nil
+		}
+	}
+}
+
+// moveOnce moves the horizon on by an hour at most, if it is due. It gives when
+// the horizon is due next.
+func (s *horizon) moveOnce(ctx context.Context) (due time.Time, moved bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, horizonWithin)
+	defer cancel()
+	subject := streams.HorizonSubject(s.number)
+	err = s.decisionsOf(subject).Decide(ctx, func() (m *nats.Msg, last uint64, err error) {
+		var before time.Time
+		err = s.view(func(v state.View) error {
+			before, last = v.Horizon()
+			return nil
+		})
+		now := s.sure()
+		due = before.Add(state.Kept + horizonEvery)
+		if moved = err == nil && !due.After(now); !moved {
+			return nil, 0, err
+		}
+		to := now.Add(-state.Kept)
+		if !before.IsZero() {
+			to = clock.Earlier(to, before.Add(horizonEvery))
+		}
+		// In this order: all of ENQUEUE up to there was stored by then.
+		e := event.Horizon{Before: to, Enqueue: s.file.Cursor(s.enqueue)}
+		e.At = s.now()
+		m, err = event.Message(subject, e)
+		return m, last, err
+	})
+	return due, moved, err
+}
 
 // horizonsAtOnce is how many horizon events are read before anything is purged.
 // Used up after six weeks away: the rest follows a minute later.
@@ -30,15 +94,15 @@ type purges struct {
 	failed bool      // the last one
 }
 
-// forget purges the streams of what was stored longer ago than
+// purgeDue purges the streams of what was stored longer ago than
 // streams.Retention, by times that have surely come. A failure leaves all as it
 // is, and the next look tries again.
-func (s *shard) forget(ctx context.Context) (time.Time, error) {
+func (s *horizon) purgeDue(ctx context.Context) (time.Time, error) {
 	sure := s.sure()
 	if sure.Before(s.purges.until) {
-		return s.wait(s.purges.until), nil
+		return s.sureAt(s.purges.until), nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, horizonWithin)
 	defer cancel()
 	until, err := s.purge(ctx, sure)
 	if err != nil {
@@ -48,7 +112,7 @@ func (s *shard) forget(ctx context.Context) (time.Time, error) {
 		until = sure.Add(lookAtLeast)
 	}
 	s.purges = purges{until: until, failed: err != nil}
-	return s.wait(until), nil
+	return s.sureAt(until), nil
 }
 
 // mark is a place in the streams that a horizon event names, and when it was
@@ -56,16 +120,16 @@ func (s *shard) forget(ctx context.Context) (time.Time, error) {
 type mark struct {
 	status, enqueue uint64
 	made            time.Time
-	unsaid          bool // by an earlier version, which did not name enqueue
+	oldForm         bool // by an earlier version, which did not name enqueue
 }
 
 // purge drops what is before the newest mark that is old enough, and says when
 // there may be more to drop. The order of the streams says what is before: no
 // stored time has a part in it.
-func (s *shard) purge(ctx context.Context, sure time.Time) (again time.Time, err error) {
+func (s *horizon) purge(ctx context.Context, sure time.Time) (again time.Time, err error) {
 	var horizon time.Time
-	err = s.view(func(v view) error {
-		horizon, _ = v.horizon()
+	err = s.view(func(v state.View) error {
+		horizon, _ = v.Horizon()
 		return nil
 	})
 	if err != nil {
@@ -80,13 +144,13 @@ func (s *shard) purge(ctx context.Context, sure time.Time) (again time.Time, err
 	if err != nil || last.status == 0 {
 		return again, err
 	}
-	if last.unsaid {
+	if last.oldForm {
 		if last.enqueue, err = s.enqueuedBefore(ctx, last.made); err != nil {
 			return again, err
 		}
 	}
 	if s.file.Cursor(s.status) < last.status || s.file.Cursor(s.enqueue) < last.enqueue {
-		return sure.Add(lookAtLeast), nil // it is folded anew
+		return sure.Add(lookAtLeast), nil // it is being folded again
 	}
 	for _, one := range []struct {
 		stream string
@@ -103,7 +167,7 @@ func (s *shard) purge(ctx context.Context, sure time.Time) (again time.Time, err
 }
 
 // purgeBelow purges a stream of all before first.
-func (s *shard) purgeBelow(ctx context.Context, name string, first uint64) error {
+func (s *horizon) purgeBelow(ctx context.Context, name string, first uint64) error {
 	stream, err := s.deps.Bus.JS.Stream(ctx, name)
 	if err != nil {
 		return err
@@ -120,7 +184,7 @@ func (s *shard) purgeBelow(ctx context.Context, name string, first uint64) error
 // lastMark reads the oldest marks in order and gives the last one that was made
 // by limit, if there is any, and when the next one will be old enough. One that
 // was made by a clock that was ahead of what is sure now says nothing.
-func (s *shard) lastMark(ctx context.Context, sure, limit time.Time) (last mark, again time.Time, err error) {
+func (s *horizon) lastMark(ctx context.Context, sure, limit time.Time) (last mark, again time.Time, err error) {
 	again = sure.Add(horizonEvery)
 	var seq uint64
 	for range horizonsAtOnce {
@@ -136,40 +200,30 @@ func (s *shard) lastMark(ctx context.Context, sure, limit time.Time) (last mark,
 		if err != nil {
 			continue // as the fold does, which counts it
 		}
-		switch made := madeAt(e, m.Time); {
+		switch made := state.HorizonMadeAt(e, m.Time); {
 		case made.After(sure):
 		case made.After(limit):
 			// Where the horizon is late, it moves soon.
 			return last, clock.Later(made.Add(streams.Retention), sure.Add(lookAtLeast)), nil
 		default:
-			last = mark{status: seq, enqueue: e.Enqueue, made: made, unsaid: e.At.IsZero()}
+			last = mark{status: seq, enqueue: e.Enqueue, made: made, oldForm: e.At.IsZero()}
 		}
 	}
 	return last, sure.Add(lookAtLeast), nil
-}
-
-// madeAt is when a horizon event was made. One of an earlier version does not
-// say it: by then its own time had surely come, and the engine, whose clock may
-// have been behind, stored it.
-func madeAt(e event.Horizon, stored time.Time) time.Time {
-	if e.At.IsZero() {
-		return clock.Later(stored, e.Before.Add(kept))
-	}
-	return e.At
 }
 
 // enqueuedBefore gives the last place in ENQUEUE up to which all messages tell
 // that they were stored before a time, 0 if there is none: for marks that do not
 // name one. Clocks of ingresses differ by less than what the streams keep beyond
 // the horizon.
-func (s *shard) enqueuedBefore(ctx context.Context, made time.Time) (uint64, error) {
+func (s *horizon) enqueuedBefore(ctx context.Context, made time.Time) (uint64, error) {
 	stream, err := s.deps.Bus.JS.Stream(ctx, s.enqueue)
 	if err != nil {
 		return 0, fmt.Errorf("read state of %s: %w", s.enqueue, err)
 	}
-	state := stream.CachedInfo().State
+	stored := stream.CachedInfo().State
 	var found uint64
-	for low, high := state.FirstSeq, state.LastSeq+1; low < high; {
+	for low, high := stored.FirstSeq, stored.LastSeq+1; low < high; {
 		middle := low + (high-low)/2
 		m, err := s.deps.Bus.FirstAfter(ctx, s.enqueue, streams.EnqueuedSubjects(s.number), middle-1)
 		if err != nil && !errors.Is(err, bus.ErrNoMessage) {
@@ -177,8 +231,8 @@ func (s *shard) enqueuedBefore(ctx context.Context, made time.Time) (uint64, err
 		}
 		before := false
 		if err == nil && m.Sequence < high {
-			h, err := readHead(m.Data)
-			before = err == nil && h.told().Before(made)
+			h, err := state.ReadEnvelope(m.Data)
+			before = err == nil && h.StoredAt().Before(made)
 		}
 		if before {
 			found, low = m.Sequence, m.Sequence+1

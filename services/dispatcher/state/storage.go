@@ -1,4 +1,4 @@
-package dispatcher
+package state
 
 import (
 	"encoding/binary"
@@ -9,17 +9,17 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// The streams whose bytes are counted.
+// The streams whose bytes are counted, as keys name them.
 const (
-	heldEnqueue = byte(0)
-	heldStatus  = byte(1)
+	enqueueStream = byte(0)
+	statusStream  = byte(1)
 )
 
-func heldKey(a streams.AccountID, stream byte) []byte { return append(key8(uint64(a)), stream) }
+func storedKey(a streams.AccountID, stream byte) []byte { return append(key8(uint64(a)), stream) }
 
 // days are the bytes of an account's events in a stream by the UTC day on which
-// they were stored, the earliest first: of a message, the day that it tells
-// itself. An event behind the horizon is in none: the stream keeps what stands
+// they were stored, the earliest first; of a message, the day that its envelope
+// says. An event behind the horizon is in none. The stream keeps what is counted
 // here for some days longer, so that a rebuild counts the same.
 type days []day
 
@@ -37,8 +37,8 @@ func firstDay(horizon time.Time) uint64 {
 	return dayOf(horizon.Add(24*time.Hour - time.Millisecond))
 }
 
-// heldBytes is what an event takes in its stream's file.
-func heldBytes(e projection.Event) uint64 {
+// storedBytes is how many bytes an event takes in its stream's file.
+func storedBytes(e projection.Event) uint64 {
 	n := 22 + 8 + len(e.Subject) + len(e.Data) // of each record
 	if len(e.Header) > 0 {
 		n += 4 + len("NATS/1.0\r\n\r\n")
@@ -51,19 +51,19 @@ func heldBytes(e projection.Event) uint64 {
 	return uint64(n)
 }
 
-// count adds an event that was stored at a time to what its account holds.
+// count adds an event that was stored at a time to the bytes of its account.
 func (w *writer) count(stream byte, e projection.Event, at time.Time) error {
-	horizon, _ := w.horizon()
+	horizon, _ := w.Horizon()
 	number := dayOf(at)
 	if number < firstDay(horizon) {
 		return nil
 	}
-	key := heldKey(w.account, stream)
-	all, err := decodeDays(w.bucket(heldBucket).Get(key))
+	key := storedKey(w.account, stream)
+	all, err := decodeDays(w.bucket(storedBucket).Get(key))
 	if err != nil {
 		return err
 	}
-	if err := w.bucket(heldBucket).Put(key, all.add(number, heldBytes(e)).encode()); err != nil {
+	if err := w.bucket(storedBucket).Put(key, all.add(number, storedBytes(e)).encode()); err != nil {
 		return fmt.Errorf("count bytes: %w", err)
 	}
 	return nil
@@ -72,7 +72,7 @@ func (w *writer) count(stream byte, e projection.Event, at time.Time) error {
 // dropDays forgets the days that are not all after the horizon. What STATUS
 // holds by now was stored by the time made, whatever the engine's clock said.
 func (w *writer) dropDays(horizon, made time.Time) error {
-	b, first := w.bucket(heldBucket), firstDay(horizon)
+	b, first := w.bucket(storedBucket), firstDay(horizon)
 	changed := map[string]days{}
 	var failed error
 	eachKey(b, nil, func(key, value []byte) bool {
@@ -83,7 +83,7 @@ func (w *writer) dropDays(horizon, made time.Time) error {
 		}
 		had := len(all)
 		var moved bool
-		if key[len(key)-1] == heldStatus {
+		if key[len(key)-1] == statusStream {
 			all, moved = all.by(dayOf(made))
 		}
 		for len(all) > 0 && all[0].number < first {
@@ -110,10 +110,18 @@ func (w *writer) dropDays(horizon, made time.Time) error {
 	return nil
 }
 
-// held is how many bytes an account holds of a stream.
-func (v view) held(a streams.AccountID, stream byte) (uint64, error) {
-	all, err := decodeDays(v.bucket(heldBucket).Get(heldKey(a, stream)))
-	return all.sum(), err
+// EachStored calls f with the bytes that an account's events take in ENQUEUE or
+// in STATUS, for each account and stream that has any.
+func (v View) EachStored(f func(a streams.AccountID, status bool, bytes uint64)) (err error) {
+	eachKey(v.bucket(storedBucket), nil, func(key, value []byte) bool {
+		var all days
+		if all, err = decodeDays(value); err != nil {
+			return false
+		}
+		f(streams.AccountID(id(key, 0)), key[len(key)-1] == statusStream, all.sum())
+		return true
+	})
+	return err
 }
 
 func (d days) sum() (n uint64) {

@@ -1,10 +1,9 @@
-package dispatcher
+package state
 
 import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -12,9 +11,10 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// The buckets of a dispatcher's projection. All but the first two and the last
-// three are indexes: what stands in them follows from the records and leases.
-// The keys that begin with a time are what react and release look at.
+// The buckets of a dispatcher's projection. Their names are those of stored
+// files. All but the first two and the last three are indexes: their content
+// follows from the records and leases. Those whose keys begin with a time say
+// what is due next.
 var (
 	messagesBucket  = []byte("messages")  // account, message → record
 	leasesBucket    = []byte("leases")    // account, lease → lease
@@ -27,13 +27,13 @@ var (
 	groupsBucket    = []byte("groups")    // account, group, message: groups of several
 	namesBucket     = []byte("names")     // account, hash of the sender's id, its group
 	decisionsBucket = []byte("decisions") // account → sequence and time of its last decision
-	heldBucket      = []byte("held")      // account, stream → bytes by day
+	storedBucket    = []byte("held")      // account, stream → stored bytes by day
 	metaBucket      = []byte("meta")      // the horizon, the number of waiting messages
 )
 
 var buckets = [][]byte{
 	messagesBucket, leasesBucket, membersBucket, waitingBucket,
-	devicesBucket, dueBucket, scheduledBucket, validBucket, groupsBucket, namesBucket, decisionsBucket, heldBucket, metaBucket,
+	devicesBucket, dueBucket, scheduledBucket, validBucket, groupsBucket, namesBucket, decisionsBucket, storedBucket, metaBucket,
 }
 
 var (
@@ -43,8 +43,8 @@ var (
 
 // The two halves of an account's waiting messages.
 const (
-	handedOut = 0 // before: they go first, from here
-	neverOut  = 1 // handed out by the lane's consumer
+	handedOut = 0 // before, and came back: they go first, and are read by sequence
+	neverOut  = 1 // come from the lane's consumer
 )
 
 func key8(ids ...uint64) []byte {
@@ -66,7 +66,7 @@ func memberKey(a streams.AccountID, l streams.LeaseID, m streams.MessageID) []by
 // The two halves of a device's leases.
 const (
 	running = 0 // they have an end to come
-	held    = 1 // they lapsed, and their messages stay with the device
+	held    = 1 // they lapsed under policy hold: their messages stay with the device
 )
 
 func devicePrefix(a streams.AccountID, d streams.DeviceID, half byte) []byte {
@@ -110,116 +110,6 @@ func waitingKey(a streams.AccountID, r *record) []byte {
 
 // id reads the i-th 8 bytes of a key or value.
 func id(b []byte, i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
-
-// view reads and writes a projection inside one transaction.
-type view struct{ tx *bolt.Tx }
-
-func (v view) bucket(name []byte) *bolt.Bucket { return v.tx.Bucket(name) }
-
-// record gives a message's record; ok is false where there is none.
-func (v view) record(a streams.AccountID, m streams.MessageID) (r record, ok bool, err error) {
-	b := v.bucket(messagesBucket).Get(messageKey(a, m))
-	if b == nil {
-		return newRecord(), false, nil
-	}
-	if r, err = decodeRecord(b); err != nil {
-		return r, false, fmt.Errorf("read message %s: %w", m, err)
-	}
-	return r, true, nil
-}
-
-// lease gives a lease; ok is false where there is none.
-func (v view) lease(a streams.AccountID, l streams.LeaseID) (got lease, ok bool, err error) {
-	if l == 0 {
-		return lease{}, false, nil
-	}
-	b := v.bucket(leasesBucket).Get(leaseKey(a, l))
-	if b == nil {
-		return lease{}, false, nil
-	}
-	if got, err = decodeLease(b); err != nil {
-		return got, false, fmt.Errorf("read lease %s: %w", l, err)
-	}
-	return got, true, nil
-}
-
-// members lists the messages that a lease still holds, oldest first.
-func (v view) members(a streams.AccountID, l streams.LeaseID) []streams.MessageID {
-	var all []streams.MessageID
-	eachKey(v.bucket(membersBucket), leaseKey(a, l), func(key, _ []byte) bool {
-		all = append(all, streams.MessageID(id(key, 2)))
-		return true
-	})
-	return all
-}
-
-// group lists the messages of a group, by any one of them.
-func (v view) group(a streams.AccountID, m streams.MessageID, r record) []streams.MessageID {
-	if r.group == 0 {
-		return []streams.MessageID{m}
-	}
-	var all []streams.MessageID
-	eachKey(v.bucket(groupsBucket), key8(uint64(a), uint64(r.group)), func(key, _ []byte) bool {
-		all = append(all, streams.MessageID(id(key, 2)))
-		return true
-	})
-	return all
-}
-
-// named gives the group of a sender's id, zero if there is none.
-func (v view) named(a streams.AccountID, name string) (group streams.MessageID) {
-	prefix := namePrefix(a, name)
-	eachKey(v.bucket(namesBucket), prefix, func(key, _ []byte) bool {
-		group = streams.MessageID(id(key[len(prefix):], 0))
-		return false
-	})
-	return group
-}
-
-// deviceLeases lists a device's leases, running or held, oldest first.
-func (v view) deviceLeases(a streams.AccountID, d streams.DeviceID, half byte) []streams.LeaseID {
-	var all []streams.LeaseID
-	prefix := devicePrefix(a, d, half)
-	eachKey(v.bucket(devicesBucket), prefix, func(key, _ []byte) bool {
-		all = append(all, streams.LeaseID(id(key[len(prefix):], 0)))
-		return true
-	})
-	return all
-}
-
-// openLeases counts an account's leases, and stops at most.
-func (v view) openLeases(a streams.AccountID, most int) int {
-	n := 0
-	eachKey(v.bucket(leasesBucket), key8(uint64(a)), func(_, _ []byte) bool {
-		n++
-		return n < most
-	})
-	return n
-}
-
-// decision is the account's last decision: what the next one must expect.
-func (v view) decision(a streams.AccountID) uint64 {
-	if b := v.bucket(decisionsBucket).Get(key8(uint64(a))); b != nil {
-		return id(b, 0)
-	}
-	return 0
-}
-
-// horizon is the time before which nothing is kept, and the event that says so.
-func (v view) horizon() (time.Time, uint64) {
-	if b := v.bucket(metaBucket).Get(horizonKey); b != nil {
-		return fromMillis(id(b, 0)), id(b, 1)
-	}
-	return time.Time{}, 0
-}
-
-// depth is how many messages wait to be handed out.
-func (v view) depth() uint64 {
-	if b := v.bucket(metaBucket).Get(depthKey); b != nil {
-		return id(b, 0)
-	}
-	return 0
-}
 
 // eachKey calls f for each key with that prefix, in order, until f says false.
 func eachKey(b *bolt.Bucket, prefix []byte, f func(key, value []byte) bool) {

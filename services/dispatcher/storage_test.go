@@ -14,9 +14,9 @@ import (
 )
 
 // shares waits for a word of shares that fits.
-func (h *harness) shares(fits func(map[streams.AccountID]request.Share) bool) map[streams.AccountID]request.Share {
+func (h *harness) shares(fits func(map[streams.AccountID]request.Storage) bool) map[streams.AccountID]request.Storage {
 	h.t.Helper()
-	heard, err := h.bus.Conn.SubscribeSync(request.IngressShares)
+	heard, err := h.bus.Conn.SubscribeSync(request.IngressStorage)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -33,13 +33,13 @@ func (h *harness) shares(fits func(map[streams.AccountID]request.Share) bool) ma
 	}
 }
 
-func sharesOf(t testing.TB, m *nats.Msg) map[streams.AccountID]request.Share {
+func sharesOf(t testing.TB, m *nats.Msg) map[streams.AccountID]request.Storage {
 	t.Helper()
-	var told request.Shares
+	var told request.StorageUse
 	if err := json.Unmarshal(m.Data, &told); err != nil {
 		t.Fatal(err)
 	}
-	all := map[streams.AccountID]request.Share{}
+	all := map[streams.AccountID]request.Storage{}
 	for _, one := range told.Accounts {
 		all[one.Account] = one
 	}
@@ -77,11 +77,11 @@ func TestSharesOfStreams(t *testing.T) {
 	}
 	h.enqueue(small, normal, 10)
 	h.folded(big)
-	none := func(all map[streams.AccountID]request.Share) bool { return len(all) == 0 }
+	none := func(all map[streams.AccountID]request.Storage) bool { return len(all) == 0 }
 	h.shares(none)
 
 	h.limit(streams.EnqueueStream(0), 80)
-	near := h.shares(func(all map[streams.AccountID]request.Share) bool { return len(all) > 0 })
+	near := h.shares(func(all map[streams.AccountID]request.Storage) bool { return len(all) > 0 })
 	s, err := h.bus.JS.Stream(t.Context(), streams.EnqueueStream(0))
 	if err != nil {
 		t.Fatal(err)
@@ -98,23 +98,23 @@ func TestSharesOfStreams(t *testing.T) {
 		ofSmall += uint64(22 + 4 + 8 + len(m.Subject) + len(header) + len(m.Data))
 	}
 	held, free := state.Bytes-ofSmall, limit-state.Bytes
-	if want := (request.Share{Account: big, Enqueue: int(held * 100 / (held + free))}); len(near) != 1 || near[big] != want {
+	if want := (request.Storage{Account: big, Enqueue: int(held * 100 / (held + free))}); len(near) != 1 || near[big] != want {
 		t.Errorf("at 80 percent: got %+v, want %+v", near, want)
 	}
 
 	h.limit(streams.EnqueueStream(0), 95)
-	over := h.shares(func(all map[streams.AccountID]request.Share) bool { return all[big].Over() })
+	over := h.shares(func(all map[streams.AccountID]request.Storage) bool { return all[big].Over() })
 	if one := over[big]; !one.EnqueueOver || one.StatusOver || one.Status != 0 || len(over) != 1 {
 		t.Errorf("at 95 percent: got %+v", over)
 	}
 	h.report(big, "phone", streams.Delivered, ids...)
 	h.limit(streams.StatusStream(0), 96)
-	before := h.shares(func(all map[streams.AccountID]request.Share) bool { return all[big].StatusOver })
+	before := h.shares(func(all map[streams.AccountID]request.Storage) bool { return all[big].StatusOver })
 
 	h.stop()
 	h.dir = t.TempDir() // without the file, all is folded anew
 	h.start()
-	after := h.shares(func(all map[streams.AccountID]request.Share) bool { return len(all) > 0 })
+	after := h.shares(func(all map[streams.AccountID]request.Storage) bool { return len(all) > 0 })
 	if before[big] != after[big] || len(before) != len(after) {
 		t.Errorf("before a rebuild %+v, after it %+v", before, after)
 	}

@@ -1,0 +1,220 @@
+package dispatcher
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/services/dispatcher/state"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/request"
+)
+
+const (
+	// fetchesPerLane bounds how long a pull reads past what is done already.
+	fetchesPerLane = 10
+	// unreadablePerLane bounds how many messages that cannot be read a pull reads in
+	// a lane, to get past them. The next one passes over those. Only a broken
+	// disk uses it up; it hurts the account with those messages.
+	unreadablePerLane = 1000
+)
+
+// gatherer gathers pages: what waits for a phone, with its bodies. It decides
+// nothing, so what it gathers may be gone by the time that it is leased.
+type gatherer struct {
+	*shard
+	consumers *consumers
+	bodies    *bodies
+}
+
+// gather collects a page, and once more if something was accepted a moment ago
+// and is not folded yet: a client that posts and then pulls gets its own messages.
+func (s *gatherer) gather(ctx context.Context, q request.Pull) (*page, error) {
+	folded := s.file.Cursor(s.enqueue)
+	p, err := s.collect(ctx, q)
+	if err != nil || len(p.candidates) > 0 {
+		return p, err
+	}
+	if more, err := s.catchUp(ctx, q.Account, folded); err != nil || !more {
+		return p, err
+	}
+	return s.collect(ctx, q)
+}
+
+// collect gathers up to q.Limit candidates: what the phone holds already, then
+// the most urgent lane first, and in each lane first what was handed out before.
+func (s *gatherer) collect(ctx context.Context, q request.Pull) (*page, error) {
+	p := &page{}
+	var lanes []state.LaneWork
+	passed := s.bodies.unreadable.passed(s.deps.Now())
+	kept := func(known state.Account, most int) ([]state.Place, error) {
+		return known.HeldBy(q.Device, most, passed)
+	}
+	var held []state.Place
+	err := s.account(q.Account, func(known state.Account) (err error) {
+		if held, err = kept(known, q.Limit); err != nil {
+			return err
+		}
+		lanes = known.Work(q, q.Limit, passed)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.addListed(ctx, p, q, held, kept); err != nil {
+		return nil, err
+	}
+	for _, work := range lanes {
+		returned := func(known state.Account, most int) ([]state.Place, error) {
+			return known.Returned(work.Lane, most, passed), nil
+		}
+		gaveUp, err := s.addListed(ctx, p, q, work.Returned, returned)
+		if err != nil {
+			p.putBack()
+			return nil, err
+		}
+		if gaveUp {
+			p.withheld = append(p.withheld, work.Lane)
+		}
+		if work.First.Seq == 0 {
+			continue
+		}
+		if err := s.addFetched(ctx, p, q, work); err != nil {
+			p.putBack()
+			return nil, err
+		}
+	}
+	p.fit()
+	return p, nil
+}
+
+// addListed adds what the state lists, with bodies read from ENQUEUE by sequence,
+// and lists more in place of what cannot be read. It says whether it gave up.
+func (s *gatherer) addListed(ctx context.Context, p *page, q request.Pull, listed []state.Place, list func(known state.Account, most int) ([]state.Place, error)) (gaveUp bool, err error) {
+	before := len(p.candidates)
+	listed = listed[:min(q.Limit-before, len(listed))]
+	for unread := 0; len(listed) > 0; {
+		wanted := make([]candidate, len(listed))
+		for i, place := range listed {
+			wanted[i].Place = place
+		}
+		if err := s.bodies.read(ctx, wanted); err != nil {
+			return false, err
+		}
+		missed := 0
+		for _, c := range wanted {
+			if c.body == nil {
+				missed++
+			} else if len(p.candidates) < q.Limit {
+				p.candidates = append(p.candidates, c)
+			}
+		}
+		if unread += missed; missed == 0 || unread >= unreadablePerLane || len(p.candidates) == q.Limit {
+			return missed > 0 && len(p.candidates) < q.Limit, nil
+		}
+		err := s.account(q.Account, func(known state.Account) (err error) {
+			listed, err = list(known, len(p.candidates)-before+min(max(2*unread, q.Limit), unreadablePerLane-unread))
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+		listed = slices.DeleteFunc(listed, func(place state.Place) bool { return p.has(place.ID) })
+	}
+	return false, nil
+}
+
+// addFetched adds what was never handed out of a lane. The state knows that there
+// is something, so a consumer that gives nothing is asked why.
+func (s *gatherer) addFetched(ctx context.Context, p *page, q request.Pull, work state.LaneWork) error {
+	if len(p.candidates) == q.Limit {
+		return nil
+	}
+	before, wait := len(p.candidates), fetchWait
+	for range fetchTries {
+		came, err := s.addFrom(ctx, p, q, work, wait)
+		if err != nil || len(p.candidates) > before {
+			return err
+		}
+		p.withheld = append(p.withheld, work.Lane)
+		if came > 0 || !s.bodies.readable(ctx, work.First) || s.consumers.diagnose(ctx, q.Account, work.Lane) == withheld {
+			return nil
+		}
+		wait = slowFetchWait
+	}
+	return nil
+}
+
+// addFrom adds what a lane's consumer gives, and says how many messages it gave.
+func (s *gatherer) addFrom(ctx context.Context, p *page, q request.Pull, work state.LaneWork, wait time.Duration) (came int, err error) {
+	before := len(p.candidates)
+	for n := range fetchesPerLane {
+		room := q.Limit - len(p.candidates)
+		if room == 0 {
+			break
+		}
+		got, err := s.consumers.fetch(ctx, q.Account, work.Lane, work.First.Seq, room, wait)
+		if err != nil {
+			return came, err
+		}
+		came += len(got)
+		if err := s.classify(p, q.Account, got); err != nil {
+			return came, err
+		}
+		if len(p.candidates) > before {
+			wait = 0
+		}
+		if len(got) < room {
+			break
+		}
+		// Much has ended that was never handed out, and the state knows where
+		// what is left begins.
+		if n > 0 && len(p.candidates) == before && got[len(got)-1].Seq < work.First.Seq {
+			s.consumers.remove(ctx, streams.ConsumerName(q.Account, work.Lane))
+		}
+	}
+	// What was put back comes in the order in which its consumer learned of it:
+	// in part behind younger messages, where it was fetched meanwhile.
+	slices.SortFunc(p.candidates[before:], func(a, b candidate) int { return cmp.Compare(a.Seq, b.Seq) })
+	return came, nil
+}
+
+// classify adds to the page what a consumer gave and was never handed out. It
+// acks what is done with: what is damaged, was handed out, or has ended.
+func (s *gatherer) classify(p *page, a streams.AccountID, got []*bus.Fetched) error {
+	first := len(p.candidates)
+	for _, m := range got {
+		e, err := state.CheckEnvelope(m.Data)
+		if err != nil {
+			s.bodies.logDamaged(m.Seq, 0, err)
+			m.Ack()
+			continue
+		}
+		// A consumer that was moved may give what it has just given. It comes
+		// once more, and is acked then.
+		if p.has(e.ID) {
+			continue
+		}
+		p.candidates = append(p.candidates, candidate{
+			Place: state.Place{ID: e.ID, Seq: m.Seq}, body: m.Data, until: e.Until, fetched: m,
+		})
+	}
+	return s.account(a, func(known state.Account) error {
+		kept := p.candidates[:first]
+		for _, c := range p.candidates[first:] {
+			offered, err := known.IsOffered(c.Place)
+			if err != nil {
+				return err
+			}
+			if !offered {
+				c.fetched.Ack()
+				continue
+			}
+			kept = append(kept, c)
+		}
+		p.candidates = kept
+		return nil
+	})
+}

@@ -1,0 +1,98 @@
+package state
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/streams"
+	"github.com/trunkline-sms/trunkline/streams/event"
+)
+
+// Kept is how long a message and its events are known. Passed by every message;
+// it hurts who asks for an older one.
+const Kept = 30 * 24 * time.Hour
+
+// HorizonMadeAt is when a horizon event was made. One of an earlier version does
+// not say it: by then its own time had surely come, and the engine, whose clock
+// may have been behind, stored it.
+func HorizonMadeAt(e event.Horizon, stored time.Time) time.Time {
+	if e.At.IsZero() {
+		return clock.Later(stored, e.Before.Add(Kept))
+	}
+	return e.At
+}
+
+// moveHorizon drops what is from before it: messages by the time in their ids,
+// fences by the time they were stored, which is no later than the event was made.
+func (w *writer) moveHorizon(e event.Horizon) error {
+	if horizon, _ := w.Horizon(); !e.Before.After(horizon) {
+		return nil
+	}
+	made := HorizonMadeAt(e, w.at)
+	if err := w.bucket(metaBucket).Put(horizonKey, key8(millis(e.Before), w.seq)); err != nil {
+		return fmt.Errorf("write horizon: %w", err)
+	}
+	if err := w.dropDays(e.Before, made); err != nil {
+		return err
+	}
+	oldest := streams.FirstIDAt(e.Before)
+	var accounts []streams.AccountID
+	eachAccount(w.bucket(messagesBucket), func(a streams.AccountID) bool {
+		accounts = append(accounts, a)
+		return true
+	})
+	for _, w.account = range accounts {
+		if err := w.dropBefore(oldest); err != nil {
+			return err
+		}
+	}
+	b := w.bucket(decisionsBucket)
+	var stale [][]byte
+	ahead := map[string]uint64{}
+	eachKey(b, nil, func(key, value []byte) bool {
+		switch at := min(id(value, 1), millis(made)); {
+		case at < millis(e.Before):
+			stale = append(stale, append([]byte(nil), key...))
+		case at < id(value, 1):
+			ahead[string(key)] = id(value, 0)
+		}
+		return true
+	})
+	for key, seq := range ahead {
+		if err := b.Put([]byte(key), key8(seq, millis(made))); err != nil {
+			return fmt.Errorf("write decision: %w", err)
+		}
+	}
+	for _, key := range stale {
+		if err := b.Delete(key); err != nil {
+			return fmt.Errorf("drop decision: %w", err)
+		}
+	}
+	return nil
+}
+
+// dropBefore drops the account's messages older than that.
+func (w *writer) dropBefore(oldest streams.MessageID) error {
+	var old []streams.MessageID
+	eachKey(w.bucket(messagesBucket), key8(uint64(w.account)), func(key, _ []byte) bool {
+		m := streams.MessageID(id(key, 1))
+		if m < oldest {
+			old = append(old, m)
+		}
+		return m < oldest
+	})
+	for _, m := range old {
+		r, _, err := w.record(m)
+		if err != nil {
+			return err
+		}
+		if err := w.bucket(messagesBucket).Delete(messageKey(w.account, m)); err != nil {
+			return fmt.Errorf("drop message %s: %w", m, err)
+		}
+		if err := w.reindex(m, &r, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
