@@ -19,6 +19,9 @@ MANY         := TestStop$$|TestStop_AtOnce|TestRelease_(CutOff|Stop)|TestSenders
 # Of the end-to-end tests, those that do much at once in one process: the others wait for processes.
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
+# Of all others, those that the race detector makes take the longest, and that fold, read files or compute in one goroutine.
+RACE_SKIP    := ^Test(Start_FlippedBit|Start_LastBlockHoldsNothing|Weight|Decide_Answers|EveryInterleavingFoldsToTheSame|DamagedMessagesHideNothing|Unreadable_Bounded|Forget_ManyMarks|StatesPage|LargeGroupsComeInParts|MessagesAreForgotten)$$
+
 .DEFAULT_GOAL := help
 .PHONY: help run demo bench build test race race-short simulate crash powerloss overload hostile memory many crowd apart cluster cluster-test cluster-suite throughput planted long mutate fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
@@ -45,6 +48,10 @@ test: ## all tests of all modules; then no secret may be in their logs, and what
 
 race: ## the tests with the race detector (needs a C compiler)
 	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v -e services/test/e2e -e lab/bench)
+	$(GO) test -race $(TESTFLAGS) ./services/test/e2e -run '$(RACE_E2E)'
+
+race-short: ## the same without what takes long under the detector and has few goroutines of ours; part of make ci
+	$(GO) test -race -skip '$(RACE_SKIP)' $(TESTFLAGS) ./services/dispatcher $$($(GO) list $(PACKAGES) | grep -v -e services/test/e2e -e services/test/mutate -e services/lab -e services/cmd -e services/accounts -e pkg/apk -e services/dispatcher$$)
 	$(GO) test -race $(TESTFLAGS) ./services/test/e2e -run '$(RACE_E2E)'
 
 simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n replays one

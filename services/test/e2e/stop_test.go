@@ -172,7 +172,11 @@ func crowd(s *trunkline, n int) {
 			if got, err := a.post("", sms{number(i), text("crowd", i)}); err != nil || got.status != http.StatusOK {
 				return fmt.Errorf("post: got %v, %w", got, err)
 			}
-			if page, err := a.pull("phone", 1, 0); err != nil || len(page) != 1 {
+			page, err := a.pull("phone", 1, 0)
+			for tries := 0; err != nil && tries < 100 && rest(s.Context(), retry); tries++ { // all come at once
+				page, err = a.pull("phone", 1, 0)
+			}
+			if err != nil || len(page) != 1 {
 				return fmt.Errorf("pull: got %d messages, %w", len(page), err)
 			}
 			return nil
