@@ -11,11 +11,19 @@ FUZZTIME     ?= 10s
 APART        := ^TestApart
 # So do nodes that stand still or are away, and networks that stop: make cluster-test.
 CLUSTER      := ^TestCluster_(NodeStandsStill|Away|Late)
+# They wait the longest, so they begin first, and the others run beside them.
+SLOWEST      := ./services/test/e2e
+E2E          := $(GO) test ./services/test/e2e -count=1 -timeout 0 -v $(if $(SEED),-seed $(SEED))
+# Tests whose short form takes fewer accounts, messages and bytes than are promised.
+MANY         := TestStop$$|TestStop_AtOnce|TestRelease_(CutOff|Stop)|TestSenders_(Scheduled|Priority)|TestTooManyLeases|TestCost_Backlog|TestRelease_CrowdMemory
 # Of the end-to-end tests, those that do much at once in one process: the others wait for processes.
 RACE_E2E     := TestOrder|TestLimit|TestIdempotency
 
+# Of all others, those that the race detector makes take the longest, and that fold, read files or compute in one goroutine.
+RACE_SKIP    := ^Test(Start_FlippedBit|Start_LastBlockHoldsNothing|Weight|Decide_Answers|EveryInterleavingFoldsToTheSame|DamagedMessagesHideNothing|Unreadable_Bounded|Forget_ManyMarks|StatesPage|LargeGroupsComeInParts|MessagesAreForgotten)$$
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo bench build test race simulate crash powerloss overload hostile apart cluster cluster-test cluster-suite throughput planted mutate fuzz golden lint vet fmt fmt-check tidy tidy-check ci
+.PHONY: help run demo bench build test race race-short simulate crash powerloss overload hostile memory many crowd apart cluster cluster-test cluster-suite throughput planted long mutate fuzz golden lint vet fmt fmt-check tidy tidy-check ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +42,7 @@ build: ## the binary into bin/
 
 test: ## all tests of all modules; then no secret may be in their logs, and what was done and skipped
 	@mkdir -p bin && : > $(TEST_LOG)
-	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -timeout 30m -skip '$(APART)|$(CLUSTER)' $(TESTFLAGS) work
+	TRUNKLINE_TEST_LOG=$(TEST_LOG) $(GO) test -timeout 30m -skip '$(APART)|$(CLUSTER)' $(TESTFLAGS) $(SLOWEST) work
 	@scripts/log-scan $(TEST_LOG)
 	@grep -a -e '^COUNTED' -e '^SKIPPED' $(TEST_LOG) || true
 
@@ -42,38 +50,54 @@ race: ## the tests with the race detector (needs a C compiler)
 	$(GO) test -race $(TESTFLAGS) $$($(GO) list $(PACKAGES) | grep -v -e services/test/e2e -e lab/bench)
 	$(GO) test -race $(TESTFLAGS) ./services/test/e2e -run '$(RACE_E2E)'
 
+race-short: ## the same without what takes long under the detector and has few goroutines of ours; part of make ci
+	$(GO) test -race -skip '$(RACE_SKIP)' $(TESTFLAGS) ./services/dispatcher $$($(GO) list $(PACKAGES) | grep -v -e services/test/e2e -e services/test/mutate -e services/lab -e services/cmd -e services/accounts -e pkg/apk -e services/dispatcher$$)
+	$(GO) test -race $(TESTFLAGS) ./services/test/e2e -run '$(RACE_E2E)'
+
 simulate: ## the laws in simulated time, with new seeds for FOR (10m); SEED=n replays one
 	$(GO) test ./services/test/simulation -run TestLawsHold -count=1 -timeout 0 -v -fresh -for $(or $(FOR),10m) $(if $(SEED),-seed $(SEED)) | grep -v '^=== RUN\|^    --- PASS'
 
 crash: ## kill -9 of the real server in bursts, ROUNDS (5) in each of the ways
-	$(GO) test ./services/test/e2e -run TestCrash -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),5)
+	$(E2E) -run TestCrash -rounds $(or $(ROUNDS),5)
 
 powerloss: ## power cuts under the real server, ROUNDS (20) in each of the ways (takes root)
-	$(GO) test ./services/test/e2e -run TestPowerLoss -count=1 -timeout 0 -v -rounds $(or $(ROUNDS),20)
+	$(E2E) -run TestPowerLoss -rounds $(or $(ROUNDS),20)
 
 overload: ## ten times what the server accepts, for FOR (1m)
-	$(GO) test ./services/test/e2e -run TestOverload -count=1 -timeout 0 -v -overload $(or $(FOR),1m)
+	$(E2E) -run TestOverload -overload $(or $(FOR),1m)
 
 hostile: ## attackers beside a good account, for FOR (10m); ONLY=polls-named,guesses: those alone
-	$(GO) test ./services/test/e2e -run TestHostile -count=1 -timeout 0 -v -hostile $(or $(FOR),10m) $(if $(ONLY),-only $(ONLY))
+	$(E2E) -run TestHostile -hostile $(or $(FOR),10m) $(if $(ONLY),-only $(ONLY))
+
+memory: ## five hundred senders of what takes the most memory, for FOR (1m)
+	$(E2E) -run TestMemory -greedy $(or $(FOR),1m)
+
+many: ## as many accounts, messages and bytes as are promised
+	$(E2E) -run '$(MANY)' -long
+
+crowd: ## what posts lose beside many downloads, for FOR (4s) each time; a measurement
+	$(E2E) -run TestRelease_CrowdSenders -crowd $(or $(FOR),4s)
 
 apart: ## two dispatchers, two ingresses and quota with a standby, stopped and killed (minutes)
-	$(GO) test ./services/test/e2e -run '$(APART)' -count=1 -timeout 0 -v
+	$(E2E) -run '$(APART)'
 
 cluster: ## three nodes and two of each part on 127.0.0.1, until Ctrl-C
 	scripts/cluster
 
 cluster-test: ## every process of a cluster killed in turn and KILLS (10) by chance; nodes still and away for OUTAGE (30s)
-	$(GO) test ./services/test/e2e -run '^TestCluster' -count=1 -timeout 0 -v -chaos $(or $(KILLS),10) -outage $(or $(OUTAGE),30s)
+	$(E2E) -run '^TestCluster' -chaos $(or $(KILLS),10) -outage $(or $(OUTAGE),30s)
 
 cluster-suite: ## the end-to-end tests that run everywhere, on a cluster
-	$(GO) test ./services/test/e2e -run 'TestAccess|TestGolden|TestIdempotency_Concurrent|TestLimit|TestOrder_(OnePhone|ManyPhones)|TestSenders_(Mixed|Apart|SameID)' -count=1 -timeout 0 -v -cluster
+	$(E2E) -run 'TestAccess|TestGolden|TestIdempotency_Concurrent|TestLimit|TestOrder_(OnePhone|ManyPhones)|TestSenders_(Mixed|Apart|SameID)' -cluster
 
 throughput: ## what 1, 2 and 4 ingresses of a cluster on this machine accept
-	$(GO) test ./services/test/e2e -run TestCluster_Throughput -count=1 -timeout 0 -v -throughput $(or $(FOR),10s)
+	$(E2E) -run TestCluster_Throughput -throughput $(or $(FOR),10s)
 
 planted: ## build each known bug in, and see that the tests find it
 	scripts/planted
+
+long: ## the long form of everything, one after the other (hours); LONG="crash apart": those alone
+	scripts/long $(or $(LONG),race simulate crash powerloss overload hostile memory many apart cluster-test cluster-suite planted fuzz)
 
 mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and list what no test notices; TESTS (RUN) try too, AGAIN=output only what that left, QUICK=3s
 	$(GO) run ./services/test/mutate -n $(or $(N),300) -seed $(or $(SEED),1) -tests "$(TESTS)" -run "$(RUN)" -quick $(or $(QUICK),0) -again "$(AGAIN)" $(PKG)

@@ -1,8 +1,6 @@
 package ingress_test
 
 import (
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/trunkline-sms/trunkline/pkg/testkit/httpgolden"
@@ -11,10 +9,6 @@ import (
 
 // Every file speaks for a fresh account of its own.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("api/*/testdata/*.http")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("golden files: got %d, %v", len(files), err)
-	}
 	f := start(t, options{})
 	values := map[string]string{
 		"suspended":    f.Token("suspended", func(a *streams.Account) { a.Suspended = true }),
@@ -23,20 +17,6 @@ func TestGolden(t *testing.T) {
 		"rated":        f.Token("rated", func(a *streams.Account) { a.Plan.Rate = 2 }),
 	}
 	f.Quota.Use(streams.AccountIDOf("limited"), 1000)
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".http")
-		t.Run(name, func(t *testing.T) {
-			own := map[string]string{"token": f.Token(name, nil)}
-			names, err := httpgolden.Variables(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, name := range names {
-				if own[name] == "" {
-					own[name] = values[name]
-				}
-			}
-			httpgolden.Replay(t, f.Client, f.URL, file, own)
-		})
-	}
+	token := func(account string) string { return f.Token(account, nil) }
+	httpgolden.ReplayEach(t, f.Client, f.URL, "api/*/testdata/*.http", token, values)
 }

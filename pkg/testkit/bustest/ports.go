@@ -4,12 +4,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 )
 
+// givenPorts are those that FreePorts gave to tests of this process, which may not listen just now.
+var givenPorts sync.Map
+
 // FreePorts gives n ports of 127.0.0.1 that nobody listens on, for who listens
 // on them again and again. They are below those that the system gives to who
-// asks for any, so that no other one gets them in between.
+// asks for any, so that no other one gets them in between. No port is given
+// twice in a process.
 func FreePorts(t testing.TB, n int) (ports []int) {
 	t.Helper()
 	const lowest, highest, tries = 10_000, 32_000, 1000
@@ -22,8 +27,10 @@ func FreePorts(t testing.TB, n int) (ports []int) {
 		if err != nil {
 			continue
 		}
-		defer l.Close() // until all are there, so that none comes twice
-		ports = append(ports, port)
+		l.Close()
+		if _, given := givenPorts.LoadOrStore(port, true); !given {
+			ports = append(ports, port)
+		}
 	}
 	t.Fatal("no free ports")
 	return nil

@@ -32,8 +32,34 @@ func Replay(t *testing.T, client *http.Client, url, file string, values map[stri
 	}
 }
 
-// Variables lists the names that a file uses before any answer gave them a value: what Replay must be given.
-func Variables(file string) ([]string, error) {
+// ReplayEach replays every file that a pattern matches, of which there has to be one, each as a subtest under its name and
+// for an account of its own, whose {{token}} it gets from token. Of values a file gets those that it asks for.
+func ReplayEach(t *testing.T, client *http.Client, url, pattern string, token func(account string) string, values map[string]string) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("golden files: got %d, %v", len(files), err)
+	}
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".http")
+		t.Run(name, func(t *testing.T) {
+			names, err := variables(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			own := map[string]string{"token": token(name)}
+			for _, name := range names {
+				if own[name] == "" {
+					own[name] = values[name]
+				}
+			}
+			Replay(t, client, url, file, own)
+		})
+	}
+}
+
+// variables lists the names that a file uses before any answer gave them a value: what Replay must be given.
+func variables(file string) ([]string, error) {
 	exchanges, err := read(file)
 	var names []string
 	known := map[string]bool{"number": true, "any": true}

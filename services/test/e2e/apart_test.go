@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 )
 
 // apartHost runs the parts of Trunkline in processes of their own over one engine, so that each can get its own signals.
@@ -84,12 +85,12 @@ func (h *apartHost) begin(t *testing.T, role string, number int) *part {
 			want++
 		}
 	}
-	await(t, p.name()+" answers", func() bool { return h.answering(t, awaited) >= want })
+	testkit.Eventually(t, p.name()+" answers", func() bool { return h.answering(t, awaited) >= want })
 	if role == "quota" {
-		await(t, "a quota leads", func() bool { return h.answering(t, "quota") == 1 })
+		testkit.Eventually(t, "a quota leads", func() bool { return h.answering(t, "quota") == 1 })
 	}
 	if role == "ingress" {
-		await(t, p.name()+" is ready", func() bool {
+		testkit.Eventually(t, p.name()+" is ready", func() bool {
 			got, err := h.client.Get(p.url + "/health/ready")
 			if err != nil {
 				return false
@@ -170,7 +171,7 @@ func (p *part) pause(t *testing.T) {
 	t.Helper()
 	p.signal(t, syscall.SIGSTOP)
 	p.paused = true
-	await(t, p.name()+" stands still", func() bool {
+	testkit.Eventually(t, p.name()+" stands still", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 		_, state, found := strings.Cut(string(stat), ") ")
 		return err == nil && found && state[0] == 'T'

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -175,7 +176,7 @@ func (b *burst) drain() {
 		}
 	})
 	for _, name := range b.accounts {
-		b.awaitDrained(b.journal, name, patience)
+		b.awaitDrained(b.journal, name, testkit.Patience)
 	}
 	stop()
 	wait()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -24,8 +25,8 @@ var (
 
 // What nobody may wait longer for while one process of a cluster is gone, over all attempts. An election of the engine
 // takes up to 9 s, and what was told before it is told again within a second of it; a claim of quota's leader runs out
-// after 20 s and takes up to 60 s to be taken over. Among all other tests of a busy machine twice that is allowed: there
-// it is to be seen that nothing hangs.
+// after 20 s and takes up to 60 s to be taken over. Among all other tests of a busy machine four times that is allowed:
+// there it is to be seen that nothing hangs.
 const (
 	longestPost    = 12 * time.Second
 	longestPull    = 15 * time.Second
@@ -103,7 +104,7 @@ func newChaosOn(t *testing.T, h *clusterHost) *chaos {
 		waitSenders()
 		for _, name := range f.accounts {
 			// A page that its phone forgot is renewed by its next pulls for a while.
-			f.awaitDrained(f.journal, name, 4*patience)
+			f.awaitDrained(f.journal, name, 2*testkit.Patience)
 		}
 		end()
 	}
@@ -142,7 +143,7 @@ func (c *chaos) wakes() {
 		page, _ := at(urls[0]).pull("waits", 1, 30)
 		got <- page
 	}()
-	await(c.T, "a phone waits", func() bool { // else the message is there before it
+	testkit.Eventually(c.T, "a phone waits", func() bool { // else the message is there before it
 		return c.host.ready(c.host.parts["ingress-0"]) == http.StatusOK
 	})
 	if answer, err := at(urls[1]).post("", sms{number(1), text("wakes", 1)}); err != nil || answer.status != http.StatusOK {
@@ -185,10 +186,13 @@ func (c *chaos) still(name string, d time.Duration) {
 // goOn returns when senders and phones of every account have gone on for a while.
 func (c *chaos) goOn() {
 	c.Helper()
-	before := c.waits.counts()
-	awaitWithin(c.T, 2*longestLimited, "all go on", func() bool {
+	before, enough := c.waits.counts(), goneOn
+	if *chaosRounds == 0 {
+		enough = goneOnShort
+	}
+	testkit.EventuallyWithin(c.T, 2*longestLimited, "all go on", func() bool {
 		for what, now := range c.waits.counts() {
-			if now < before[what]+goneOn {
+			if now < before[what]+enough {
 				return false
 			}
 		}
@@ -196,14 +200,17 @@ func (c *chaos) goOn() {
 	})
 }
 
-// goneOn is how many answers show that somebody goes on.
-const goneOn = 20
+// goneOn is how many answers show that somebody goes on, goneOnShort in a run beside other tests.
+const (
+	goneOn      = 20
+	goneOnShort = 8
+)
 
 // whole returns when every node has all of every stream.
 func (c *chaos) whole() {
 	c.Helper()
 	begun := time.Now()
-	awaitWithin(c.T, 3*patience, "the cluster is whole", func() (whole bool) {
+	testkit.Eventually(c.T, "the cluster is whole", func() (whole bool) {
 		if time.Since(begun) > stuckFor {
 			c.mend()
 			begun = time.Now()
@@ -263,7 +270,7 @@ func (c *chaos) bounds(what string, more time.Duration) {
 			most = longestPost
 		}
 		if *chaosRounds == 0 {
-			most *= 2
+			most *= 4
 		}
 		if took > most+more {
 			c.Errorf("%s: a %s waited %v, want at most %v", what, name, took.Round(time.Millisecond), most+more)
@@ -306,6 +313,9 @@ func (c *chaos) check() {
 // Every process of a cluster is killed in turn, and then any of them: nothing is lost or doubled, and nobody waits
 // longer than it takes to notice.
 func TestCluster_Killed(t *testing.T) {
+	if *chaosRounds == 0 {
+		t.Parallel() // most of it waits for the engine to elect a leader
+	}
 	c := newChaos(t)
 	c.wakes()
 	names := c.names()

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -179,7 +180,7 @@ func (s *trunkline) began(begun started) {
 // says waits until the server that runs has logged a line.
 func (s *trunkline) says(words ...string) {
 	s.Helper()
-	await(s, "a line with "+strings.Join(words, ", "), func() bool {
+	testkit.Eventually(s, "a line with "+strings.Join(words, ", "), func() bool {
 		log, err := os.ReadFile(s.host.(*steppedHost).log.Name())
 		if err != nil {
 			s.Fatal(err)
@@ -241,6 +242,7 @@ const (
 
 // The clock is 32 days ahead at a start, and is put right soon.
 func TestClock_AheadAtAStart(t *testing.T) {
+	t.Parallel()
 	s, h := stepped(t)
 	before := s.accept(s.token, "before", 3)
 	s.Stop()
@@ -256,6 +258,7 @@ func TestClock_AheadAtAStart(t *testing.T) {
 
 // After two months off an operator says that the clock is right.
 func TestClock_RightAfterTwoMonthsOff(t *testing.T) {
+	t.Parallel()
 	s, h := stepped(t)
 	before := s.accept(s.token, "before", 1)
 	s.send(s.token, "phone", s.take(s.token, "phone", before))
@@ -272,6 +275,7 @@ func TestClock_RightAfterTwoMonthsOff(t *testing.T) {
 
 // The clock of a running server steps back by 10 minutes.
 func TestClock_StepsBack(t *testing.T) {
+	t.Parallel()
 	s, h := stepped(t)
 	before := s.take(s.token, "phone", s.accept(s.token, "before", 3))
 	h.step(t, -10*time.Minute)
@@ -287,6 +291,7 @@ func TestClock_StepsBack(t *testing.T) {
 
 // The clock of a running server is 400 days ahead for a moment.
 func TestClock_FarAheadForAMoment(t *testing.T) {
+	t.Parallel()
 	s, h := stepped(t)
 	token := s.account("limited", func(plan *streams.Plan) { plan.Limit = 12 })
 	all := s.accept(token, "before", 4)
@@ -319,6 +324,7 @@ func TestClock_FarAheadForAMoment(t *testing.T) {
 // The clock of a running server is 400 days ahead when the engine looks for what is over: for keys whose day is over in
 // ENQUEUE, and in all streams where an operator changes one.
 func TestClock_FarAheadWhenKeysEnd(t *testing.T) {
+	t.Parallel()
 	s, h := stepped(t)
 	all := s.accept(s.token, "before", 4)
 	sent := s.take(s.token, "phone", all)
@@ -343,7 +349,7 @@ func TestClock_FarAheadWhenKeysEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		await(t, "the engine has dropped a key whose time is over", func() bool {
+		testkit.Eventually(t, "the engine has dropped a key whose time is over", func() bool {
 			_, err := b.LastForSubject(t.Context(), streams.EnqueueStream(0), subject)
 			return errors.Is(err, bus.ErrNoMessage)
 		})

@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 	"github.com/trunkline-sms/trunkline/services/operator"
 )
@@ -271,7 +272,7 @@ func (h *clusterHost) apply(t *testing.T, args ...string) {
 			t.Log("the last stream apply:", last)
 		}
 	}()
-	await(t, "the streams are applied", func() bool {
+	testkit.Eventually(t, "the streams are applied", func() bool {
 		_, last = h.command(t, append([]string{"stream", "apply"}, args...)...)
 		return last == nil
 	})
@@ -294,7 +295,7 @@ func (h *clusterHost) makeDefault(t *testing.T) string {
 
 func (h *clusterHost) awaitReady(t *testing.T, p *part) {
 	t.Helper()
-	await(t, p.name()+" is ready", func() bool { return h.ready(p) == http.StatusOK })
+	testkit.Eventually(t, p.name()+" is ready", func() bool { return h.ready(p) == http.StatusOK })
 }
 
 // ready is the status of a part's health, 0 where it does not answer.

@@ -131,7 +131,8 @@ func (c cost) check(t *testing.T, what string, post, pull, report float64) {
 	}
 }
 
-// How often a request allocates in the whole process, engine and projections included.
+// How often a request allocates in the whole process, engine and projections included. What others of the process
+// allocate meanwhile is more the longer the requests take on a busy machine: of several runs the least counts.
 func TestCost_Allocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates too")
@@ -144,10 +145,14 @@ func TestCost_Allocations(t *testing.T) {
 	}
 	s.work(20, 20, allocated) // what is made once
 	for _, c := range []cost{
-		{size: 1, pages: 500, post: 330, pull: 950, report: 600},
-		{size: 100, pages: 50, post: 170 * 100, pull: 125 * 100, report: 75 * 100},
+		{size: 1, pages: 100, post: 330, pull: 950, report: 600},
+		{size: 100, pages: 10, post: 170 * 100, pull: 125 * 100, report: 75 * 100},
 	} {
 		post, pull, report := s.work(c.pages, c.size, allocated)
+		for range 4 {
+			p, q, r := s.work(c.pages, c.size, allocated)
+			post, pull, report = min(post, p), min(pull, q), min(report, r)
+		}
 		c.check(t, "allocations", post, pull, report)
 	}
 }
@@ -157,7 +162,9 @@ func TestCost_Backlog(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates too")
 	}
-	const size, pages, few, many = 50, 40, 5_000, 50_000
+	const size, pages = 50, 40
+	few := many(2_000, 5_000)
+	lots := 10 * few
 	s := launch(t, inside, 1)
 	sender, posting, waiting := s.connect(), s.posting(1000), 0
 	fill := func(n int) {
@@ -184,12 +191,12 @@ func TestCost_Backlog(t *testing.T) {
 	for _, what := range measures {
 		before[what] = work(what)
 	}
-	fill(many)
+	fill(lots)
 	const most = 1.6 // times, of ten times as many
 	for _, what := range measures {
 		was, is := before[what], work(what)
 		if is.post > most*was.post || is.pull > most*was.pull || is.report > most*was.report {
-			t.Errorf("got %+v %s with %d waiting and %+v with %d", is, what, many, was, few)
+			t.Errorf("got %+v %s with %d waiting and %+v with %d", is, what, lots, was, few)
 		}
 	}
 }

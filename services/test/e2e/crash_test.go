@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	rounds   = flag.Int("rounds", 3, "how often the server is killed in a burst")
+	rounds   = flag.Int("rounds", 0, "how often the server is killed, or its power fails, in a burst; 0: twice, or three times")
 	seedFlag = flag.Uint64("seed", 0, "what chance is drawn from; 0: another one in every run")
 )
 
@@ -27,8 +27,17 @@ func chance(t *testing.T) uint64 {
 	return seed
 }
 
+// roundsOr gives the rounds that are asked for, or as many as are enough beside other tests.
+func roundsOr(short int) int {
+	if *rounds > 0 {
+		return *rounds
+	}
+	return short
+}
+
 // What was answered 2xx is delivered, once, whenever the server is killed, and whether its projections survive or not.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	for name, restart := range map[string]func(*burst){
 		"restarted":          func(b *burst) { b.Start() },
 		"projections gone":   func(b *burst) { b.dropProjections(); b.Start() },
@@ -38,7 +47,6 @@ func TestCrash(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachShards(t, func(t *testing.T, shards int) {
-				t.Parallel() // most of it waits for leases
 				crash(t, shards, restart)
 			})
 		})
@@ -49,7 +57,8 @@ func crash(t *testing.T, shards int, restart func(*burst)) {
 	seed := chance(t)
 	draw := rand.New(rand.NewPCG(seed, 1<<32))
 	b := newBurst(launch(t, process, shards), seed)
-	for range *rounds {
+	kills := roundsOr(2)
+	for range kills {
 		enough := b.journal.after(100 + draw.IntN(300))
 		ended := make(chan struct{})
 		wait := b.run(t.Context())
@@ -68,7 +77,7 @@ func crash(t *testing.T, shards int, restart func(*burst)) {
 	b.drain()
 
 	c := b.journal.check(t)
-	testnote.Count(t, "%d kills, %+v, %d repeats answered as such", *rounds, c, b.replays())
+	testnote.Count(t, "%d kills, %+v, %d repeats answered as such", kills, c, b.replays())
 	if c.Lost != 0 || c.Doubled != 0 || c.Accepted == 0 {
 		t.Errorf("got %+v, want none lost, none doubled", c)
 	}

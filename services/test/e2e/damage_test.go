@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -79,6 +80,7 @@ func (a api) deliver(t *testing.T, device string, want int) (texts map[string]bo
 // A bit that flips in a message on the disk costs that message, and no phone gets it as something else. The log says
 // so, the others go out, and the damaged one can be cancelled.
 func TestDamage_Message(t *testing.T) {
+	t.Parallel()
 	const all, damaged = 30, 7
 	for name, test := range map[string]struct {
 		before func(*testing.T, *trunkline, api) // what happens to the messages first
@@ -98,18 +100,19 @@ func TestDamage_Message(t *testing.T) {
 		"handed out before": {
 			func(t *testing.T, s *trunkline, a api) {
 				a.mustPull(t, "lost", all, 0, all)
-				await(t, "the lease lapses", func() bool { return len(s.list("shop", streams.Leased)) == 0 })
+				testkit.Eventually(t, "the lease lapses", func() bool { return len(s.list("shop", streams.Leased)) == 0 })
 			},
 			(*trunkline).Stop,
 			[]string{"a message is damaged on the disk and is not sent", streams.EnqueueStream(0)},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := launch(t, process, 1)
 			token := s.account("shop", func(p *streams.Plan) { p.Lease = time.Second })
 			a := s.api(token)
 			a.queue(t, "shop", all)
-			await(t, "all are folded", func() bool { return len(s.list("shop")) == all })
+			testkit.Eventually(t, "all are folded", func() bool { return len(s.list("shop")) == all })
 			test.before(t, s, a)
 			test.end(s)
 			flip(t, s.block(), text("shop", damaged))
@@ -138,6 +141,7 @@ func TestDamage_Message(t *testing.T) {
 // A stream whose file the engine cannot read: the start says which, and leaves everything as it was, where the engine
 // would delete the stream. With the file mended, all is there.
 func TestDamage_UnreadableStream(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	a := s.api(s.token)
 	a.queue(t, "shop", 3)
@@ -166,6 +170,7 @@ func TestDamage_UnreadableStream(t *testing.T) {
 // A bit that flips in the file of a stopped server's projection is found at the start. In that of a killed one's it
 // may be a wrong value: verify finds it, and rebuild mends it.
 func TestDamage_Projection(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	a := s.api(s.token)
 	a.queue(t, "shop", 30)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/disktest"
 	"github.com/trunkline-sms/trunkline/streams"
 )
@@ -46,7 +47,7 @@ func (a api) one(sender string, n int) (answer, error) {
 func (b *burst) awaitPost(sender string, from, status int) (got answer) {
 	b.Helper()
 	n := from
-	await(b.T, fmt.Sprintf("a post is answered %d", status), func() bool {
+	testkit.Eventually(b.T, fmt.Sprintf("a post is answered %d", status), func() bool {
 		messages := []sms{{number(n), text(sender, n)}}
 		n++
 		b.journal.posting(messages)
@@ -142,7 +143,7 @@ func TestDisk_Full(t *testing.T) {
 	var remove func()
 	b.whileBursting(func() {
 		remove = disktest.Fill(t, disk, 0)
-		await(t, "health tells that the disk is full", func() bool {
+		testkit.Eventually(t, "health tells that the disk is full", func() bool {
 			status, _, answered := b.check("disk:full")
 			return status == "fail" && answered == http.StatusServiceUnavailable
 		})
@@ -151,7 +152,7 @@ func TestDisk_Full(t *testing.T) {
 
 	remove()
 	b.awaitPost("again", 0, http.StatusOK)
-	await(t, "every part answers", func() bool {
+	testkit.Eventually(t, "every part answers", func() bool {
 		got, err := b.api(b.token).health()
 		return err == nil && strings.HasPrefix(got.body, `{"status":"pass"`)
 	})
@@ -172,6 +173,7 @@ func TestDisk_Full(t *testing.T) {
 
 // A stream that is full refuses senders; phones do their work on another one.
 func TestDisk_FullStream(t *testing.T) {
+	t.Parallel()
 	s := launch(t, func(dir string, shards int) host {
 		h := inside(dir, shards).(*insideHost)
 		h.cfg.Engine.EnqueueMaxBytes = mib

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -60,7 +61,7 @@ func TestApart_Dispatchers(t *testing.T) {
 	stop()
 	waitSenders()
 	for i, name := range f.accounts {
-		t.Logf("account %d: %d messages stored", i, f.awaitDrained(f.journal, name, patience))
+		t.Logf("account %d: %d messages stored", i, f.awaitDrained(f.journal, name, testkit.Patience))
 	}
 	goHome()
 	phones.Wait()
@@ -108,7 +109,7 @@ func (f *fleet) outlast(round int, draw *rand.Rand) {
 	ask := func() api { return f.through(f.Context(), draw, probe) }
 	messages := []sms{{number(round), text("probe", round)}}
 	f.journal.posting(messages)
-	await(f.T, "a probe is posted", func() bool {
+	testkit.Eventually(f.T, "a probe is posted", func() bool {
 		got, err := ask().post(messages[0].Message, messages...)
 		return !f.journal.posted(messages, true, got, err) && got.status == http.StatusOK
 	})
@@ -121,15 +122,15 @@ func (f *fleet) outlast(round int, draw *rand.Rand) {
 		return page
 	}
 	var first, second []outgoing
-	await(f.T, "a probe is handed out", func() bool {
+	testkit.Eventually(f.T, "a probe is handed out", func() bool {
 		first = take("probe-a")
 		return len(first) > 0
 	})
-	await(f.T, "its lease lapses", func() bool {
+	testkit.Eventually(f.T, "its lease lapses", func() bool {
 		second = take("probe-b")
 		return len(second) > 0
 	})
-	await(f.T, "it is reported", func() bool {
+	testkit.Eventually(f.T, "it is reported", func() bool {
 		_, err := ask().report("probe-b", success, second)
 		return err == nil
 	})

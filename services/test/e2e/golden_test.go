@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"net/http"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/trunkline-sms/trunkline/pkg/testkit/httpgolden"
@@ -13,29 +11,10 @@ import (
 
 // The wire is the same whatever stands behind ingress. Every file speaks for an account of its own.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("../../ingress/api/*/testdata/*.http")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("golden files: got %d, %v", len(files), err)
-	}
 	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
 		s := launch(t, newHost, shards)
-		values := goldenAccounts(s)
-		for _, file := range files {
-			name := strings.TrimSuffix(filepath.Base(file), ".http")
-			t.Run(name, func(t *testing.T) {
-				own := map[string]string{"token": s.account(name, nil)}
-				names, err := httpgolden.Variables(file)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, name := range names {
-					if own[name] == "" {
-						own[name] = values[name]
-					}
-				}
-				httpgolden.Replay(t, s.client, s.url, file, own)
-			})
-		}
+		token := func(account string) string { return s.account(account, nil) }
+		httpgolden.ReplayEach(t, s.client, s.url, "../../ingress/api/*/testdata/*.http", token, goldenAccounts(s))
 	})
 }
 

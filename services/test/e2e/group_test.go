@@ -10,6 +10,7 @@ import (
 
 // A group that was accepted is read, listed and cancelled, however long its text is and whatever JSON makes of it.
 func TestLargestGroups(t *testing.T) {
+	t.Parallel()
 	s := launch(t, inside, 1)
 	l, _ := s.loginOf("large")
 	for name, test := range map[string]struct {

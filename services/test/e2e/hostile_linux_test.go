@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	hostileFor  = flag.Duration("hostile", 15*time.Second, "how long attackers are at work beside the good account")
+	hostileFor  = flag.Duration("hostile", 12*time.Second, "how long attackers are at work beside the good account")
 	hostileOnly = flag.String("only", "", "names of the attackers, with commas; empty: all")
 )
 
@@ -36,21 +36,17 @@ const (
 // and the server's memory stays within bounds; in a long run that account's posts, pulls, reports and sign-ins all succeed
 // too, and in time.
 func TestHostile(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector takes memory and time of its own")
-	}
 	all := attackersNamed(t, *hostileOnly)
 	// As it is run by others: at debug the log alone would be an attack.
-	s := launch(t, func(dir string, shards int) host { return &processHost{dir: dir, shards: shards, level: "info"} }, 1)
+	s, pid := launchMeasured(t, func(dir string, shards int) host { return &processHost{dir: dir, shards: shards, level: "info"} })
 	aim := s.aim()
 	good := newNeighbour(s, aim.Victim)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	working := good.work(ctx)
 
-	pid := s.host.(*processHost).cmd.Process.Pid
 	begun, cpu := time.Now(), processorTime(t, pid)
-	quiet := watch(t, pid, max(5*time.Second, min(*hostileFor/5, time.Minute)))
+	quiet := watch(t, pid, min(*hostileFor/5, time.Minute))
 	calm, calmFor := processorTime(t, pid)-cpu, time.Since(begun)
 	good.begin(hostilePhase)
 	begun, cpu = time.Now(), processorTime(t, pid)

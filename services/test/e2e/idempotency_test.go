@@ -67,6 +67,7 @@ func TestIdempotency(t *testing.T) {
 
 // A repeat needs no room under the limit.
 func TestIdempotency_LimitReached(t *testing.T) {
+	t.Parallel()
 	s := launch(t, inside, 1)
 	a := s.api(s.account("shop", func(p *streams.Plan) { p.Limit = 2 }))
 	messages := []sms{{number(1), text("shop", 1)}, {number(2), text("shop", 2)}}

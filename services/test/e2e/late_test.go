@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
@@ -91,7 +92,7 @@ func TestApart_LateCopy(t *testing.T) {
 			if got := <-answered; got.status != http.StatusOK {
 				t.Fatalf("got %v", got)
 			}
-			time.Sleep(36 * time.Second)
+			until(t, time.Now().Add(36*time.Second))
 			late.Arrive()
 			// Behind what has arrived.
 			if got, err := a.post("", sms{number(1), text("last", 1)}); err != nil || got.status != http.StatusOK {
@@ -121,14 +122,14 @@ func TestApart_LateForItsGrant(t *testing.T) {
 	late := h.network.StopAt("sms.enqueue.")
 	go func() { _, _ = s.api(token).post("", all("late")...) }() // which is told nothing, or that nothing is known
 	late.Await(t, "sms.enqueue.")
-	time.Sleep(65 * time.Second)
-	await(t, "the grant has ended", func() bool { return s.shownUsed("shop") == 0 })
+	until(t, time.Now().Add(65*time.Second))
+	testkit.Eventually(t, "the grant has ended", func() bool { return s.shownUsed("shop") == 0 })
 	other := api{t.Context(), h.client, h.parts["ingress-1"].url + "/api/" + token}
 	if got, err := other.post("", all("other")...); err != nil || got.status != http.StatusOK {
 		t.Fatalf("others: got %v, %v", got, err)
 	}
 	late.Arrive()
-	await(t, "the ingress that was cut off accepts nothing more", func() bool {
+	testkit.Eventually(t, "the ingress that was cut off accepts nothing more", func() bool {
 		got, err := s.api(token).post("", sms{number(0), text("behind", 0)})
 		return err == nil && got.status == http.StatusTooManyRequests
 	})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -81,7 +82,7 @@ func changeLeader(t *testing.T, before, change func(*quotas)) {
 func newQuotas(t *testing.T) *quotas {
 	t.Helper()
 	client := newClient()
-	client.Timeout = patience
+	client.Timeout = testkit.Patience
 	f := &fleet{journal: newJournal(time.Hour), record: newRecord(), seed: chance(t), accounts: []string{"shop", "clinic", "bank"}}
 	f.trunkline = launch(t, apart(client, kind{"quota", 2}, kind{"dispatcher", 1}, kind{"ingress", 2}), 1)
 	f.host = f.trunkline.host.(*apartHost)
@@ -100,7 +101,7 @@ func newQuotas(t *testing.T) *quotas {
 // follow returns once another leader knows what is in use.
 func (q *quotas) follow() {
 	q.Helper()
-	await(q.T, "another quota leads", func() bool {
+	testkit.Eventually(q.T, "another quota leads", func() bool {
 		_, err := bus.Call[request.Usage](q.Context(), q.reserver.bus, request.QuotaUsage, request.UsageOf{Account: streams.AccountIDOf("late")})
 		return err == nil
 	})
@@ -113,7 +114,7 @@ func (q *quotas) stopLeader() {
 		q.Fatalf("%s did not lead", q.first.name())
 	}
 	// These reach the one that stands still, and wait there until it goes on.
-	ctx, hangUp := context.WithTimeout(q.Context(), 2*patience)
+	ctx, hangUp := context.WithTimeout(q.Context(), testkit.Patience)
 	defer hangUp()
 	var late sync.WaitGroup
 	for range 8 {

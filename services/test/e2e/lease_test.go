@@ -49,7 +49,7 @@ func (a api) mustReport(t *testing.T, device string, state int, page []outgoing,
 
 // What a phone took with it goes to another after the lease, and not a second before; its own late word still counts.
 func TestLease_DeadPhone(t *testing.T) {
-	eachShards(t, func(t *testing.T, shards int) {
+	eachShardsAlone(t, func(t *testing.T, shards int) {
 		simulate(t, func(t *testing.T) {
 			s := launch(t, simulated, shards)
 			a := s.api(s.token)
@@ -74,7 +74,7 @@ func TestLease_DeadPhone(t *testing.T) {
 func TestLease_SlowPhone(t *testing.T) {
 	for name, device := range map[string]string{"named": "slow", "nameless": ""} {
 		t.Run(name, func(t *testing.T) {
-			eachShards(t, func(t *testing.T, shards int) { slowPhone(t, shards, device) })
+			eachShardsAlone(t, func(t *testing.T, shards int) { slowPhone(t, shards, device) })
 		})
 	}
 }
@@ -83,7 +83,7 @@ func slowPhone(t *testing.T, shards int, device string) {
 	simulate(t, func(t *testing.T) {
 		s := launch(t, simulated, shards)
 		a := s.api(s.token)
-		const messages = 10
+		const messages = 4
 		a.queue(t, "shop", messages)
 		page := a.mustPull(t, device, messages, 0, messages)
 		for i := range page {
@@ -98,7 +98,7 @@ func slowPhone(t *testing.T, shards int, device string) {
 
 // One that stops reporting loses what is left of its page, and only that.
 func TestLease_PhoneThatStopsInTheMiddle(t *testing.T) {
-	eachShards(t, func(t *testing.T, shards int) {
+	eachShardsAlone(t, func(t *testing.T, shards int) {
 		simulate(t, func(t *testing.T) {
 			s := launch(t, simulated, shards)
 			a := s.api(s.token)
@@ -135,7 +135,6 @@ func TestLease_AttemptsUsedUp(t *testing.T) {
 // The same in true time, over a restart and over a kill: the lease goes on.
 func TestLease_AcrossRestarts(t *testing.T) {
 	eachShards(t, func(t *testing.T, shards int) {
-		t.Parallel()
 		s := launch(t, process, shards)
 		token := s.account("shop", nil)
 		s.command("account", "set", "shop", "--lease", "1s")

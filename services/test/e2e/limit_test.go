@@ -84,6 +84,7 @@ func TestLimit(t *testing.T) {
 
 // A quota that starts again counts on, whether it has its projection still or lost it.
 func TestLimit_AcrossRestarts(t *testing.T) {
+	t.Parallel()
 	for name, deleted := range map[string]bool{"projection kept": false, "projection deleted": true} {
 		t.Run(name, func(t *testing.T) {
 			everywhere(t, func(t *testing.T, newHost newHost, shards int) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 )
 
 // record is what clients asked and were answered, and when: a history to be checked for linearizability.
@@ -48,7 +50,7 @@ func (r *record) check(t *testing.T, what string, model porcupine.Model) {
 	if len(r.ops) == 0 {
 		t.Errorf("%s: there is no operation", what)
 	}
-	result, info := porcupine.CheckOperationsVerbose(model, r.ops, patience)
+	result, info := porcupine.CheckOperationsVerbose(model, r.ops, testkit.Patience)
 	if result == porcupine.Ok {
 		return
 	}

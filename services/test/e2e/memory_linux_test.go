@@ -27,11 +27,7 @@ const (
 // Whatever five hundred senders do at a time, the server's memory stays within its bound, and a small post of somebody
 // else is taken.
 func TestMemory_GreedySenders(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector takes memory of its own")
-	}
-	s := launch(t, process, 1)
-	pid := s.host.(*processHost).cmd.Process.Pid
+	s, pid := launchMeasured(t, process)
 	before := memory(t, pid, "RssAnon")
 	numbers := make([]string, 100)
 	for i := range numbers {

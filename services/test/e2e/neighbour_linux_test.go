@@ -16,6 +16,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/services/accounts"
 )
 
@@ -103,7 +104,7 @@ func (n *neighbour) work(ctx context.Context) (wait func()) {
 func (n *neighbour) rest() {
 	n.Helper()
 	close(n.halt)
-	over := time.NewTimer(patience)
+	over := time.NewTimer(testkit.Patience)
 	defer over.Stop()
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
@@ -111,7 +112,7 @@ func (n *neighbour) rest() {
 		select {
 		case <-again.C:
 		case <-over.C:
-			n.Errorf("the good account's messages are not all answered and delivered within %v after the attack: %+v", patience, c)
+			n.Errorf("the good account's messages are not all answered and delivered within %v after the attack: %+v", testkit.Patience, c)
 			return
 		}
 	}

@@ -45,10 +45,12 @@ type driven struct {
 
 // A client library of SMSGate, as its users get it, does all that it can do.
 func TestNPM(t *testing.T) {
+	t.Parallel()
 	dir := npmInstall(t)
 	s := launch(t, process, 1)
 	for prefix, accepted := range map[string]int{"/3rdparty/v1": http.StatusAccepted, "/api/3rdparty/v1": http.StatusOK} {
 		t.Run(strings.ReplaceAll(prefix[1:], "/", "-"), func(t *testing.T) {
+			t.Parallel()
 			s := s.within(t)
 			name := "npm" + strconv.Itoa(accepted)
 			token := s.accountWithLogin(name, name, "correct horse "+name)

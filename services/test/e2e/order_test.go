@@ -120,7 +120,6 @@ func TestOrder_OnePhone(t *testing.T) {
 // Several phones get pages that are in order and share nothing.
 func TestOrder_ManyPhones(t *testing.T) {
 	everywhere(t, func(t *testing.T, newHost newHost, shards int) {
-		t.Parallel()
 		s := launch(t, newHost, shards)
 		a, j := s.api(s.account("shop", nil)), newJournal(streams.DefaultLease)
 		want, wait := flood(a, j, 6, 25, 2)
@@ -163,9 +162,14 @@ func TestOrder_ManyPhones(t *testing.T) {
 
 // An account that holds too many pages is told to report first.
 func TestTooManyLeases(t *testing.T) {
-	s := launch(t, inside, 1)
+	t.Parallel()
+	most := many(100, dispatcher.DefaultConfig().MaxLeases)
+	s := launch(t, func(dir string, shards int) host {
+		h := inside(dir, shards).(*insideHost)
+		h.cfg.Dispatcher.MaxLeases = most
+		return h
+	}, 1)
 	a := s.api(s.account("shop", nil))
-	most := dispatcher.DefaultConfig().MaxLeases
 	all := make([]sms, most)
 	for i := range all {
 		all[i] = sms{number(i), text("s", i)}

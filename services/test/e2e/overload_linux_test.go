@@ -36,11 +36,7 @@ const (
 // Offered ten times what it accepts, a server refuses the rest, and sooner than it accepts; its memory stays within
 // bounds, phones are served meanwhile, what it accepted is delivered once, and afterwards it accepts as before.
 func TestOverload(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector takes memory and time of its own")
-	}
-	s := launch(t, process, 1)
-	pid := s.host.(*processHost).cmd.Process.Pid
+	s, pid := launchMeasured(t, process)
 	f := newSwell(s)
 
 	closed := f.offer(64, 2*time.Second, 0)
@@ -167,7 +163,7 @@ func (f *swell) offer(conns int, d time.Duration, rate float64) *offered {
 				if time.Since(begun) > d && rate > 0 {
 					return
 				}
-				time.Sleep(time.Until(begun.Add(at))) // nobody can offer a rate otherwise
+				until(f.T, begun.Add(at)) // nobody can offer a rate otherwise
 				if !l.post(parts[i]) || d == 0 {
 					return
 				}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 )
 
@@ -84,6 +85,7 @@ type postmanResponse struct {
 
 // Every request of the collection is answered as its saved answer shows.
 func TestPostman(t *testing.T) {
+	t.Parallel()
 	var all collection
 	readJSON(t, postmanCollection, &all)
 	if all.Info.Schema != postmanSchema {
@@ -91,7 +93,7 @@ func TestPostman(t *testing.T) {
 	}
 	s := launch(t, process, 1)
 	s.publish(apktest.App{Version: "1.2.0", Code: 5}, "--notes=- Bug fixes\n- Performance improvements", "--min-code", "3", "--activate")
-	await(t, "the server hears of it", func() bool { return s.download("/api/app-version").status == http.StatusOK })
+	testkit.Eventually(t, "the server hears of it", func() bool { return s.download("/api/app-version").status == http.StatusOK })
 	token := s.accountWithLogin("postman", seedLogin, seedPassword)
 	p := &postman{s: s, values: environment(t, map[string]string{
 		"base_url": s.url, "api_token": token, "login": seedLogin, "password": seedPassword,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
 	"github.com/trunkline-sms/trunkline/services/test/lossyfs"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -159,9 +160,9 @@ func (h *poweredHost) start(t *testing.T) started {
 // It returns the server's refusal to start.
 func (b *burst) suffer(h *poweredHost) error {
 	b.Helper()
-	for range *rounds {
+	for range roundsOr(3) {
 		h.soon(h.least, 4000)
-		ctx, stop := context.WithTimeout(b.Context(), patience)
+		ctx, stop := context.WithTimeout(b.Context(), testkit.Patience)
 		b.run(ctx)()
 		late := ctx.Err() != nil
 		stop()
@@ -188,8 +189,10 @@ func (b *burst) suffer(h *poweredHost) error {
 // What was answered 2xx is delivered, once, whenever the power fails, on disks that keep the name of a file that was
 // synced, as all that people use on Linux do.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	for name, names := range map[string]lossyfs.Names{"names in a journal": lossyfs.Journaled, "names with the file": lossyfs.WithFile} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			seed := chance(t)
 			s, h := plug(t, lossyfs.New(names), 2, rand.New(rand.NewPCG(seed, 1<<33)))
 			s.Start()
@@ -240,6 +243,7 @@ func (b *burst) foldsAnew(h *poweredHost) {
 // On a disk that keeps the names in a directory only if that was synced, the server starts and has its accounts. The
 // engine does not sync the directories of its new files, so that messages are lost there: they are counted.
 func TestPowerLoss_POSIX(t *testing.T) {
+	t.Parallel()
 	seed := chance(t)
 	s, h := plug(t, lossyfs.New(lossyfs.WithDirectory), 2, rand.New(rand.NewPCG(seed, 1<<33)))
 	s.Start()
@@ -254,12 +258,14 @@ func TestPowerLoss_POSIX(t *testing.T) {
 
 // A server whose first start is cut off by a power cut starts.
 func TestPowerLoss_FirstStart(t *testing.T) {
+	t.Parallel()
 	for name, names := range map[string]lossyfs.Names{
 		"names in a journal": lossyfs.Journaled, "names with the file": lossyfs.WithFile, "names with the directory": lossyfs.WithDirectory,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			draw := rand.New(rand.NewPCG(chance(t), 1<<34))
-			for range *rounds {
+			for range roundsOr(3) {
 				s, h := plug(t, lossyfs.New(names), 1, draw)
 				h.atStart = true
 				h.soon(0, 400)
@@ -280,8 +286,10 @@ func TestPowerLoss_FirstStart(t *testing.T) {
 // What a power cut takes without a sync is lost, so that the tests above can fail: on a disk that answers syncs of messages and
 // does nothing, and as the setting says.
 func TestPowerLoss_NotSynced(t *testing.T) {
+	t.Parallel()
 	for name, lie := range map[string]bool{"durability process": false, "disk lies": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			seed := chance(t)
 			disk := lossyfs.New(lossyfs.Journaled)
 			env := "TRUNKLINE_ENGINE_DURABILITY=process"

@@ -56,6 +56,23 @@ type processHost struct {
 // process runs Trunkline as people do, in a process of its own.
 func process(dir string, shards int) host { return &processHost{dir: dir, shards: shards} }
 
+// pid is the server's process, while it runs.
+func (h *processHost) pid() int { return h.cmd.Process.Pid }
+
+// pid is the process of a server that has one of its own.
+func (s *trunkline) pid() int { return s.host.(interface{ pid() int }).pid() }
+
+// launchMeasured starts a server of one shard in a process of its own, whose memory and time are looked at, and gives its
+// process.
+func launchMeasured(t *testing.T, newHost newHost) (s *trunkline, pid int) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("the race detector takes memory and time of its own")
+	}
+	s = launch(t, newHost, 1)
+	return s, s.pid()
+}
+
 // command prepares a run of the command with settings of its own only.
 func command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 	"github.com/trunkline-sms/trunkline/services/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -43,10 +44,10 @@ func history(s *trunkline, name string) {
 	s.command("message", "requeue", page[6].Hash, page[7].Hash)
 
 	// What the dead, the good and the slow one did not report on goes out again, and then fails.
-	await(t, "leases lapse", func() bool { return len(s.list(name, streams.Leased)) == 0 })
+	testkit.Eventually(t, "leases lapse", func() bool { return len(s.list(name, streams.Leased)) == 0 })
 	again := a.mustPull(t, "dead", 9, 0, 9)
 	late := again[:1]
-	await(t, "attempts are used up", func() bool { return len(s.list(name, streams.Leased)) == 0 })
+	testkit.Eventually(t, "attempts are used up", func() bool { return len(s.list(name, streams.Leased)) == 0 })
 	a.mustReport(t, "good", success, late, 1) // though it was given up
 
 	// The leases of what follows outlast the test.
@@ -69,7 +70,6 @@ func history(s *trunkline, name string) {
 // A projection made anew equals the one that was there, after a history of all that can happen.
 func TestProjections(t *testing.T) {
 	eachShards(t, func(t *testing.T, shards int) {
-		t.Parallel()
 		s := launch(t, process, shards)
 		t.Run("history", func(t *testing.T) {
 			for _, name := range spread(shards, s.shards) {
@@ -82,7 +82,7 @@ func TestProjections(t *testing.T) {
 		s.publish(apktest.App{Code: 4}, "--activate")
 		s.publish(apktest.App{Code: 5}, "--activate")
 		s.download("/download/app.apk")
-		await(t, "the download is counted", func() bool { return s.downloads() == 1 })
+		testkit.Eventually(t, "the download is counted", func() bool { return s.downloads() == 1 })
 		s.command("release", "withdraw", "4")
 		s.verify()
 		live := s.dumps()
@@ -136,6 +136,7 @@ func (s *trunkline) garble() {
 
 // Who asks right after the start, when the projection is folded anew, is told the truth.
 func TestProjections_AskedWhileFolding(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	a := s.api(s.account("shop", nil))
 	var newest string

@@ -13,13 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 )
 
 var crowdFor = flag.Duration("crowd", 0, "how long senders post beside downloads, and without them, each of four times; 0: not at all")
 
 const (
-	crowdSize  = 60 << 20 // bytes of the file
+	crowdSize  = 60 << 20 // bytes of the file, in the long form
 	crowdCount = 50       // downloads at a time
 	crowdLimit = 64       // most MiB that they may take together
 )
@@ -90,15 +91,12 @@ func (s *trunkline) fetchAll(ctx context.Context, count int, check func(*http.Re
 
 // Many downloads of a large file at once take little memory, and each gets all of its bytes.
 func TestRelease_CrowdMemory(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector takes memory of its own")
-	}
-	s := launch(t, tuned("TRUNKLINE_INGRESS_DOWNLOAD_RATE=0"), 1)
-	content := s.publish(apktest.App{Padding: crowdSize}, "--activate")
-	uploaded := memory(t, s.host.(*tunedHost).cmd.Process.Pid, "RssAnon")
+	s, pid := launchMeasured(t, tuned("TRUNKLINE_INGRESS_DOWNLOAD_RATE=0"))
+	content := s.publish(apktest.App{Padding: many(20<<20, crowdSize)}, "--activate")
+	uploaded := memory(t, pid, "RssAnon")
 	s.Stop()
 	s.Start() // nothing is copied yet
-	pid := s.host.(*tunedHost).cmd.Process.Pid
+	pid = s.pid()
 	idle := memory(t, pid, "RssAnon")
 	sum := sha256.Sum256(content)
 	want := hex.EncodeToString(sum[:])
@@ -141,7 +139,7 @@ func TestRelease_CrowdMemory(t *testing.T) {
 	if most > idle+crowdLimit {
 		t.Errorf("the server takes %d MiB, %d before: want at most %d more", most, idle, crowdLimit)
 	}
-	await(t, "all are counted", func() bool { return s.downloads() == crowdCount })
+	testkit.Eventually(t, "all are counted", func() bool { return s.downloads() == crowdCount })
 }
 
 // Senders post beside many downloads, and without them, in turns. How much is accepted is for a person to read.

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/httpgolden"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -72,7 +73,7 @@ func TestRelease_Documents(t *testing.T) {
 		replay("none", map[string]string{})
 		content := s.publish(apktest.App{Version: "1.2.0", Code: 5}, "--notes=- Bug fixes\n- Performance improvements", "--min-code", "3", "--activate")
 		s.publish(apktest.App{Version: "1.3.0-beta", Code: 6})
-		await(t, "every ingress hears of it", func() bool {
+		testkit.Eventually(t, "every ingress hears of it", func() bool {
 			return strings.Contains(s.download("/api/app-versions").body, `"versionCode":6`)
 		})
 		sum := sha256.Sum256(content)
@@ -83,6 +84,7 @@ func TestRelease_Documents(t *testing.T) {
 // An app that was published is downloaded byte for byte, also in two parts, and what is counted is known after stops,
 // kills and rebuilds.
 func TestRelease_Downloads(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	content := s.publish(apktest.App{Padding: 5 << 20}, "--activate")
 	whole := s.download("/download/app.apk")
@@ -107,7 +109,7 @@ func TestRelease_Downloads(t *testing.T) {
 	} else {
 		s.download("/download/app.apk")
 	}
-	await(t, "three downloads are counted", func() bool { return s.downloads() == 3 })
+	testkit.Eventually(t, "three downloads are counted", func() bool { return s.downloads() == 3 })
 
 	for what, again := range map[string]func(){
 		"a stop":              func() { s.Stop(); s.Start() },
@@ -141,9 +143,10 @@ func (s *trunkline) chunks() (n uint64) {
 
 // An upload that is cut off shows nobody anything; interrupted, it leaves nothing either.
 func TestRelease_CutOff(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
-	file := filepath.Join(t.TempDir(), "app.apk")
-	if err := os.WriteFile(file, apktest.Build(apktest.App{Padding: 100 << 20}), 0o600); err != nil {
+	file, size := filepath.Join(t.TempDir(), "app.apk"), many(40<<20, 100<<20)
+	if err := os.WriteFile(file, apktest.Build(apktest.App{Padding: size}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, signal := range []os.Signal{os.Interrupt, os.Kill} {
@@ -152,7 +155,7 @@ func TestRelease_CutOff(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		await(t, "the upload is under way", func() bool { return s.chunks() > before+10 })
+		testkit.Eventually(t, "the upload is under way", func() bool { return s.chunks() > before+10 })
 		if err := cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
@@ -168,15 +171,17 @@ func TestRelease_CutOff(t *testing.T) {
 	}
 	// What the killed one left is in nobody's way.
 	s.command("release", "publish", file, "--activate")
-	if got := len(s.download("/download/app.apk").body); got < 100<<20 {
+	if got := len(s.download("/download/app.apk").body); got < size {
 		t.Errorf("got %d bytes", got)
 	}
 }
 
 // A bit that flips in a file in the store: no answer has the wrong bytes, and verify names the release.
 func TestRelease_Damaged(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*trunkline){"stopped": (*trunkline).Stop, "killed": (*trunkline).Kill} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := launch(t, process, 1)
 			s.publish(apktest.App{Code: 4, Version: "1.1.0", Padding: 100_000})
 			content := s.publish(apktest.App{Code: 5, Padding: 1 << 20}, "--activate")
@@ -206,8 +211,9 @@ func TestRelease_Damaged(t *testing.T) {
 
 // A stop does not wait for a phone that takes its file slowly.
 func TestRelease_Stop(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
-	s.publish(apktest.App{Padding: 64 << 20}, "--activate")
+	s.publish(apktest.App{Padding: many(24<<20, 64<<20)}, "--activate")
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/download/app.apk", nil)
 	if err != nil {
 		t.Fatal(err)

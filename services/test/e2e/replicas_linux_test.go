@@ -6,11 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
 // Streams that began on one node are moved to three while they are used, and then any node may go.
 func TestCluster_Replicas(t *testing.T) {
+	t.Parallel()
 	h := newCluster("", 1, kind{"quota", 1}, kind{"dispatcher", 1}, kind{"ingress", 1})
 	h.replicas = 1
 	s := launch(t, func(dir string, _ int) host { h.dir = dir; return h }, 1)
@@ -24,14 +26,14 @@ func TestCluster_Replicas(t *testing.T) {
 	a.queue(t, "after", 20)
 	h.nodes[0].end(t, syscall.SIGKILL)
 	got := map[string]bool{}
-	await(t, "all is handed out without a node", func() bool {
+	testkit.Eventually(t, "all is handed out without a node", func() bool {
 		page, err := a.pull("phone", 40, 0)
 		for _, m := range page {
 			got[m.Text] = true
 		}
 		return err == nil && len(got) == 40
 	})
-	await(t, "more is accepted without a node", func() bool {
+	testkit.Eventually(t, "more is accepted without a node", func() bool {
 		answer, err := a.post("one more", sms{number(41), text("more", 41)})
 		return err == nil && answer.status == http.StatusOK
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/pkg/testkit/apktest"
 	"github.com/trunkline-sms/trunkline/services/accounts"
 )
@@ -87,6 +88,7 @@ func (s *trunkline) show(e exchange) answer {
 
 // The app version calls of the queue documents.
 func TestSeeds_Versions(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	s.show(exchange{
 		request: "GET /api/app-version", status: http.StatusNotFound, exactly: true,
@@ -97,7 +99,7 @@ func TestSeeds_Versions(t *testing.T) {
 		answer: `{ "error": "Version not found", "code": "version_not_found" }`,
 	})
 	content := s.publish(apktest.App{Version: "1.2.0", Code: 5}, "--notes=- Bug fixes\n- Performance improvements", "--activate")
-	await(t, "the server hears of it", func() bool { return s.download("/api/app-version").status == http.StatusOK })
+	testkit.Eventually(t, "the server hears of it", func() bool { return s.download("/api/app-version").status == http.StatusOK })
 	got := s.show(exchange{
 		request: "GET /api/app-version", status: http.StatusOK,
 		answer: `{` + versionBody + `, "releaseNotes": "- Bug fixes\n- Performance improvements" }`,
@@ -130,12 +132,13 @@ func TestSeeds_Versions(t *testing.T) {
 		if file.body != string(content) {
 			t.Errorf("%s: got %d bytes, want %d", path, len(file.body), len(content))
 		}
-		await(t, "the download counts", func() bool { return s.downloads() == before+1 })
+		testkit.Eventually(t, "the download counts", func() bool { return s.downloads() == before+1 })
 	}
 }
 
 // The queue calls of the queue documents.
 func TestSeeds_Queue(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	tokens := goldenAccounts(s)
 	token := s.account("seeds", nil)
@@ -232,6 +235,7 @@ func moreOfMessage(place string, shown ...string) (more []string) {
 
 // The document of the SMS API.
 func TestSeeds_ThirdParty(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	token := s.accountWithLogin("seeds", seedLogin, seedPassword)
 	request, err := http.NewRequest(http.MethodGet, s.url, nil)
@@ -311,6 +315,7 @@ func tomorrow(hours int) string {
 
 // The document of SMS Nodes.
 func TestSeeds_Nodes(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 1)
 	token := s.accountWithLogin("seeds", seedLogin, seedPassword)
 	s.show(exchange{

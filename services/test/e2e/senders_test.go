@@ -205,19 +205,18 @@ func (s *trunkline) sameIDSenders(t *testing.T) {
 	}
 }
 
-// scheduledOf is how many messages are due in the same second.
-const scheduledOf = 20_000
-
 // Many messages of one second, in which the server is killed: all go out soon after it, none before and none twice.
 func TestSenders_Scheduled(t *testing.T) {
+	t.Parallel()
 	if raceEnabled {
 		t.Skip("slow")
 	}
 	s := launch(t, process, 1)
 	l, token := s.loginOf("scheduled")
 	// Time to post them all, and little more: everything is due in one second.
+	all := many(4_000, 20_000)
 	due := time.Now().Add(15 * time.Second).Truncate(time.Second).UTC()
-	l.postMany(t, scheduledOf, fmt.Sprintf(`"scheduleAt":%q`, due.Format(time.RFC3339)))
+	l.postMany(t, all, fmt.Sprintf(`"scheduleAt":%q`, due.Format(time.RFC3339)))
 	if !time.Now().Before(due) || t.Failed() {
 		t.Fatalf("the messages were not posted in time, at %v", time.Now())
 	}
@@ -248,7 +247,7 @@ func TestSenders_Scheduled(t *testing.T) {
 					}
 					seen[m.Hash] = now
 				}
-				if len(seen) == scheduledOf || err != nil && ctx.Err() == nil {
+				if len(seen) == all || err != nil && ctx.Err() == nil {
 					stop()
 				}
 				mu.Unlock()
@@ -265,8 +264,8 @@ func TestSenders_Scheduled(t *testing.T) {
 			t.Errorf("a message went out %v early", due.Sub(at))
 		}
 	}
-	if len(seen) != scheduledOf {
-		t.Errorf("got %d messages, want %d", len(seen), scheduledOf)
+	if len(seen) != all {
+		t.Errorf("got %d messages, want %d", len(seen), all)
 	}
 	t.Logf("%d messages were out %v after they were due, of which the server was away for %v", len(seen), last.Sub(due).Round(time.Millisecond), away.Round(time.Millisecond))
 }
@@ -305,12 +304,12 @@ func until(t *testing.T, at time.Time) {
 	}
 }
 
-// What is urgent goes before 100,000 that are not, and another account's phones notice neither.
+// What is urgent goes before very many that are not, and another account's phones notice neither.
 func TestSenders_Priority(t *testing.T) {
+	t.Parallel()
 	s := launch(t, inside, 1)
 	l, token := s.loginOf("urgent")
-	const waiting = 100_000
-	l.postMany(t, waiting, `"priority":-1`)
+	l.postMany(t, many(10_000, 100_000), `"priority":-1`)
 	s.must(202)(l.call("POST", "/messages", `{"phoneNumbers":["+12025550100"],"message":"secret-text-urgent-1","priority":0}`))
 	urgent := s.must(202)(l.call("POST", "/messages", `{"phoneNumbers":["+12025550100"],"message":"secret-text-urgent-2","priority":100}`))
 	s.must(200)(l.call("GET", "/messages/"+urgent.ID, "")) // all before it wait

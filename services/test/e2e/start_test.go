@@ -21,7 +21,7 @@ const (
 
 // A server is there at once and takes little of the machine.
 func TestStart(t *testing.T) {
-	eachShards(t, func(t *testing.T, shards int) {
+	eachShardsAlone(t, func(t *testing.T, shards int) {
 		built.path(t)
 		begun := time.Now()
 		s := launch(t, process, shards)
@@ -43,7 +43,7 @@ var residentLine = regexp.MustCompile(`(?m)^VmRSS:\s+([0-9]+) kB$`)
 // resident is how much memory the server's process takes.
 func (s *trunkline) resident() int {
 	s.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.host.(*processHost).cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid()))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -77,8 +77,10 @@ func refusedStart(t *testing.T, args ...string) string {
 
 // Two servers never share a data directory; the first is not disturbed.
 func TestStart_DirectoryInUse(t *testing.T) {
+	t.Parallel()
 	for name, newHost := range map[string]newHost{"inside": inside, "process": process} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := launch(t, newHost, 1)
 			a := s.api(s.token)
 			a.queue(t, "shop", 1)
@@ -93,6 +95,7 @@ func TestStart_DirectoryInUse(t *testing.T) {
 
 // A setting that nobody knows stops the start, before anything is made.
 func TestStart_UnknownSetting(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file, data := filepath.Join(dir, "trunkline.yaml"), filepath.Join(dir, "data")
 	if err := os.WriteFile(file, []byte("log:\n  level: info\nengine:\n  shards: 1\n  shard: 4\n"), 0o600); err != nil {
@@ -109,6 +112,7 @@ func TestStart_UnknownSetting(t *testing.T) {
 
 // The number of shards is for ever.
 func TestStart_OtherShards(t *testing.T) {
+	t.Parallel()
 	s := launch(t, process, 4)
 	s.Stop()
 	if line := refusedStart(t, "--data", s.dir); !strings.Contains(line, "began with 4 shards") {

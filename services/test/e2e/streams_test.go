@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/services/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
@@ -34,9 +35,9 @@ func (s *trunkline) enqueued(name string) (ids []string) {
 			s.Fatal(err)
 		}
 		defer func() { _ = b.JS.DeleteConsumer(s.Context(), stream, consumer.CachedInfo().Name) }()
-		over := time.Now().Add(patience)
+		over := time.Now().Add(testkit.Patience)
 		for left := int(consumer.CachedInfo().NumPending); left > 0; {
-			batch, err := consumer.Fetch(min(left, 500), jetstream.FetchMaxWait(patience))
+			batch, err := consumer.Fetch(min(left, 500), jetstream.FetchMaxWait(testkit.Patience))
 			if err != nil {
 				s.Fatal(err)
 			}
@@ -205,7 +206,7 @@ func (s *trunkline) knows(name, device string) (known bool) {
 
 // awaitDrained waits until all messages of an account have been handed out and reported and none waits, and gives how
 // many there are. If that does not come, it shows what became of those that are left.
-func (s *trunkline) awaitDrained(j *journal, name string, patience time.Duration) int {
+func (s *trunkline) awaitDrained(j *journal, name string, within time.Duration) int {
 	s.Helper()
 	stored := s.enqueued(name)
 	drained := false
@@ -222,7 +223,7 @@ func (s *trunkline) awaitDrained(j *journal, name string, patience time.Duration
 			s.Log(s.command("message", "show", id))
 		}
 	}()
-	awaitWithin(s.T, patience, "phones drain the queue of "+name, func() bool {
+	testkit.EventuallyWithin(s.T, within, "phones drain the queue of "+name, func() bool {
 		if len(j.open(stored)) > 0 {
 			return false
 		}

@@ -84,9 +84,9 @@ func rateOf(l burden, post func(ctx context.Context, sender, request int) bool) 
 			}
 		})
 	}
-	time.Sleep(*throughputFor / 5) // warms up
+	rest(ctx, *throughputFor/5) // warms up
 	begun, before := time.Now(), accepted.Load()
-	time.Sleep(*throughputFor)
+	rest(ctx, *throughputFor)
 	rate := float64(accepted.Load()-before) / time.Since(begun).Seconds()
 	stop()
 	all.Wait()

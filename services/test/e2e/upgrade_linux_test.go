@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
@@ -74,6 +75,7 @@ func nextVersion(t *testing.T) string {
 // A cluster is upgraded part by part under load, and each of a pair works beside one of the other version: what the new
 // one writes and the old one does not know is set aside. Then all of it goes back.
 func TestCluster_Upgrade(t *testing.T) {
+	t.Parallel()
 	next := nextVersion(t)
 	c := newChaos(t)
 	exchange := func(path string, names ...string) {
@@ -82,7 +84,7 @@ func TestCluster_Upgrade(t *testing.T) {
 			p := c.host.parts[name]
 			p.end(t, syscall.SIGTERM)
 			c.host.awaitReady(t, c.host.startPart(t, p.role, p.number))
-			<-c.journal.after(200)
+			<-c.journal.after(60)
 		}
 	}
 	ended := func() {
@@ -94,7 +96,7 @@ func TestCluster_Upgrade(t *testing.T) {
 		}
 	}
 	exchange(next, "dispatcher-1", "ingress-1", "quota-1")
-	await(t, "there is an event of the future", c.ofTheFuture)
+	testkit.Eventually(t, "there is an event of the future", c.ofTheFuture)
 	ended()
 	exchange(next, "quota-0", "dispatcher-0", "ingress-0")
 	ended()

@@ -21,7 +21,7 @@ var (
 	seed   = flag.Uint64("seed", 0, "run this one seed")
 	fresh  = flag.Bool("fresh", false, "begin with a seed that nobody has seen, and not with the first one")
 	seeds  = flag.Int("seeds", 0, "how many seeds to run; 0 runs for the time of -for")
-	during = flag.Duration("for", 20*time.Second, "how long to go on with new seeds")
+	during = flag.Duration("for", 10*time.Second, "how long to go on with new seeds")
 )
 
 func TestMain(m *testing.M) {
