@@ -26,8 +26,11 @@ type Account struct {
 	Resume  accountResume  `cmd:"" help:"Let a suspended account call again."`
 }
 
-// seenTimeout is how long a command waits for the ingresses to act on a
-// change. Only the operator meets it.
+// seenTimeout is how long a command waits for the ingresses to act on a change.
+//
+// Limit: an account command waits at most 2 s until every ingress has seen its change. Beyond it: it warns; the
+// change is stored.
+// Used up by: the operator. Hurts: nobody else. Test: TestAwaitSeenNamesTheSilent.
 const seenTimeout = 2 * time.Second
 
 // book opens the accounts of a command's server.

@@ -33,6 +33,8 @@ func (messageList) Help() string {
 	return "Example:\n\n    trunkline message list --account shop --state failed --limit 20"
 }
 
+// Limit: message list shows at most 1,000 messages. Beyond it: the command fails.
+// Used up by: the operator. Hurts: nobody else. Test: TestScripts.
 const maxList = 1000
 
 func (c *messageList) Run(ctx context.Context, t *Terminal) error {

@@ -231,6 +231,15 @@ func TestPublish_Refuses(t *testing.T) {
 	}
 }
 
+// A file that was uploaded too long ago may be swept at any moment, so it is not published.
+func TestPublish_TooLate(t *testing.T) {
+	w := newWorld(t)
+	w.start("one", func() time.Time { return time.Now().Add(publishWithin + time.Minute) })
+	if err := w.publish(5); code(err) != "upload_expired" {
+		t.Errorf("got %v, want upload_expired", err)
+	}
+}
+
 // Two instances decide about the same: each code once, one app only.
 func TestTwoInstances(t *testing.T) {
 	w := newWorld(t)
