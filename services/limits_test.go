@@ -63,7 +63,10 @@ var standard = map[string]int64{
 var derived = []string{
 	"pkg/apk.maxComment",                      // of the format of ZIP
 	"pkg/apk.maxText",                         // more than check lets through
+	"pkg/bus.maxTries",                        // of an engine, before a batch is taken apart
+	"pkg/natsd.mostPings",                     // of a connection
 	"services/ingress/api/smsgate.maxNumbers", // maxTexts
+	"services/ingress/core.maxLogin",          // that of services/accounts
 	"services/operator.maxNotes",              // more than the server takes
 	"streams.MaxInstance",                     // instanceBits
 }

@@ -186,7 +186,7 @@ func (a *Accounts) change(ctx context.Context, name string, f func(*streams.Acco
 	}
 }
 
-// Suspend stops every call of the account, or with false lets it call again. It
+// Suspend rejects all requests of the account, or with false accepts them again. It
 // gives the bucket's revision.
 func (a *Accounts) Suspend(ctx context.Context, name string, suspended bool) (uint64, error) {
 	return a.change(ctx, name, func(account *streams.Account) error {

@@ -22,8 +22,8 @@ type Account struct {
 	Show    accountShow    `cmd:"" help:"Show an account: plan, tokens, usage, phones."`
 	Set     accountSet     `cmd:"" help:"Change an account's plan, subscription or login."`
 	Token   accountToken   `cmd:"" help:"Give an account a new token; the old ones end."`
-	Suspend accountSuspend `cmd:"" help:"Refuse every call of an account."`
-	Resume  accountResume  `cmd:"" help:"Let a suspended account call again."`
+	Suspend accountSuspend `cmd:"" help:"Reject all requests of an account."`
+	Resume  accountResume  `cmd:"" help:"Accept the requests of a suspended account again."`
 }
 
 // seenTimeout is how long a command waits for the ingresses to act on a change.
@@ -237,7 +237,7 @@ type accountSuspend struct {
 }
 
 func (accountSuspend) Help() string {
-	return "Every call of the account is answered 403 account_suspended; its messages stay.\n\nExample:\n\n    trunkline account suspend shop"
+	return "Each request of the account gets 403 account_suspended; its messages stay.\n\nExample:\n\n    trunkline account suspend shop"
 }
 
 func (c *accountSuspend) Run(ctx context.Context, t *Terminal) error {

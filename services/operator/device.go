@@ -125,7 +125,7 @@ type deviceDelete struct {
 }
 
 func (deviceDelete) Help() string {
-	return `What waits for this phone alone goes on waiting until it is no longer valid: cancel it, or make the phone's login anew.
+	return `What waits for this phone alone goes on waiting until it is no longer valid: cancel it, or give the phone a login again.
 
 Example:
 

@@ -15,8 +15,8 @@ import (
 // Projection are the commands about projections. The service that owns one
 // does the work.
 type Projection struct {
-	Verify  projectionVerify  `cmd:"" help:"Compare a projection with one made anew from the streams."`
-	Rebuild projectionRebuild `cmd:"" help:"Make a projection anew from the streams and swap it in."`
+	Verify  projectionVerify  `cmd:"" help:"Compare a projection with one rebuilt from the streams."`
+	Rebuild projectionRebuild `cmd:"" help:"Rebuild a projection from the streams and swap it in."`
 	Dump    projectionDump    `cmd:"" help:"Print a projection's content as lines of text."`
 }
 

@@ -141,7 +141,7 @@ func (c *streamApply) apply(ctx context.Context, js jetstream.JetStream, want st
 			return nil, err
 		}
 		if used {
-			return nil, fmt.Errorf("stream %s is missing although others are in use: it was deleted, its nodes are away, or an older version made them; --missing makes it anew, empty", missing)
+			return nil, fmt.Errorf("stream %s is missing although others are in use: it was deleted, its nodes are away, or an older version made them; --missing creates it again, empty", missing)
 		}
 	}
 	if c.DryRun {

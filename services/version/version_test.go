@@ -270,7 +270,7 @@ func TestTwoInstances(t *testing.T) {
 	}
 }
 
-// The fold made anew equals the live one, and knows the downloads.
+// The rebuilt fold equals the live one, and knows the downloads.
 func TestRebuild(t *testing.T) {
 	w := newWorld(t)
 	v, stop := w.start("one", time.Now)

@@ -15,7 +15,7 @@ func (r Result) Print(out io.Writer) error {
 	r.printAccept(t)
 	r.printPhones(t)
 	if len(r.Rebuild) > 0 {
-		t.title("Projections made anew", "projection", "events", "took", "events/s")
+		t.title("Projections rebuilt", "projection", "events", "took", "events/s")
 		for _, b := range r.Rebuild {
 			t.row(b.Projection, b.Events, fmt.Sprintf("%.2f s", b.Seconds), rate(b.Rate))
 		}

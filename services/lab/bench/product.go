@@ -113,7 +113,7 @@ func (p *product) do(ctx context.Context, q order) (answer, error) {
 // rebuildTimeout bounds work that reads the streams from their beginning.
 const rebuildTimeout = time.Hour
 
-// rebuild makes a projection anew, as the command does.
+// rebuild rebuilds a projection, as the command does.
 func (p *product) rebuild(ctx context.Context, name string) (answer, error) {
 	events, err := p.events(ctx)
 	if err != nil {

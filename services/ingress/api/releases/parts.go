@@ -42,7 +42,7 @@ type parts struct {
 
 func newParts() *parts { return &parts{sent: map[part][]span{}} }
 
-// whole notes what was sent, and says whether with it the whole file was. Then it begins anew.
+// whole notes what was sent, and says whether with it the whole file was. Then it begins again.
 func (p *parts) whole(of part, sent span, size int64) bool {
 	if sent.end <= sent.begin {
 		return false
