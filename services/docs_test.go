@@ -167,9 +167,9 @@ func TestLimits_Pending(t *testing.T) {
 }
 
 var (
-	faults = regexp.MustCompile(`fault\.New\(fault\.\w+, ("[a-z_]+"|code\w+), "([^"]+)"|Code: ("[a-z_]+"), Text: "([^"]+)"`)
-	wrongs = regexp.MustCompile(`return (?:""|0), "([A-Z][^"]+)"|core\.\w+:\s+"([A-Z][^"]+)"`)
-	said   = regexp.MustCompile(`"error":"([^"]+)"`)
+	faults     = regexp.MustCompile(`fault\.New\(fault\.\w+, ("[a-z_]+"|code\w+), "([^"]+)"|Code: ("[a-z_]+"), Text: "([^"]+)"`)
+	wrongs     = regexp.MustCompile(`return (?:""|0), "([A-Z][^"]+)"|core\.\w+:\s+"([A-Z][^"]+)"`)
+	errorTexts = regexp.MustCompile(`"error":"([^"]+)"`)
 )
 
 // elsewhere are faults that no client of the dialect is told in these words.
@@ -214,7 +214,7 @@ func TestQueuePage(t *testing.T) {
 		t.Errorf("found %d errors in the code: the test looks in the wrong place", count)
 	}
 	source += sources(t, "dispatcher")
-	for _, match := range said.FindAllStringSubmatch(page, -1) {
+	for _, match := range errorTexts.FindAllStringSubmatch(page, -1) {
 		text, _, _ := strings.Cut(match[1], " 4194304")
 		if !strings.Contains(source, text) {
 			t.Errorf("the page tells of an error %q, which there is not", match[1])

@@ -21,7 +21,7 @@ func TestReleasesPage(t *testing.T) {
 			t.Errorf("the page lacks %s", want)
 		}
 	}
-	for _, match := range said.FindAllStringSubmatch(page, -1) {
+	for _, match := range errorTexts.FindAllStringSubmatch(page, -1) {
 		if !strings.Contains(source, match[1]) {
 			t.Errorf("the page tells of an error %q, which there is not", match[1])
 		}

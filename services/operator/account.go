@@ -115,7 +115,7 @@ func (t *Terminal) printToken(asJSON bool, id streams.AccountID, name string, to
 			Token string            `json:"token"`
 		}{id, name, token.Reveal()})
 	}
-	return t.say("account %s has the token (it is not shown again):\n%s", name, token.Reveal())
+	return t.printLine("account %s has the token (it is not shown again):\n%s", name, token.Reveal())
 }
 
 // readPassword gives the password of a flag, from standard input for "-".

@@ -66,7 +66,7 @@ func (c *projectionVerify) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return nil
 	}
-	return t.say("projection %s equals its streams", c.Name)
+	return t.printLine("projection %s equals its streams", c.Name)
 }
 
 type projectionRebuild struct {
@@ -82,7 +82,7 @@ func (c *projectionRebuild) Run(ctx context.Context, t *Terminal) error {
 	if _, err := ask[request.Rebuilt](ctx, c.server, request.ProjectionRebuild(c.Name), c.Name, request.Rebuild{}); err != nil {
 		return err
 	}
-	return t.say("projection %s is rebuilt", c.Name)
+	return t.printLine("projection %s is rebuilt", c.Name)
 }
 
 type projectionDump struct {

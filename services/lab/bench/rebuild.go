@@ -25,7 +25,7 @@ func (r *run) rebuild(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.settle(ctx, product); err != nil {
+	if err := r.awaitFolds(ctx, product); err != nil {
 		return err
 	}
 	for _, name := range []string{dispatcherProjection, quota.Projection} {

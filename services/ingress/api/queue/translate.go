@@ -218,10 +218,10 @@ func isDevice(name string) bool {
 // statusRequest is what a POST status comes to: what can be reported, and what
 // is wrong with the rest.
 type statusRequest struct {
-	device   string
-	items    []core.Item
-	places   []int // of each item in the request
-	problems []problemOut
+	device    string
+	items     []core.Item
+	positions []int // of each item in the request
+	problems  []problemOut
 }
 
 func parseStatus(body []byte) (statusRequest, error) {
@@ -251,7 +251,7 @@ func parseStatus(body []byte) (statusRequest, error) {
 			continue
 		}
 		r.items = append(r.items, core.Item{ID: hash, State: state})
-		r.places = append(r.places, i)
+		r.positions = append(r.positions, i)
 	}
 	return r, nil
 }
@@ -288,12 +288,12 @@ func (r statusRequest) answer(reported core.Reported) statusOut {
 	// Both lists are in the order of the request.
 	problems := r.problems
 	for _, p := range reported.Problems {
-		place := r.places[p.Index]
-		for len(problems) > 0 && problems[0].Index < place {
+		position := r.positions[p.Index]
+		for len(problems) > 0 && problems[0].Index < position {
 			out.Errors = append(out.Errors, problems[0])
 			problems = problems[1:]
 		}
-		out.Errors = append(out.Errors, problemOut{place, shown(r.items[p.Index].ID), whys[p.Why]})
+		out.Errors = append(out.Errors, problemOut{position, shown(r.items[p.Index].ID), whys[p.Why]})
 	}
 	out.Errors = append(out.Errors, problems...)
 	return out
