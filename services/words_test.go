@@ -153,7 +153,6 @@ var stillUsed = map[string][]string{
 		"services/dispatcher",
 	},
 	"place of a login": {
-		"services/ingress/api/queue",
 		"services/ingress/core",
 	},
 	"reign": {
@@ -184,18 +183,12 @@ var stillUsed = map[string][]string{
 		"pkg/bus",
 		"pkg/natsd",
 		"pkg/projection",
-		"services",
 		"services/dispatcher",
 		"services/ingress/core",
 		"services/ingress/core/releases",
-		"services/lab/bench",
-		"services/lab/demo",
-		"services/node",
-		"services/operator",
 		"services/quota",
 		"services/test/e2e",
 		"services/test/simulation",
-		"streams",
 	},
 }
 
