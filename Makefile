@@ -105,7 +105,7 @@ mutate: ## change PKG (./pkg/bus) in N (300) small ways picked by SEED (1), and 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	scripts/fuzz $(FUZZTIME)
 
-golden: ## write the golden files anew; look at the difference before you commit it
+golden: ## write the golden files again; look at the difference before you commit it
 	scripts/golden
 
 lint: $(LINT) ## golangci-lint, built into bin/ the first time (takes minutes)

@@ -31,7 +31,9 @@ type Login struct {
 
 // Plan is what an account may do.
 type Plan struct {
-	// Used up by the account, and only its own posts are refused.
+	// Limit: an account sends as many messages in a UTC month as its plan (--limit) says; without one as many as
+	// it likes. Beyond it: 429 limit_exceeded; nothing of the request is stored.
+	// Used up by: one account. Hurts: that account alone. Test: TestLimit.
 	Limit      int64         `json:"limit"`    // messages a UTC month; 0: no limit
 	Rate       int           `json:"rate"`     // requests a minute and token; 0: no limit
 	Lease      time.Duration `json:"lease"`    // nanoseconds a pull's messages stay with a phone
@@ -42,15 +44,24 @@ type Plan struct {
 
 // The defaults of a plan.
 const (
-	// Used up by who has the token, and only that token's requests are
-	// refused.
+	// Limit: a token has 60 posts, 60 pulls and 60 reports a minute unless the plan (--rate) says otherwise; so
+	// many may come at once. Beyond it: 429 rate_limited with Retry-After.
+	// Used up by: whoever has the token. Hurts: who else has that token, and only for the same kind of request.
+	// Test: TestRateComesBack.
 	DefaultRate = 60
-	// Used up by a phone that is gone: only its messages wait.
+	// Limit: a pulled message stays with its phone for 10 min unless the plan (--lease) says otherwise. Beyond it:
+	// the lease is renewed or lapses, see docs/states.md.
+	// Used up by: a phone that is gone. Hurts: the messages that it has: they wait so long. Test:
+	// TestLapsedMessagesGoToAnotherPhone.
 	DefaultLease = 10 * time.Minute
-	// Used up by phones that do not report, and only that account's messages
-	// fail.
+	// Limit: a message is handed out 3 times unless the plan (--attempts) says otherwise. Beyond it: it fails with
+	// the reason lease_lapsed.
+	// Used up by: phones that pull and do not report. Hurts: the messages of their account. Test:
+	// TestAttemptsAreUsedUp.
 	DefaultAttempts = 3
-	// Passed by a message that no phone takes, which alone expires.
+	// Limit: a message is valid for 72 h unless the request or the plan (--validity) says otherwise. Beyond it: it
+	// expires.
+	// Used up by: a message that no phone takes. Hurts: that message alone. Test: TestEnqueue_Times.
 	DefaultValidity = 72 * time.Hour
 )
 
@@ -112,17 +123,25 @@ type Device struct {
 
 // How long messages may wait.
 const (
-	// MaxSchedule is how far ahead a message may be due. Used up by one
-	// request, which alone is refused.
+	// MaxSchedule is how far ahead a message may be due.
+	//
+	// Limit: a message may be scheduled up to 21 days ahead. Beyond it: 400 in the dialect's form.
+	// Used up by: one request. Hurts: that request alone. Test: TestEnqueue_Times.
 	MaxSchedule = 21 * day
-	// MaxValidity is how long after it was accepted, or after it is due, a
-	// message may be sent: with MaxSchedule, less than it is known. Used up
-	// by one request, which alone is refused.
+	// MaxValidity is how long after it was accepted, or after it is due, a message may be sent: with MaxSchedule,
+	// less than it is known.
+	//
+	// Limit: a message may be valid for 7 days, from when it is due if it is scheduled. Beyond it: 400 in the
+	// dialect's form.
+	// Used up by: one request. Hurts: that request alone. Test: TestEnqueue_Times.
 	MaxValidity = 7 * day
 )
 
-// MaxDevices is the most devices an account can have. Used up by one account,
-// and only its own new phones are refused.
+// MaxDevices is the most devices an account can have.
+//
+// Limit: an account has at most 1,000 names of devices. Beyond it: 409 too_many_devices for a pull under a new
+// name; its reports are stored.
+// Used up by: one account. Hurts: that account alone. Test: TestIngress_TooManyDevices.
 const MaxDevices = 1000
 
 // DeviceKey is a device's key in the devices bucket.

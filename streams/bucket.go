@@ -20,14 +20,20 @@ const (
 	SessionsBucket = "sessions" // sessions that were ended before their time
 )
 
-// SessionTTL is how long a session can be renewed, and that it ended is
-// known. Passed by a session that rests: only its own login has to begin
-// another.
+// SessionTTL is how long a session can be renewed, and that it ended is known.
+//
+// Limit: a session can be renewed for 30 days. Beyond it: 401: log in again.
+// Used up by: a login that rests. Hurts: that login alone. Test: TestSessions.
 const SessionTTL = 30 * 24 * time.Hour
 
 // maxSessions is the most bytes of ended sessions: half a million of them. An
 // account has a share of it: some 25 together use it up, and then nobody's
 // session can be ended.
+//
+// Limit: ended sessions that are remembered take at most 64 MiB, some 500,000 of them. Beyond it: 503: no session
+// can be ended now.
+// Used up by: some 25 accounts together, each within its own bound. Hurts: all accounts. Test:
+// TestDefinitionsAreGolden.
 const maxSessions = 64 << 20
 
 // SigningKey is the registry's key of what signs sessions.
@@ -62,10 +68,13 @@ func RenewedKey(account AccountID, session string) string {
 	return "renewed." + account.String() + "." + session
 }
 
-// ClaimTTL is how long a claim lasts after its last renewal. It is the
-// bucket's: a key's own would be lost with the first update. Used up by an
-// engine that is away: its ingress takes no messages, or quota has no leader,
-// until it is back.
+// ClaimTTL is how long a claim lasts after its last renewal. It is the bucket's: a key's own would be lost with
+// the first update.
+//
+// Limit: a claim that is not renewed lasts for 20 s. Beyond it: it ends: another process may lead quota, or take
+// the ingress number.
+// Used up by: an engine that is away. Hurts: everybody, until it is back: that ingress takes no messages, or quota
+// has no leader. Test: TestClaim_RunsOut.
 const ClaimTTL = 20 * time.Second
 
 // QuotaClaim is the key of the quota leader's claim.

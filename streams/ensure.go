@@ -27,7 +27,7 @@ func (d *Difference) Error() string {
 
 // Missing says that a stream is gone from a deployment that has begun: it was
 // deleted, or the data directory or its encryption key is the wrong one.
-// Creating it anew would destroy what may still be there.
+// Creating it again would destroy what may still be there.
 type Missing struct{ Stream string }
 
 // Error says what is missing and what not to do.

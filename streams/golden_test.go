@@ -12,7 +12,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 func TestDefinitionsAreGolden(t *testing.T) {
 	d := streams.Deployment{Shards: 1, Replicas: 1, EnqueueMaxBytes: 16 << 30, StatusMaxBytes: 8 << 30}

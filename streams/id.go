@@ -88,10 +88,12 @@ func (id ID[Of]) String() string {
 // Time-ordered ids: 41 bit milliseconds since Epoch, 10 bit instance, 12 bit
 // sequence.
 const (
-	// Only the operator meets it.
+	// Limit: a deployment has at most 1,024 ingresses: 10 bits. Beyond it: another one does not become ready.
+	// Used up by: the operator. Hurts: nobody else. Test: TestClaim_AllTaken.
 	instanceBits = 10
-	// Used up by no load that was seen: ids then run ahead of the clock,
-	// which hurts nobody.
+	// Limit: an ingress gives 4,096 ids in a millisecond: 12 bits. Beyond it: it goes on in the next millisecond,
+	// ahead of the clock.
+	// Used up by: more load than was ever seen. Hurts: nobody. Test: TestIDsRiseWhateverTheClockSays.
 	sequenceBits = 12
 
 	// MaxInstance is the highest instance number that can make ids.
@@ -99,6 +101,9 @@ const (
 )
 
 // Epoch is the time of the lowest time-ordered id.
+//
+// Limit: an id has 41 bits of milliseconds from the start of 2026, which last until 2095.
+// Used up by: time. Hurts: nobody before 2095.
 var Epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Time is when a time-ordered id (a message's, a lease's) was made, to the

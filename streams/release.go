@@ -28,8 +28,15 @@ const (
 const (
 	// Downloads are counted at most every few seconds and release, in some
 	// 150 bytes: years of a fleet that never stops.
+	//
+	// Limit: releases and counts of downloads take at most 1 GiB, some 150 bytes each. Beyond it: nothing can be
+	// published, and counts wait.
+	// Used up by: years of a fleet that never stops downloading. Hurts: the operator. Test:
+	// TestDefinitionsAreGolden.
 	releaseMaxBytes = 1 << 30
-	apksMaxBytes    = 8 << 30
+	// Limit: the files of all releases take at most 8 GiB. Beyond it: the upload fails: withdraw old releases.
+	// Used up by: the operator. Hurts: nobody else. Test: TestDefinitionsAreGolden.
+	apksMaxBytes = 8 << 30
 )
 
 // VersionCode is Android's number of a version: the higher one is the newer.

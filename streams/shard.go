@@ -18,8 +18,10 @@ func ParsePlaceNumber(n uint64) (Shard, uint64) { return Shard(n % MaxShards), n
 // Shards is how many shards a deployment has, fixed when it begins.
 type Shards int
 
-// MaxShards is the most shards that a deployment can have. Only the operator
-// meets it.
+// MaxShards is the most shards that a deployment can have.
+//
+// Limit: a deployment has 1 to 64 shards. Beyond it: the start fails.
+// Used up by: the operator. Hurts: nobody else. Test: TestConfigRefuses.
 const MaxShards = 64
 
 // Of is the shard that holds everything of an account.

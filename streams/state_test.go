@@ -10,7 +10,7 @@ import (
 
 func TestStates(t *testing.T) {
 	for state, want := range map[streams.State]struct {
-		word              string
+		name              string
 		code              int
 		success, terminal bool
 	}{
@@ -23,11 +23,11 @@ func TestStates(t *testing.T) {
 		streams.Sent:      {"sent", 2, true, true},
 		streams.Delivered: {"delivered", 2, true, true},
 	} {
-		if state.String() != want.word || state.Code() != want.code || state.Success() != want.success || state.Terminal() != want.terminal {
+		if state.String() != want.name || state.Code() != want.code || state.Success() != want.success || state.Terminal() != want.terminal {
 			t.Errorf("%s: got code %d, success %t, terminal %t, want %+v", state, state.Code(), state.Success(), state.Terminal(), want)
 		}
 		text, err := state.MarshalText()
-		if err != nil || string(text) != want.word {
+		if err != nil || string(text) != want.name {
 			t.Errorf("%s is written %q, %v", state, text, err)
 		}
 		var back streams.State

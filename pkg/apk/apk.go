@@ -13,18 +13,28 @@ import (
 )
 
 const (
-	// MaxSize is the most bytes that a file may have. Only the operator meets
-	// it.
+	// MaxSize is the most bytes that a file may have.
+	//
+	// Limit: an APK has at most 512 MiB. Beyond it: it cannot be published.
+	// Used up by: the operator. Hurts: nobody else. Test: TestRead_TooLarge.
 	MaxSize = 512 << 20
-	// maxDirectory bounds the list of a file's parts, of which there may be
-	// tens of thousands. Only the operator meets it.
+	// maxDirectory bounds the list of a file's parts, of which there may be tens of thousands.
+	//
+	// Limit: the list of the parts in an APK has at most 16 MiB. Beyond it: the APK cannot be published.
+	// Used up by: the operator. Hurts: nobody else. Test: TestRead_BoundedMemory.
 	maxDirectory = 16 << 20
-	// maxManifest bounds the manifest when it is unpacked. Those of large apps
-	// have some hundred kilobytes. Only the operator meets it.
+	// maxManifest bounds the manifest when it is unpacked. Those of large apps have some hundred kilobytes.
+	//
+	// Limit: the manifest in an APK, unpacked, has at most 4 MiB. Beyond it: the APK cannot be published.
+	// Used up by: the operator. Hurts: nobody else. Test: TestRead_BoundedMemory.
 	maxManifest = 4 << 20
 
+	// Limit: the package of an app has at most 255 characters. Beyond it: the APK cannot be published.
+	// Used up by: the operator. Hurts: nobody else. Test: TestRead_Refuses.
 	maxPackage = 255 // characters
-	maxVersion = 64  // characters
+	// Limit: the name of a version has at most 64 printable characters. Beyond it: the APK cannot be published.
+	// Used up by: the operator. Hurts: nobody else. Test: TestRead_Refuses.
+	maxVersion = 64 // characters
 )
 
 // ErrNoAPK says that a file is no app that a phone could install. The error

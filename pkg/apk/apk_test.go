@@ -74,6 +74,7 @@ func TestRead_Refuses(t *testing.T) {
 		"two manifests":         {apktest.Build(apktest.App{Twice: true}), "two manifests"},
 		"not signed":            {apktest.Build(apktest.App{Unsigned: true}), "not signed"},
 		"no package":            {apktest.Build(apktest.App{Package: "gateway"}), "its package"},
+		"a long package":        {apktest.Build(apktest.App{Package: "org." + strings.Repeat("a", 252)}), "its package"},
 		"no code":               {apktest.Build(apktest.App{Code: -1 << 63}), "its version code"},
 		"a version of escapes":  {apktest.Build(apktest.App{Version: "1\x1b[2J"}), "its version name"},
 		"a long version":        {apktest.Build(apktest.App{Version: strings.Repeat("1", 65)}), "its version name"},

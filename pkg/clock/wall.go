@@ -8,21 +8,43 @@ import (
 )
 
 const (
-	// Bound is the largest step of the wall clock that is followed at once, and
-	// how far the clocks of parts may differ. Used up by a wrong clock: what
-	// must not follow from it waits.
+	// Bound is the largest step of the wall clock that is followed at once, and how far the clocks of parts may
+	// differ.
+	//
+	// Limit: a step of the clock of up to 5 s is followed at once, and the clocks of the parts may differ so much.
+	// Beyond it: health, a metric and the log warn.
+	// Used up by: a wrong clock. Hurts: nobody; what must not follow from a wrong clock waits. Test:
+	// TestClock_SmallStepIsFollowed.
 	Bound = 5 * time.Second
 	// Apart is how far the clock of a part may differ from the engines', with
 	// which it compares itself, and still decide what is over.
+	//
+	// Limit: the clock of a dispatcher may differ from the clocks of all nodes by 30 s. Beyond it: it decides
+	// nothing until one of them is set right: its pulls get 503.
+	// Used up by: a wrong clock. Hurts: the accounts of its shards. Test: TestLeasesWaitForAClockThatAgrees.
 	Apart = 30 * time.Second
 	// Settles is after how long a larger step is believed, if it is not more
 	// than Most.
+	//
+	// Limit: a larger step is believed after 10 min. Small steps that add up to more than one in that time count
+	// as a larger one. Beyond it: a clock that keeps going wrong is followed 10 minutes late.
+	// Used up by: a wrong clock. Hurts: all accounts: what is due or over waits. Test: TestClock_ManySmallSteps.
 	Settles = 10 * time.Minute
 	// Most is how far ahead time alone can move a clock. Beyond it an operator
 	// has to say that the clock is right.
+	//
+	// Limit: time alone moves a clock at most 4 days ahead, and the server starts the engine on a data directory
+	// at most so far ahead of it. Beyond it: an operator has to say that the clock is right.
+	// Used up by: a clock that is days ahead. Hurts: all accounts: until then nothing starts. Test:
+	// TestAwait_ClockAhead.
 	Most = 4 * 24 * time.Hour
 	// Away is how long a server may have been stopped without any doubt about
 	// the clock that it finds.
+	//
+	// Limit: a server may have been off for 1 h without any doubt about its clock. Beyond it: the horizon, the
+	// month and validities wait for 10 minutes after the start.
+	// Used up by: a server that was off for longer. Hurts: all accounts, for those minutes. Test:
+	// TestClock_AheadAtTheStart.
 	Away = time.Hour
 	// lookEvery is how often the machine's clock is looked at, at least.
 	lookEvery = time.Second

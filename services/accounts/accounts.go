@@ -186,7 +186,7 @@ func (a *Accounts) change(ctx context.Context, name string, f func(*streams.Acco
 	}
 }
 
-// Suspend stops every call of the account, or with false lets it call again. It
+// Suspend rejects all requests of the account, or with false accepts them again. It
 // gives the bucket's revision.
 func (a *Accounts) Suspend(ctx context.Context, name string, suspended bool) (uint64, error) {
 	return a.change(ctx, name, func(account *streams.Account) error {
@@ -208,7 +208,8 @@ func unknown(name string) error {
 	return fmt.Errorf("account %q %w: see `trunkline account list`", name, ErrUnknown)
 }
 
-// Only the operator meets it.
+// Limit: the name of an account has 1 to 64 of A-Z a-z 0-9 _ . - only. Beyond it: the command fails.
+// Used up by: the operator. Hurts: nobody else. Test: TestCreateRefuses.
 var names = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 func validName(name string) error {
@@ -221,10 +222,14 @@ func validName(name string) error {
 // Bounds of a plan, so that a typing error does not become a lease of a year.
 const (
 	minLease = time.Second
-	// Only the operator meets it.
-	maxLease    = 24 * time.Hour
+	// Limit: a lease is 1 s to 24 h. Beyond it: the command fails.
+	// Used up by: the operator. Hurts: nobody else. Test: TestCreateRefuses.
+	maxLease = 24 * time.Hour
+	// Limit: a plan has 1 to 100 attempts. Beyond it: the command fails.
+	// Used up by: the operator. Hurts: nobody else. Test: TestCreateRefuses.
 	maxAttempts = 100
-	// Only the operator meets it.
+	// Limit: a plan's --validity is 1 s to 168 h. Beyond it: the command fails.
+	// Used up by: the operator. Hurts: nobody else. Test: TestRegionAndValidity.
 	minValidity = time.Second
 )
 

@@ -50,7 +50,8 @@ func (a *Accounts) AddDevice(ctx context.Context, account, name string, password
 			return fmt.Errorf("device name %q %w: the account goes by it", name, ErrTaken)
 		case hasDevice(*account, name):
 			return fmt.Errorf("device name %q %w: delete that one first", name, ErrTaken)
-		// Only the operator meets it.
+		// Limit: an account has at most 1,000 phones with a login. Beyond it: the command fails.
+		// Used up by: the operator. Hurts: nobody else. Test: TestAddDevice_TooMany.
 		case len(account.Devices) >= streams.MaxDevices:
 			return tooManyDevices(account.Name)
 		}

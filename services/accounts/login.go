@@ -16,9 +16,14 @@ import (
 )
 
 const (
-	// Only the operator meets it.
-	maxLogin    = 64 // characters
-	minPassword = 8  // characters
+	// Limit: a login has at most 64 printable characters, and no colon. Beyond it: the command fails.
+	// Used up by: the operator. Hurts: nobody else. Test: TestCreateRefuses.
+	maxLogin = 64 // characters
+	// Limit: a password has at least 8 characters. Beyond it: the command fails.
+	// Used up by: the operator. Hurts: nobody else. Test: TestCreateRefuses.
+	minPassword = 8 // characters
+	// Limit: a password has at most 72 bytes, which is all that bcrypt reads. Beyond it: the command fails.
+	// Used up by: the operator. Hurts: nobody else. Test: TestCreateRefuses.
 	maxPassword = 72 // bytes, all that bcrypt reads
 )
 

@@ -11,7 +11,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// Nobody can use it up by guessing.
+// Limit: a token has 32 random bytes, 64 characters in hex.
+// Used up by: nobody: it is too long to guess. Hurts: nobody.
 const tokenBytes = 32 // 64 characters in hex
 
 func newToken() secret.String {

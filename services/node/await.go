@@ -49,7 +49,7 @@ func (p *process) await(ctx context.Context) (found, error) {
 		if err == nil || ctx.Err() != nil || errors.Is(err, bus.ErrTooSmall) || errors.Is(err, nats.ErrConnectionClosed) {
 			return got, err
 		}
-		waiting.say(err)
+		waiting.report(err)
 		if text := err.Error(); text != said || time.Now().After(next) {
 			p.log.Warn("waiting", zap.Strings("parts", p.names), zap.Error(err))
 			said, next = text, time.Now().Add(sayEvery)

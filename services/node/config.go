@@ -57,15 +57,25 @@ func DefaultConfig() Config {
 		Data: "./data",
 		Engine: Engine{
 			Durability: "sync",
-			// Used up by all accounts together, each to its share: senders of
-			// the shard are refused.
+			// Limit: the messages of a shard take at most 16 GiB unless engine.enqueue_max_bytes says otherwise.
+			// Beyond it: 503 queue_full with Retry-After 30 for posts; pulls and reports go on.
+			// Used up by: all accounts together, each within its own bound. Hurts: the senders of the shard. Test:
+			// TestIngress_Full.
 			EnqueueMaxBytes: 16 << 30,
-			// Used up by all accounts together, each to its share: pulls and
-			// reports of the shard are refused.
+			// Limit: the leases and reports of a shard take at most 8 GiB unless engine.status_max_bytes says
+			// otherwise. Beyond it: 503 queue_full for pulls and reports.
+			// Used up by: all accounts together, each within its own bound. Hurts: the phones of the shard. Test:
+			// TestDisk_FullStream.
 			StatusMaxBytes: 8 << 30,
-			// Used up by all senders together, who are refused; phones go on.
+			// Limit: senders leave 5 % of the disk free unless engine.reserve_percent says otherwise. Beyond it:
+			// 503 queue_full with Retry-After 30 for posts; pulls and reports go on.
+			// Used up by: all senders together, and whatever else writes to the disk. Hurts: all senders. Test:
+			// TestDisk_NearlyFull.
 			ReservePercent: 5,
-			// Used up by all senders together, who are refused; phones go on.
+			// Limit: senders leave at least 128 MiB of the disk free unless engine.reserve_min says otherwise.
+			// Beyond it: 503 queue_full with Retry-After 30 for posts; pulls and reports go on.
+			// Used up by: all senders together, and whatever else writes to the disk. Hurts: all senders. Test:
+			// TestDisk_Thresholds.
 			ReserveMin: 128 << 20,
 			Shards:     1,
 		},

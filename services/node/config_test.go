@@ -13,7 +13,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/config"
 )
 
-var update = flag.Bool("update", false, "write configs/trunkline.yaml anew")
+var update = flag.Bool("update", false, "write configs/trunkline.yaml")
 
 const (
 	settingsFile = "../../configs/trunkline.yaml"

@@ -197,7 +197,7 @@ func TestLapse(t *testing.T) {
 	})
 }
 
-// Streams that were there once are never made anew.
+// Streams that were there once are never created again.
 func TestMissingStream(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		dir := t.TempDir()

@@ -100,7 +100,7 @@ type waiting struct {
 
 func serveWaiting(p *process) *waiting {
 	w := &waiting{}
-	w.say(errNoEngine)
+	w.report(errNoEngine)
 	h := newHealth(p.version)
 	h.Register("streams:found", func(context.Context) httpx.Check {
 		return httpx.Check{Description: (*w.why.Load()).Error(), ObservedUnit: "boolean", Status: httpx.Fail}
@@ -117,7 +117,7 @@ func serveWaiting(p *process) *waiting {
 	return w
 }
 
-func (w *waiting) say(why error) { w.why.Store(&why) }
+func (w *waiting) report(why error) { w.why.Store(&why) }
 
 func (w *waiting) end() {
 	w.stop()

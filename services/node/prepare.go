@@ -23,7 +23,7 @@ const DefaultAccount = "default"
 
 // createdFile says that a data directory has had all its streams. Streams that
 // are missing later were lost, or cannot be read with the key that is there;
-// to make them anew would destroy what is left of them.
+// to create them again would destroy what is left of them.
 const createdFile = "created"
 
 // releasesFile says the same of what belongs to app releases, which directories
@@ -83,7 +83,7 @@ func lacks(cfg Config, name string) (bool, error) {
 }
 
 func note(cfg Config, name string) error {
-	return writeSynced(filepath.Join(cfg.Data, "engine", name), []byte("The streams of this directory were made once and are never made anew.\n"))
+	return writeSynced(filepath.Join(cfg.Data, "engine", name), []byte("The streams of this directory were made once and are never made again.\n"))
 }
 
 // ensureAdded makes what directories of earlier versions lack, each once. A

@@ -22,12 +22,15 @@ type Account struct {
 	Show    accountShow    `cmd:"" help:"Show an account: plan, tokens, usage, phones."`
 	Set     accountSet     `cmd:"" help:"Change an account's plan, subscription or login."`
 	Token   accountToken   `cmd:"" help:"Give an account a new token; the old ones end."`
-	Suspend accountSuspend `cmd:"" help:"Refuse every call of an account."`
-	Resume  accountResume  `cmd:"" help:"Let a suspended account call again."`
+	Suspend accountSuspend `cmd:"" help:"Reject all requests of an account."`
+	Resume  accountResume  `cmd:"" help:"Accept the requests of a suspended account again."`
 }
 
-// seenTimeout is how long a command waits for the ingresses to act on a
-// change. Only the operator meets it.
+// seenTimeout is how long a command waits for the ingresses to act on a change.
+//
+// Limit: an account command waits at most 2 s until every ingress has seen its change. Beyond it: it warns; the
+// change is stored.
+// Used up by: the operator. Hurts: nobody else. Test: TestAwaitSeenNamesTheSilent.
 const seenTimeout = 2 * time.Second
 
 // book opens the accounts of a command's server.
@@ -112,7 +115,7 @@ func (t *Terminal) printToken(asJSON bool, id streams.AccountID, name string, to
 			Token string            `json:"token"`
 		}{id, name, token.Reveal()})
 	}
-	return t.say("account %s has the token (it is not shown again):\n%s", name, token.Reveal())
+	return t.printLine("account %s has the token (it is not shown again):\n%s", name, token.Reveal())
 }
 
 // readPassword gives the password of a flag, from standard input for "-".
@@ -234,7 +237,7 @@ type accountSuspend struct {
 }
 
 func (accountSuspend) Help() string {
-	return "Every call of the account is answered 403 account_suspended; its messages stay.\n\nExample:\n\n    trunkline account suspend shop"
+	return "Each request of the account gets 403 account_suspended; its messages stay.\n\nExample:\n\n    trunkline account suspend shop"
 }
 
 func (c *accountSuspend) Run(ctx context.Context, t *Terminal) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/services/accounts"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -83,12 +84,12 @@ func (c *accountList) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return t.printJSON(views)
 	}
-	var p page
-	p.row("NAME", "ID", "STATUS", "LIMIT", "RATE", "LEASE", "TOKENS", "CREATED")
+	var p table.Table
+	p.Row("NAME", "ID", "STATUS", "LIMIT", "RATE", "LEASE", "TOKENS", "CREATED")
 	for _, v := range views {
-		p.row(v.Name, v.ID, v.status(), orNone(v.Limit, ""), orNone(int64(v.Rate), ""), v.Lease, len(v.Tokens), formatTime(v.Created))
+		p.Row(v.Name, v.ID, v.status(), orNone(v.Limit, ""), orNone(int64(v.Rate), ""), v.Lease, len(v.Tokens), formatTime(v.Created))
 	}
-	return p.print(t.Out)
+	return p.Print(t.Out)
 }
 
 func orNone(n int64, unit string) string {
@@ -142,36 +143,36 @@ func (c *accountShow) Run(ctx context.Context, t *Terminal) error {
 }
 
 func (d accountDetail) print(out io.Writer) error {
-	var p page
-	p.row("name", d.Name)
-	p.row("id", d.ID)
-	p.row("created", formatTime(d.Created))
-	p.row("suspended", d.Suspended)
-	p.row("subscription", d.Subscription)
-	p.row("limit", orNone(d.Limit, " a month"))
-	p.row("rate", orNone(int64(d.Rate), " a minute and token"))
-	p.row("lease", d.Lease)
-	p.row("attempts", d.Attempts)
-	p.row("after lapse", d.AfterLapse)
-	p.row("validity", d.Validity)
-	p.row("region", cmp.Or(d.Region, "none"))
+	var p table.Table
+	p.Row("name", d.Name)
+	p.Row("id", d.ID)
+	p.Row("created", formatTime(d.Created))
+	p.Row("suspended", d.Suspended)
+	p.Row("subscription", d.Subscription)
+	p.Row("limit", orNone(d.Limit, " a month"))
+	p.Row("rate", orNone(int64(d.Rate), " a minute and token"))
+	p.Row("lease", d.Lease)
+	p.Row("attempts", d.Attempts)
+	p.Row("after lapse", d.AfterLapse)
+	p.Row("validity", d.Validity)
+	p.Row("region", cmp.Or(d.Region, "none"))
 	if d.Login != "" {
-		p.row("login", d.Login)
+		p.Row("login", d.Login)
 	}
 	if d.Usage != nil {
-		p.row("used in "+d.Usage.Month, d.Usage.Used)
+		p.Row("used in "+d.Usage.Month, d.Usage.Used)
 	}
-	p.gap()
-	p.row("TOKEN CREATED", "EXPIRES")
+	p.Line("")
+	p.Row("TOKEN CREATED", "EXPIRES")
 	for _, t := range d.Tokens {
-		p.row(formatTime(t.Created), orNever(t.Expires))
+		p.Row(formatTime(t.Created), orNever(t.Expires))
 	}
 	if len(d.Devices) > 0 {
-		p.gap()
-		p.row("DEVICE", "LAST SEEN")
+		p.Line("")
+		p.Row("DEVICE", "LAST SEEN")
 	}
 	for _, device := range d.Devices {
-		p.row(device.Name, orNever(device.LastSeen))
+		p.Row(device.Name, orNever(device.LastSeen))
 	}
-	return p.print(out)
+	return p.Print(out)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -81,16 +82,16 @@ func (c *deviceList) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return t.printJSON(views)
 	}
-	var p page
-	p.row("NAME", "ID", "LOGIN", "CREATED", "LAST SEEN")
+	var p table.Table
+	p.Row("NAME", "ID", "LOGIN", "CREATED", "LAST SEEN")
 	for _, v := range views {
 		login := "no"
 		if v.Login {
 			login = "yes"
 		}
-		p.row(v.Name, v.ID, login, orNever(v.Created), orNever(v.LastSeen))
+		p.Row(v.Name, v.ID, login, orNever(v.Created), orNever(v.LastSeen))
 	}
-	return p.print(t.Out)
+	return p.Print(t.Out)
 }
 
 // viewDevices joins the phones that are known with those that have a login, which may have been forgotten since.
@@ -125,7 +126,7 @@ type deviceDelete struct {
 }
 
 func (deviceDelete) Help() string {
-	return `What waits for this phone alone goes on waiting until it is no longer valid: cancel it, or make the phone's login anew.
+	return `What waits for this phone alone goes on waiting until it is no longer valid: cancel it, or give the phone a login again.
 
 Example:
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -33,6 +34,8 @@ func (messageList) Help() string {
 	return "Example:\n\n    trunkline message list --account shop --state failed --limit 20"
 }
 
+// Limit: message list shows at most 1,000 messages. Beyond it: the command fails.
+// Used up by: the operator. Hurts: nobody else. Test: TestScripts.
 const maxList = 1000
 
 func (c *messageList) Run(ctx context.Context, t *Terminal) error {
@@ -59,12 +62,12 @@ func (c *messageList) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return t.printJSON(append([]request.Message{}, listed.Messages...))
 	}
-	var p page
-	p.row("ID", "CREATED", "STATE", "HANDED OUT", "DEVICE", "REASON")
+	var p table.Table
+	p.Row("ID", "CREATED", "STATE", "HANDED OUT", "DEVICE", "REASON")
 	for _, m := range listed.Messages {
-		p.row(m.ID, formatTime(m.ID.Time()), m.State, m.Offers, m.Device, m.Reason)
+		p.Row(m.ID, formatTime(m.ID.Time()), m.State, m.Offers, m.Device, m.Reason)
 	}
-	return p.print(t.Out)
+	return p.Print(t.Out)
 }
 
 func (c *messageList) list() (request.List, error) {
@@ -207,17 +210,17 @@ func (t *Terminal) printDecisions(asJSON bool, decisions []decision, done string
 	if asJSON {
 		return t.printJSON(decisions)
 	}
-	var p page
+	var p table.Table
 	refused := 0
 	for _, d := range decisions {
 		if d.Changed {
-			p.row(d.ID, done)
+			p.Row(d.ID, done)
 			continue
 		}
 		refused++
-		p.row(d.ID, fmt.Sprintf("not %s: it is %v", done, d.State))
+		p.Row(d.ID, fmt.Sprintf("not %s: it is %v", done, d.State))
 	}
-	if err := p.print(t.Out); err != nil {
+	if err := p.Print(t.Out); err != nil {
 		return err
 	}
 	if refused == len(decisions) {

@@ -14,7 +14,11 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxAsked is the most accounts that are asked for a sender's id. Only the operator meets it.
+// maxAsked is the most accounts that are asked for a sender's id.
+//
+// Limit: message show asks at most 1,000 accounts for a sender's id. Beyond it: the command fails: it needs
+// --account.
+// Used up by: the operator. Hurts: nobody else. Test: TestFind_ManyAccounts.
 const maxAsked = 1000
 
 // finder finds messages by the ids of all dialects.

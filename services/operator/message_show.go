@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -71,49 +72,49 @@ func (c *messageShow) Run(ctx context.Context, t *Terminal) error {
 }
 
 func (v messageView) print(out io.Writer) error {
-	var p page
-	p.row("id", v.ID)
-	p.row("account", v.AccountName)
+	var p table.Table
+	p.Row("id", v.ID)
+	p.Row("account", v.AccountName)
 	if v.Name != "" {
-		p.row("sender's id", v.Name)
+		p.Row("sender's id", v.Name)
 	}
 	if v.Group != 0 {
-		p.row("group", v.Group)
+		p.Row("group", v.Group)
 	}
-	p.row("lane", v.Lane)
-	p.row("state", v.State)
+	p.Row("lane", v.Lane)
+	p.Row("state", v.State)
 	if v.Reason != "" {
-		p.row("reason", v.Reason)
+		p.Row("reason", v.Reason)
 	}
-	p.row("round", v.Round)
-	p.row("handed out", v.Offers)
+	p.Row("round", v.Round)
+	p.Row("handed out", v.Offers)
 	if v.Lease != 0 {
-		p.row("lease", v.Lease)
+		p.Row("lease", v.Lease)
 	}
 	if v.Device != "" {
-		p.row("device", v.Device)
+		p.Row("device", v.Device)
 	}
-	p.time("leased until", v.Until)
-	p.time("due", v.Due)
-	p.time("valid until", v.Valid)
-	p.gap()
-	p.row("TIME", "WHAT", "EVENT", "STREAM", "SEQ")
+	timeRow(&p, "leased until", v.Until)
+	timeRow(&p, "due", v.Due)
+	timeRow(&p, "valid until", v.Valid)
+	p.Line("")
+	p.Row("TIME", "WHAT", "EVENT", "STREAM", "SEQ")
 	for _, m := range v.Timeline {
-		p.row(formatTime(m.At), m.What, m.Kind, m.Stream, m.Seq)
+		p.Row(formatTime(m.At), m.What, m.Kind, m.Stream, m.Seq)
 	}
 	if len(v.Members) > 0 {
-		p.gap()
-		p.row("MESSAGE OF THE GROUP", "STATE", "REASON")
+		p.Line("")
+		p.Row("MESSAGE OF THE GROUP", "STATE", "REASON")
 	}
 	for _, m := range v.Members {
-		p.row(m.ID, m.State, m.Reason)
+		p.Row(m.ID, m.State, m.Reason)
 	}
-	return p.print(out)
+	return p.Print(out)
 }
 
-// time is a row, unless there is no such time.
-func (p *page) time(name string, t time.Time) {
+// timeRow adds a row, unless there is no such time.
+func timeRow(p *table.Table, name string, t time.Time) {
 	if !t.IsZero() {
-		p.row(name, formatTime(t))
+		p.Row(name, formatTime(t))
 	}
 }

@@ -15,8 +15,8 @@ import (
 // Projection are the commands about projections. The service that owns one
 // does the work.
 type Projection struct {
-	Verify  projectionVerify  `cmd:"" help:"Compare a projection with one made anew from the streams."`
-	Rebuild projectionRebuild `cmd:"" help:"Make a projection anew from the streams and swap it in."`
+	Verify  projectionVerify  `cmd:"" help:"Compare a projection with one rebuilt from the streams."`
+	Rebuild projectionRebuild `cmd:"" help:"Rebuild a projection from the streams and swap it in."`
 	Dump    projectionDump    `cmd:"" help:"Print a projection's content as lines of text."`
 }
 
@@ -66,7 +66,7 @@ func (c *projectionVerify) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return nil
 	}
-	return t.say("projection %s equals its streams", c.Name)
+	return t.printLine("projection %s equals its streams", c.Name)
 }
 
 type projectionRebuild struct {
@@ -82,7 +82,7 @@ func (c *projectionRebuild) Run(ctx context.Context, t *Terminal) error {
 	if _, err := ask[request.Rebuilt](ctx, c.server, request.ProjectionRebuild(c.Name), c.Name, request.Rebuild{}); err != nil {
 		return err
 	}
-	return t.say("projection %s is rebuilt", c.Name)
+	return t.printLine("projection %s is rebuilt", c.Name)
 }
 
 type projectionDump struct {

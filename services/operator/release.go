@@ -16,6 +16,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/apk"
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/object"
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -106,9 +107,9 @@ func (c *releasePublish) Run(ctx context.Context, t *Terminal) error {
 		return t.printJSON(published)
 	}
 	if !c.Activate {
-		return t.say("%s (code %v) is published; activate it with `trunkline release activate %v`", published.Version, code, code)
+		return t.printLine("%s (code %v) is published; activate it with `trunkline release activate %v`", published.Version, code, code)
 	}
-	return t.say("%s (code %v) is published and active", published.Version, code)
+	return t.printLine("%s (code %v) is published and active", published.Version, code)
 }
 
 // maxNotes is more than the server takes.
@@ -197,12 +198,12 @@ func (c *releaseList) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return t.printJSON(versions)
 	}
-	var p page
-	p.row("CODE", "VERSION", "STATE", "PUBLISHED", "BYTES", "DOWNLOADS")
+	var p table.Table
+	p.Row("CODE", "VERSION", "STATE", "PUBLISHED", "BYTES", "DOWNLOADS")
 	for _, v := range versions {
-		p.row(v.Code, v.Version, standing(v), formatTime(v.Published), v.Size, v.Downloads)
+		p.Row(v.Code, v.Version, standing(v), formatTime(v.Published), v.Size, v.Downloads)
 	}
-	return p.print(t.Out)
+	return p.Print(t.Out)
 }
 
 type releaseShow struct {
@@ -232,21 +233,21 @@ func (c *releaseShow) Run(ctx context.Context, t *Terminal) error {
 		if c.JSON {
 			return t.printJSON(v)
 		}
-		var p page
-		p.row("code", v.Code)
-		p.row("version", v.Version)
-		p.row("package", v.Package)
-		p.row("state", standing(v))
-		p.row("published", formatTime(v.Published))
-		p.row("must update", "below "+strconv.FormatInt(int64(v.MinCode), 10))
-		p.row("bytes", v.Size)
-		p.row("sha256", v.SHA256)
-		p.row("object", v.Object)
-		p.row("downloads", v.Downloads)
-		if err := p.print(t.Out); err != nil || v.Notes == "" {
+		var p table.Table
+		p.Row("code", v.Code)
+		p.Row("version", v.Version)
+		p.Row("package", v.Package)
+		p.Row("state", standing(v))
+		p.Row("published", formatTime(v.Published))
+		p.Row("must update", "below "+strconv.FormatInt(int64(v.MinCode), 10))
+		p.Row("bytes", v.Size)
+		p.Row("sha256", v.SHA256)
+		p.Row("object", v.Object)
+		p.Row("downloads", v.Downloads)
+		if err := p.Print(t.Out); err != nil || v.Notes == "" {
 			return err
 		}
-		return t.say("\n%s", v.Notes)
+		return t.printLine("\n%s", v.Notes)
 	}
 	return fmt.Errorf("there is no release with version code %v: see `trunkline release list`", code)
 }
@@ -308,7 +309,7 @@ func decideRelease[Q any](ctx context.Context, t *Terminal, s server, asJSON boo
 	if asJSON {
 		return t.printJSON(v)
 	}
-	return t.say("%s (code %v) is %s", v.Version, v.Code, done)
+	return t.printLine("%s (code %v) is %s", v.Version, v.Code, done)
 }
 
 type releaseVerify struct {
@@ -353,12 +354,12 @@ func (c *releaseVerify) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		err = t.printJSON(results)
 	} else {
-		var p page
-		p.row("CODE", "VERSION", "FILE")
+		var p table.Table
+		p.Row("CODE", "VERSION", "FILE")
 		for _, r := range results {
-			p.row(r.Code, r.Version, r.word())
+			p.Row(r.Code, r.Version, r.result())
 		}
-		err = p.print(t.Out)
+		err = p.Print(t.Out)
 	}
 	if err == nil && len(bad) > 0 {
 		err = fmt.Errorf("the files of version code %s are damaged: withdraw them, and publish them again under new codes", strings.Join(bad, ", "))
@@ -366,7 +367,7 @@ func (c *releaseVerify) Run(ctx context.Context, t *Terminal) error {
 	return err
 }
 
-func (v verified) word() string {
+func (v verified) result() string {
 	if v.Whole {
 		return "whole"
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/trunkline-sms/trunkline/pkg/table"
 )
 
 // Stream are the commands about streams.
@@ -56,16 +58,16 @@ func (c *streamList) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return t.printJSON(views)
 	}
-	var p page
-	p.row("NAME", "MESSAGES", "BYTES", "FULL", "CONSUMERS", "LAST")
+	var p table.Table
+	p.Row("NAME", "MESSAGES", "BYTES", "FULL", "CONSUMERS", "LAST")
 	for _, v := range views {
 		last := "-"
 		if v.LastSeq > 0 {
 			last = formatTime(v.LastTime)
 		}
-		p.row(v.Name, v.Messages, v.Bytes, v.full(), v.Consumers, last)
+		p.Row(v.Name, v.Messages, v.Bytes, v.full(), v.Consumers, last)
 	}
-	return p.print(t.Out)
+	return p.Print(t.Out)
 }
 
 func (v streamView) full() string {

@@ -12,6 +12,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/config"
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -72,12 +73,12 @@ func (c *streamApply) Run(ctx context.Context, t *Terminal) error {
 	if c.JSON {
 		return t.printJSON(done)
 	}
-	var p page
-	p.row("STREAM", "DONE", "FIELDS")
+	var p table.Table
+	p.Row("STREAM", "DONE", "FIELDS")
 	for _, one := range done {
-		p.row(one.Stream, one.Done, cmp.Or(one.Fields, "-"))
+		p.Row(one.Stream, one.Done, cmp.Or(one.Fields, "-"))
 	}
-	return p.print(t.Out)
+	return p.Print(t.Out)
 }
 
 // deployment is what the streams should be: what was said, else what they are.
@@ -141,7 +142,7 @@ func (c *streamApply) apply(ctx context.Context, js jetstream.JetStream, want st
 			return nil, err
 		}
 		if used {
-			return nil, fmt.Errorf("stream %s is missing although others are in use: it was deleted, its nodes are away, or an older version made them; --missing makes it anew, empty", missing)
+			return nil, fmt.Errorf("stream %s is missing although others are in use: it was deleted, its nodes are away, or an older version made them; --missing creates it again, empty", missing)
 		}
 	}
 	if c.DryRun {

@@ -9,7 +9,7 @@ import (
 )
 
 // An apply that broke off is finished by the next one. Once anything was stored, what is missing was lost, and is made
-// anew only if that is asked for.
+// created again only if that is asked for.
 func TestStreamApply_Missing(t *testing.T) {
 	b := bustest.New(t)
 	want := streams.Deployment{Shards: 2, Replicas: 1, EnqueueMaxBytes: 1 << 30, StatusMaxBytes: 1 << 30}

@@ -24,8 +24,10 @@ import (
 
 const (
 	semantic = "1.0.0"
-	// maxNotes bounds what an answer to an app carries. Only the operator
-	// meets it.
+	// maxNotes bounds what an answer to an app carries.
+	//
+	// Limit: the notes of a release have at most 10,000 characters. Beyond it: the release cannot be published.
+	// Used up by: the operator. Hurts: nobody else. Test: TestPublish_Refuses.
 	maxNotes = 10_000 // characters
 	// decideWithin is how long a decision may be tried.
 	decideWithin = 20 * time.Second

@@ -156,9 +156,15 @@ const (
 	sweepEvery = time.Hour
 	// unfinished is how long an upload may rest, or wait for its release, before
 	// it counts as abandoned: by a command that was killed.
+	//
+	// Limit: a file that was uploaded and not published stays for 1 h. Beyond it: it is removed.
+	// Used up by: the operator. Hurts: nobody else. Test: TestSweep.
 	unfinished = time.Hour
 	// publishWithin is how soon after its upload a file must be published. It is
 	// less than unfinished, so that no sweep removes a release's file.
+	//
+	// Limit: a file must be published within 30 min of its upload. Beyond it: it is rejected: upload it again.
+	// Used up by: the operator. Hurts: nobody else. Test: TestPublish_TooLate.
 	publishWithin = unfinished / 2
 )
 

@@ -231,6 +231,15 @@ func TestPublish_Refuses(t *testing.T) {
 	}
 }
 
+// A file that was uploaded too long ago may be swept at any moment, so it is not published.
+func TestPublish_TooLate(t *testing.T) {
+	w := newWorld(t)
+	w.start("one", func() time.Time { return time.Now().Add(publishWithin + time.Minute) })
+	if err := w.publish(5); code(err) != "upload_expired" {
+		t.Errorf("got %v, want upload_expired", err)
+	}
+}
+
 // Two instances decide about the same: each code once, one app only.
 func TestTwoInstances(t *testing.T) {
 	w := newWorld(t)
@@ -261,7 +270,7 @@ func TestTwoInstances(t *testing.T) {
 	}
 }
 
-// The fold made anew equals the live one, and knows the downloads.
+// The rebuilt fold equals the live one, and knows the downloads.
 func TestRebuild(t *testing.T) {
 	w := newWorld(t)
 	v, stop := w.start("one", time.Now)

@@ -16,7 +16,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 var at = time.Date(2026, 11, 21, 6, 0, 0, 123e6, time.UTC)
 

@@ -6,12 +6,17 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// MaxItems is the most messages that one STATUS event carries. Used up by one
-// request, which alone is refused.
+// MaxItems is the most messages that one STATUS event carries.
+//
+// Limit: an event in STATUS carries at most 1,000 messages. Beyond it: 400; pulls and reports are smaller, so only
+// an operator's command can come so far.
+// Used up by: one request. Hurts: that request alone. Test: TestRequestsTooLarge.
 const MaxItems = 1000
 
-// MaxError is the most bytes of a phone's error text that are kept. Used up
-// by a phone's report, whose text alone is cut.
+// MaxError is the most bytes of a phone's error text that are kept.
+//
+// Limit: of the error text of a report 256 bytes are kept. Beyond it: it is cut.
+// Used up by: one request. Hurts: that request alone. Test: TestErrorText.
 const MaxError = 256
 
 // Attempt is a message in one of its rounds. A decision names attempts, and does

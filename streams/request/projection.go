@@ -18,7 +18,7 @@ type Verified struct {
 	Difference string `json:"difference,omitempty"` // the first one, empty if they are equal
 }
 
-// Rebuild asks for the projection to be made anew from the streams.
+// Rebuild asks for the projection to be rebuilt from the streams.
 type Rebuild struct{}
 
 // Rebuilt answers a Rebuild.

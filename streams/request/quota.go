@@ -13,11 +13,14 @@ const (
 	QuotaUsage   = "trunkline.quota.usage"   // UsageOf → Usage
 )
 
-// GrantTTL is how long a grant lasts when neither its events nor a release end
-// it. An ingress begins no publish later than 10 s after it asked and gives up
-// 20 s later; what it has sent and has not arrived by then is refused, since
-// quota moves the ingress's fence before it gives the room again. Used up by
-// an outcome that is unknown: only that account's room comes back so late.
+// GrantTTL is how long a grant lasts when neither its events nor a release end it. An ingress begins no publish
+// later than 10 s after it asked and gives up 20 s later; what it has sent and has not arrived by then is refused,
+// since quota moves the ingress's fence before it gives the room again.
+//
+// Limit: a grant of which nothing is heard stays open for 60 s. Beyond it: the fence of its ingress is moved, and
+// its room is free again.
+// Used up by: an ingress that died. Hurts: its account: for so long, that room is not free. Test:
+// TestGrantEndsByItself.
 const GrantTTL = 60 * time.Second
 
 // LimitReserved is the code of a LimitExceeded that stands for grants which are

@@ -106,8 +106,11 @@ func (c *serveCommand) settings(env []string) (node.Config, error) {
 	return cfg, nil
 }
 
-// stopMargin is what the engine may take to stop after the last request. Only
-// the operator meets it.
+// stopMargin is what the engine may take to stop after the last request.
+//
+// Limit: a stop takes at most 1 s after the last request. Beyond it: the process ends with exit code 1; nothing
+// that was answered is lost.
+// Used up by: the operator. Hurts: nobody else. Test: TestServeNamesHandlersThatDoNotEnd.
 const stopMargin = time.Second
 
 // endInTime ends the process when it has not ended by itself for so long after

@@ -62,7 +62,7 @@ func (r *run) acceptCase(ctx context.Context, product, bare, engine *process, se
 	var ofProduct, ofBare, ofEngine []sample
 	targets := []func(time.Duration) error{
 		func(d time.Duration) error {
-			s, err := toProduct.measure(ctx, d, func() error { return r.settle(ctx, product) })
+			s, err := toProduct.measure(ctx, d, func() error { return r.awaitFolds(ctx, product) })
 			ofProduct = append(ofProduct, s)
 			return err
 		},

@@ -23,8 +23,8 @@ import (
 // JSON and stores the same events by group commit, and nothing else. It checks
 // neither token nor message, asks for no quota, and nobody folds what it stores.
 type bare struct {
-	store *store
-	said  hello
+	store    *store
+	greeting hello
 }
 
 func runBare(ctx context.Context, dir string, obey func(context.Context, server) error) error {
@@ -32,10 +32,10 @@ func runBare(ctx context.Context, dir string, obey func(context.Context, server)
 		s := &bare{}
 		for i := range accountCount {
 			id := streams.AccountIDOf(accountName(i))
-			s.said.Accounts = append(s.said.Accounts, id)
-			s.said.Tokens = append(s.said.Tokens, strconv.Itoa(i))
+			s.greeting.Accounts = append(s.greeting.Accounts, id)
+			s.greeting.Tokens = append(s.greeting.Tokens, strconv.Itoa(i))
 		}
-		s.store = newStore(b, s.said.Accounts)
+		s.store = newStore(b, s.greeting.Accounts)
 		return s.store.while(ctx, func(ctx context.Context) error { return s.serve(ctx, obey) })
 	})
 }
@@ -45,7 +45,7 @@ func (s *bare) serve(ctx context.Context, obey func(context.Context, server) err
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	s.said.Address = listener.Addr().String()
+	s.greeting.Address = listener.Addr().String()
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.POST("/api/:token/queue", s.queue)
@@ -66,18 +66,18 @@ func (s *bare) queue(c *gin.Context) {
 	if err == nil {
 		err = json.NewDecoder(c.Request.Body).Decode(&messages)
 	}
-	if err != nil || account >= len(s.said.Accounts) {
+	if err != nil || account >= len(s.greeting.Accounts) {
 		c.Status(http.StatusBadRequest)
 		return
 	}
-	if err := s.store.add(c.Request.Context(), s.said.Accounts[account], messages); err != nil {
+	if err := s.store.add(c.Request.Context(), s.greeting.Accounts[account], messages); err != nil {
 		c.Status(http.StatusServiceUnavailable)
 		return
 	}
 	c.Data(http.StatusOK, "application/json", fmt.Appendf(nil, `{"queued":%d}`, len(messages)))
 }
 
-func (s *bare) hello() hello { return s.said }
+func (s *bare) hello() hello { return s.greeting }
 
 func (s *bare) do(_ context.Context, q order) (answer, error) { return unknown(q) }
 

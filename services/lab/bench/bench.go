@@ -28,7 +28,7 @@ const (
 	Pull    = "pull"    // pulls and reports
 	Wake    = "wake"    // from a post to a waiting phone
 	Backlog = "backlog" // pulls with few and with many messages waiting
-	Rebuild = "rebuild" // projections made anew
+	Rebuild = "rebuild" // projections rebuilt
 )
 
 // Scenarios are all of them.

@@ -29,7 +29,7 @@ func (r *run) open(ctx context.Context) error {
 	if _, err := p.post(ctx, r.Slice/5); err != nil { // warm
 		return err
 	}
-	if err := r.settle(ctx, product); err != nil {
+	if err := r.awaitFolds(ctx, product); err != nil {
 		return err
 	}
 	r.step("posts at %d/s", r.Rate)
@@ -43,7 +43,7 @@ func (r *run) open(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("at %d posts a second: %w", r.Rate, err)
 		}
-		if err := r.settle(ctx, product); err != nil {
+		if err := r.awaitFolds(ctx, product); err != nil {
 			return err
 		}
 		after, err := product.use(ctx)

@@ -23,7 +23,7 @@ const (
 	doUse     = "use"     // say what the process has used so far
 	doProfile = "profile" // begin or end a CPU profile
 	doFill    = "fill"    // store messages past HTTP (product)
-	doRebuild = "rebuild" // make a projection anew (product)
+	doRebuild = "rebuild" // rebuild a projection (product)
 	doPublish = "publish" // store commits one after the other (engine)
 )
 

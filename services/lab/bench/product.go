@@ -20,9 +20,9 @@ import (
 
 // product is the whole product, with its default settings.
 type product struct {
-	bus   *bus.Bus
-	store *store
-	said  hello
+	bus      *bus.Bus
+	store    *store
+	greeting hello
 }
 
 func runProduct(ctx context.Context, dir string, obey func(context.Context, server) error) error {
@@ -65,7 +65,7 @@ func obeyAsProduct(ctx context.Context, s node.Started, obey func(context.Contex
 	if err := p.makeAccounts(ctx, s.URL); err != nil {
 		return err
 	}
-	p.store = newStore(p.bus, p.said.Accounts)
+	p.store = newStore(p.bus, p.greeting.Accounts)
 	return p.store.while(ctx, func(ctx context.Context) error { return obey(ctx, p) })
 }
 
@@ -75,7 +75,7 @@ func (p *product) makeAccounts(ctx context.Context, at string) error {
 	if err != nil {
 		return err
 	}
-	p.said.Address = where.Host
+	p.greeting.Address = where.Host
 	book, err := accounts.Open(ctx, p.bus, time.Now)
 	if err != nil {
 		return err
@@ -87,8 +87,8 @@ func (p *product) makeAccounts(ctx context.Context, at string) error {
 		if err != nil {
 			return err
 		}
-		p.said.Tokens = append(p.said.Tokens, made.Token.Reveal())
-		p.said.Accounts = append(p.said.Accounts, made.Account.ID)
+		p.greeting.Tokens = append(p.greeting.Tokens, made.Token.Reveal())
+		p.greeting.Accounts = append(p.greeting.Accounts, made.Account.ID)
 		if _, err := book.AwaitSeen(ctx, made.Revision); err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func (p *product) makeAccounts(ctx context.Context, at string) error {
 
 func accountName(i int) string { return fmt.Sprintf("bench-%d", i) }
 
-func (p *product) hello() hello { return p.said }
+func (p *product) hello() hello { return p.greeting }
 
 func (p *product) do(ctx context.Context, q order) (answer, error) {
 	switch q.Do {
@@ -113,7 +113,7 @@ func (p *product) do(ctx context.Context, q order) (answer, error) {
 // rebuildTimeout bounds work that reads the streams from their beginning.
 const rebuildTimeout = time.Hour
 
-// rebuild makes a projection anew, as the command does.
+// rebuild rebuilds a projection, as the command does.
 func (p *product) rebuild(ctx context.Context, name string) (answer, error) {
 	events, err := p.events(ctx)
 	if err != nil {

@@ -46,7 +46,7 @@ func (r *run) fill(ctx context.Context, product *process, count int) error {
 	if _, err := product.ask(ctx, order{Do: doFill, Account: workAccount, Count: count}); err != nil {
 		return err
 	}
-	return r.settle(ctx, product)
+	return r.awaitFolds(ctx, product)
 }
 
 func (r *run) pullCase(ctx context.Context, product *process, phones, page int) (PullResult, error) {

@@ -12,7 +12,7 @@ const dispatcherProjection = "dispatcher-0"
 // rebuildStock is from how many events on a rebuild tells something.
 const rebuildStock = 200_000
 
-// rebuild makes the projections anew over what the run has stored.
+// rebuild rebuilds the projections over what the run has stored.
 func (r *run) rebuild(ctx context.Context) error {
 	product := r.main
 	if product == nil {
@@ -25,7 +25,7 @@ func (r *run) rebuild(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.settle(ctx, product); err != nil {
+	if err := r.awaitFolds(ctx, product); err != nil {
 		return err
 	}
 	for _, name := range []string{dispatcherProjection, quota.Projection} {

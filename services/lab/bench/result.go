@@ -103,7 +103,7 @@ type BacklogResult struct {
 	Ratio   float64     `json:"ratio"` // of the medians
 }
 
-// RebuildRun is one projection made anew.
+// RebuildRun is one projection rebuilt.
 type RebuildRun struct {
 	Projection string  `json:"projection"`
 	Events     uint64  `json:"events"`

@@ -25,7 +25,7 @@ func (r *run) wake(ctx context.Context) error {
 	}
 	r.step("wake")
 	// The probe's account: whatever the scenarios before left, it has none.
-	if err := r.settle(ctx, product); err != nil {
+	if err := r.awaitFolds(ctx, product); err != nil {
 		return err
 	}
 	as := product.caller(probeAccount)

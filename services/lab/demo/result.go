@@ -1,13 +1,13 @@
 package demo
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/trunkline-sms/trunkline/pkg/table"
 )
 
 // Result is what became of the messages.
@@ -32,26 +32,24 @@ func (r Result) Err() error {
 
 // Print writes the result as a table.
 func (r Result) Print(out io.Writer) error {
-	var text bytes.Buffer
-	fmt.Fprintf(&text, "accepted\t%d\t%.0f/s\t\n", r.Accepted, r.AcceptRate)
-	fmt.Fprintf(&text, "delivered\t%d\t%.0f/s\t\n", r.Delivered, r.DeliverRate)
-	fmt.Fprintf(&text, "failed\t%d\t\t\n", r.Failed)
-	fmt.Fprintf(&text, "lost\t%d\t\t\n", r.Lost)
-	fmt.Fprintf(&text, "handed out twice\t%d\t\t\n\n", r.Doubled)
-	fmt.Fprintf(&text, "\tp50\tp95\tp99\tmax\t\n")
+	t := table.Table{Right: true}
+	t.Row("accepted", r.Accepted, perSecond(r.AcceptRate))
+	t.Row("delivered", r.Delivered, perSecond(r.DeliverRate))
+	t.Row("failed", r.Failed, "")
+	t.Row("lost", r.Lost, "")
+	t.Row("handed out twice", r.Doubled, "")
+	t.Line("")
+	t.Row("", "p50", "p95", "p99", "max")
 	for _, row := range []struct {
 		name string
 		h    *hdrhistogram.Histogram
 	}{{"POST", r.Posts}, {"accepted to reported", r.Through}} {
-		fmt.Fprintf(&text, "%s\t%s\t%s\t%s\t%s\t\n", row.name,
-			micros(row.h.ValueAtQuantile(50)), micros(row.h.ValueAtQuantile(95)), micros(row.h.ValueAtQuantile(99)), micros(row.h.Max()))
+		t.Row(row.name, micros(row.h.ValueAtQuantile(50)), micros(row.h.ValueAtQuantile(95)), micros(row.h.ValueAtQuantile(99)), micros(row.h.Max()))
 	}
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	if _, err := text.WriteTo(t); err != nil {
-		return fmt.Errorf("print result: %w", err)
-	}
-	return t.Flush()
+	return t.Print(out)
 }
+
+func perSecond(rate float64) string { return fmt.Sprintf("%.0f/s", rate) }
 
 func micros(n int64) string {
 	d := time.Duration(n) * time.Microsecond

@@ -88,7 +88,7 @@ func (t *tally) accepted(hashes []string, begun time.Time) {
 	for _, hash := range hashes {
 		r := t.record(hash)
 		r.accepted = now
-		t.settle(r)
+		t.count(r)
 	}
 	t.tell()
 }
@@ -115,14 +115,14 @@ func (t *tally) reported(outcomes []phone.Outcome) {
 		r := t.record(o.Hash)
 		if r.reported.IsZero() {
 			r.reported, r.status = now, o.Status
-			t.settle(r)
+			t.count(r)
 		}
 	}
 	t.tell()
 }
 
-// settle counts a message that is both accepted and reported.
-func (t *tally) settle(r *record) {
+// count counts a message that is both accepted and reported.
+func (t *tally) count(r *record) {
 	if r.accepted.IsZero() || r.reported.IsZero() {
 		return
 	}

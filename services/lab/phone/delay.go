@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Delay is a span of time that is drawn anew each time, each length from Min
+// Delay is a span of time that is drawn each time, each length from Min
 // to Max as likely as another.
 type Delay struct{ Min, Max time.Duration }
 

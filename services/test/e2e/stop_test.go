@@ -89,7 +89,7 @@ func TestStop(t *testing.T) {
 		token := s.account("shop", nil)
 		a := s.api(token)
 
-		await(t, "phones are served, after all that was stored", func() bool {
+		testkit.Eventually(t, "phones are served, after all that was stored", func() bool {
 			_, err := a.pull("early", 1, 0)
 			return err == nil
 		})

@@ -19,8 +19,11 @@ import (
 )
 
 const (
-	// lookFor is how long an answer waits for phones to take its messages. Used up where no phone takes the
-	// messages at once: only that answer waits.
+	// lookFor is how long an answer waits for phones to take its messages.
+	//
+	// Limit: an answer waits at most 300 ms for phones to take its messages. Beyond it: sentImmediately is false.
+	// Used up by: an account whose phones are busy or offline. Hurts: that answer alone: it comes later. Test:
+	// TestSend_SentImmediately.
 	lookFor   = 300 * time.Millisecond
 	lookEvery = 20 * time.Millisecond
 )

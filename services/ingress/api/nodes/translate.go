@@ -17,14 +17,21 @@ import (
 )
 
 const (
-	// Used up by one request, which alone is refused.
-	maxBody    = 64 << 10 // bytes
-	maxNumbers = 100      // of a request
-	maxText    = 1000     // characters
+	// Limit: the body of a request has at most 64 KiB. Beyond it: 413.
+	// Used up by: one request. Hurts: that request alone. Test: TestSend_Refused.
+	maxBody = 64 << 10 // bytes
+	// Limit: a request has 1 to 100 numbers, no two of them the same. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestDrafts.
+	maxNumbers = 100 // of a request
+	// Limit: a text has at most 1,000 characters. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestDrafts.
+	maxText = 1000 // characters
 
 	defaultPriority = 1
 	highPriority    = 4 // and above goes before the others
-	maxPriority     = 5
+	// Limit: a priority is 1 to 5. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestDrafts.
+	maxPriority = 5
 
 	// timeForm is RFC 3339 in seconds, of a time in UTC.
 	timeForm = "2006-01-02T15:04:05Z"
@@ -54,7 +61,8 @@ func invalid(text string) *fault.Error { return fault.New(fault.Invalid, "invali
 // wrongs says what is wrong where a field holds something else.
 var wrongs = map[string]*fault.Error{"phoneNumbers": errNumberList, "message": errText, "priority": errPriority}
 
-// Used up by one request, which alone is refused.
+// Limit: a phone number has 6 to 20 digits, optionally after a +. Beyond it: 400.
+// Used up by: one request. Hurts: that request alone. Test: TestDrafts.
 var phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
 
 // sendRequest is what a POST send-sms says, and what is wrong with it, which is told only to who may send.

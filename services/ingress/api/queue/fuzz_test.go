@@ -51,8 +51,8 @@ func FuzzStatus(f *testing.F) {
 			refusedAsItShould(t, err)
 			return
 		}
-		if !isDevice(r.device) || len(r.items) != len(r.places) || len(r.items)+len(r.problems) > maxItems {
-			t.Fatalf("took device %q, %d items at %d places and %d problems", r.device, len(r.items), len(r.places), len(r.problems))
+		if !isDevice(r.device) || len(r.items) != len(r.positions) || len(r.items)+len(r.problems) > maxItems {
+			t.Fatalf("took device %q, %d items at %d places and %d problems", r.device, len(r.items), len(r.positions), len(r.problems))
 		}
 		type sent struct {
 			Hash   string `json:"hash"`
@@ -68,7 +68,7 @@ func FuzzStatus(f *testing.F) {
 			if item.ID == "" || item.State != streams.Delivered && item.State != streams.Failed {
 				t.Fatalf("took item %+v", item)
 			}
-			seen[r.places[i]] = true
+			seen[r.positions[i]] = true
 			again.Messages = append(again.Messages, sent{item.ID, item.State.Code()})
 			reported.Problems = append(reported.Problems, messages.Problem{Index: i, Why: messages.Unknown})
 		}

@@ -22,17 +22,29 @@ import (
 )
 
 const (
-	// Used up by one request, which alone is refused.
+	// Limit: the body of a request has at most 4 MiB. Beyond it: 413 body_too_large, before the body is read if
+	// its length is announced.
+	// Used up by: one request. Hurts: that request alone. Test: TestIngress_Sizes.
 	maxBody = 4 << 20 // bytes
-	// Used up by one request, which alone is refused.
+	// Limit: a POST queue has at most 1,000 messages, and a POST status 1,000 items. Beyond it: 422
+	// too_many_messages; nothing is stored.
+	// Used up by: one request. Hurts: that request alone. Test: TestIngress_Sizes.
 	maxItems = 1000 // of a POST
-	// Used up by one item, which alone is refused.
+	// Limit: a text has at most 1,000 characters. Beyond it: that item is rejected; the others are queued.
+	// Used up by: one item of a request. Hurts: that item alone. Test: TestParseQueue_Text.
 	maxText = 1000 // characters
-	// Used up by one request, which alone is refused.
+	// Limit: the name of a device has at most 15 characters, and no control characters. Beyond it: 422
+	// invalid_device.
+	// Used up by: one request. Hurts: that request alone. Test: TestParse_Edges.
 	maxDevice = 15 // characters
 
+	// Limit: a pull gets at most 20 messages unless it gives a limit. Beyond it: the other messages wait for the
+	// next pull.
+	// Used up by: one pull. Hurts: nobody. Test: TestParsePull.
 	defaultLimit = 20
-	// Who asks for more gets so many; it hurts nobody.
+	// Limit: a pull gets at most 200 messages. Beyond it: a limit above it counts as 200; one below 1 is 422
+	// invalid_limit.
+	// Used up by: one pull. Hurts: nobody. Test: TestParsePull.
 	maxLimit = 200
 )
 
@@ -56,9 +68,12 @@ var (
 )
 
 var (
-	// Used up by one item, which alone is refused.
+	// Limit: a phone number has 6 to 20 digits, optionally after a +. Beyond it: that item is rejected; the others
+	// are queued.
+	// Used up by: one item of a request. Hurts: that item alone. Test: TestParse_Edges.
 	phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
-	// Used up by one request, which alone is refused.
+	// Limit: an Idempotency-Key has 1 to 255 printable ASCII characters. Beyond it: 400 invalid_idempotency_key.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseKey.
 	keyForm = regexp.MustCompile(`^[ -~]{1,255}$`)
 )
 
@@ -203,10 +218,10 @@ func isDevice(name string) bool {
 // statusRequest is what a POST status comes to: what can be reported, and what
 // is wrong with the rest.
 type statusRequest struct {
-	device   string
-	items    []messages.Item
-	places   []int // of each item in the request
-	problems []problemOut
+	device    string
+	items     []messages.Item
+	positions []int // of each item in the request
+	problems  []problemOut
 }
 
 func parseStatus(body []byte) (statusRequest, error) {
@@ -236,7 +251,7 @@ func parseStatus(body []byte) (statusRequest, error) {
 			continue
 		}
 		r.items = append(r.items, messages.Item{ID: hash, State: state})
-		r.places = append(r.places, i)
+		r.positions = append(r.positions, i)
 	}
 	return r, nil
 }
@@ -273,12 +288,12 @@ func (r statusRequest) answer(reported messages.Reported) statusOut {
 	// Both lists are in the order of the request.
 	problems := r.problems
 	for _, p := range reported.Problems {
-		place := r.places[p.Index]
-		for len(problems) > 0 && problems[0].Index < place {
+		position := r.positions[p.Index]
+		for len(problems) > 0 && problems[0].Index < position {
 			out.Errors = append(out.Errors, problems[0])
 			problems = problems[1:]
 		}
-		out.Errors = append(out.Errors, problemOut{place, shown(r.items[p.Index].ID), whys[p.Why]})
+		out.Errors = append(out.Errors, problemOut{position, shown(r.items[p.Index].ID), whys[p.Why]})
 	}
 	out.Errors = append(out.Errors, problems...)
 	return out

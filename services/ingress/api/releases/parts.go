@@ -9,10 +9,18 @@ import (
 )
 
 const (
-	// maxParts bounds the downloads in parts that are remembered. Strangers can use it up: then a download that others
-	// resume is forgotten, and not counted. It is served all the same.
+	// maxParts bounds the downloads in parts that are remembered.
+	//
+	// Limit: of 4,096 downloads in parts it is remembered which parts were sent.
+	// Beyond it: any one of them is forgotten: it is served and not counted.
+	// Used up by: strangers. Hurts: the counter of downloads. Test: TestParts_Bounded.
 	maxParts = 4096
 	// maxSpans bounds the pieces of one that do not touch: apps resume at the end of what they have.
+	//
+	// Limit: of a download in parts 16 pieces that do not touch are remembered. Beyond it: the others are
+	// forgotten: the download is served and not counted.
+	// Used up by: a client that asks for scattered pieces. Hurts: the counter of downloads. Test:
+	// TestParts_Bounded.
 	maxSpans = 16
 )
 
@@ -34,7 +42,7 @@ type parts struct {
 
 func newParts() *parts { return &parts{sent: map[part][]span{}} }
 
-// whole notes what was sent, and says whether with it the whole file was. Then it begins anew.
+// whole notes what was sent, and says whether with it the whole file was. Then it begins again.
 func (p *parts) whole(of part, sent span, size int64) bool {
 	if sent.end <= sent.begin {
 		return false

@@ -20,7 +20,7 @@ func TestParts(t *testing.T) {
 		{here, size - 1, size, false}, {here, size - 1, size, false}, // the last byte, as often as one likes
 		{here, 0, 400, false}, {here, 300, size, true}, // resumed a little before it broke off
 		{here, 500, size, false}, {there, 0, 500, false}, {here, 0, 500, true}, // each on his own
-		{here, 0, 0, false}, {here, 500, size, false}, // begun anew after the last whole one
+		{here, 0, 0, false}, {here, 500, size, false}, // begun again after the last whole one
 		{here, 0, size, true}, {here, 0, 500, true}, // one that is whole takes nothing from one that is resumed
 		{here, 750, size, false}, {here, 250, 500, false}, {here, 0, 250, false}, {here, 500, 750, true}, // in any order
 		{there, 500, size, true},

@@ -10,7 +10,10 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// maxLimit is the most messages of a list. Used up by one request, which alone is refused.
+// maxLimit is the most messages of a list.
+//
+// Limit: a list gives at most 100 messages. Beyond it: 400.
+// Used up by: one request. Hurts: that request alone. Test: TestParseList.
 const maxLimit = 100
 
 // wrongQuery refuses how something is asked for.

@@ -51,6 +51,8 @@ var (
 	count = rule{func(v any) bool {
 		n, ok := v.(json.Number)
 		i, err := strconv.ParseInt(n.String(), 10, 64)
+		// Limit: a number in the settings is at most 2,147,483,647, where the app's numbers end. Beyond it: 400.
+		// Used up by: one request. Hurts: that request alone. Test: TestParseSettings.
 		return ok && err == nil && i >= 1 && i <= math.MaxInt32 // the app's numbers end there
 	}, "a number from 1 to 2147483647"}
 	toggle = rule{func(v any) bool { _, ok := v.(bool); return ok }, "true or false"}

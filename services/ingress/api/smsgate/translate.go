@@ -18,22 +18,43 @@ import (
 )
 
 const (
-	// Used up by one request, which alone is refused.
-	maxBody    = 4 << 20  // bytes of a message's
-	maxSmall   = 64 << 10 // bytes of any other
+	// Limit: the body of a message has at most 4 MiB. Beyond it: 413.
+	// Used up by: one request. Hurts: that request alone. Test: TestBodies.
+	maxBody = 4 << 20 // bytes of a message's
+	// Limit: any other body has at most 64 KiB. Beyond it: 413.
+	// Used up by: one request. Hurts: that request alone. Test: TestBodies.
+	maxSmall = 64 << 10 // bytes of any other
+	// Limit: the id of a message or a webhook has at most 36 characters, none of | / ? # in it. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
 	maxID      = 36       // characters, of a message or a webhook
 	maxNumbers = maxTexts // of a message
-	maxNumber  = 128      // characters
-	maxText    = 65535    // characters, also of data as base64
-	minData    = 4        // characters of data as base64
-	maxPort    = 65535
-	maxSIM     = 3
-	minTTL     = 5   // seconds
-	express    = 100 // the priority from which on a message goes before the others
+	// Limit: a number has at most 128 characters. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
+	maxNumber = 128 // characters
+	// Limit: a text, or data as base64, has at most 65,535 characters; data at least 4. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
+	maxText = 65535 // characters, also of data as base64
+	minData = 4     // characters of data as base64
+	// Limit: a port is 1 to 65,535. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
+	maxPort = 65535
+	// Limit: a SIM is 1 to 3. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
+	maxSIM = 3
+	// Limit: a ttl is 5 s or more. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
+	minTTL  = 5   // seconds
+	express = 100 // the priority from which on a message goes before the others
 	// maxContent is what one request's texts may take in the stream, where every recipient has its own: with it a
-	// group fits into one answer. Used up by one request, which alone is refused.
+	// group fits into one answer.
+	//
+	// Limit: a text, times its recipients, takes at most 3 MiB. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_LargeContent.
 	maxContent = 3 << 20 // bytes
-	maxHours   = 1 << 20 // that a query or a ttl may mean, which is more than a century
+	// Limit: deviceActiveWithin and a ttl are at most 1,048,576 h, more than a century. Beyond it: more counts as
+	// that.
+	// Used up by: one request. Hurts: nobody. Test: TestPick.
+	maxHours = 1 << 20 // that a query or a ttl may mean, which is more than a century
 )
 
 // The words of a state.
@@ -136,6 +157,8 @@ func (in sendIn) check() error {
 		return invalid("phoneNumbers must be 1 to 100 numbers")
 	case in.SIMNumber != nil && (*in.SIMNumber < 1 || *in.SIMNumber > maxSIM):
 		return invalid("simNumber must be 1 to 3")
+	// Limit: a priority is -128 to 127. Beyond it: 400.
+	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
 	case in.Priority < -128 || in.Priority > 127:
 		return invalid("priority must be -128 to 127")
 	}
