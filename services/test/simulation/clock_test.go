@@ -17,14 +17,14 @@ func (w *world) stepClock() {
 	switch w.rng.IntN(4) {
 	case 0: // a step that is taken back soon is none
 		by := w.amount(400 * 24 * time.Hour)
-		right := w.model.doubt(by, by <= max(clock.Bound, w.model.reached()))
+		right := w.model.doubt(by, clock.Bound)
 		w.machine.Step(by)
 		time.Sleep(soon)
 		w.machine.Right()
 		right()
 	case 1: // one that stands is believed, unless it is too large
 		by := w.amount(2 * time.Hour)
-		right := w.model.doubt(by, true)
+		right := w.model.doubt(by, 2*time.Hour)
 		w.machine.Step(by)
 		time.Sleep(clock.Settles + soon)
 		w.machine.Right()
@@ -32,7 +32,7 @@ func (w *world) stepClock() {
 		right()
 	case 2: // the product begins on a wrong clock
 		by := w.amount(8 * 24 * time.Hour)
-		right := w.model.doubt(by, by <= clock.Away+w.model.reached())
+		right := w.model.doubt(by, clock.Away)
 		w.model.crashed()
 		w.stop()
 		w.machine.Step(by)
@@ -45,7 +45,7 @@ func (w *world) stepClock() {
 		right()
 	case 3: // the clock is wrong for a moment, and the product begins anew
 		by := w.amount(400 * 24 * time.Hour)
-		right := w.model.doubt(by, by <= clock.Away+w.model.reached())
+		right := w.model.doubt(by, clock.Away)
 		w.machine.Step(by)
 		go func() {
 			time.Sleep(soon)
@@ -74,35 +74,29 @@ func (w *world) amount(most time.Duration) time.Duration {
 type wrong struct {
 	from, to time.Time // zero: it has not ended
 	by       time.Duration
-	believed bool // what cannot be taken back may go by it
+	sure     time.Duration // how far what cannot be taken back may go by it, ahead only
 }
 
-// doubt says that the machine's clock may be wrong from now on, until right is called.
-func (m *model) doubt(by time.Duration, believed bool) (right func()) {
+// doubt says that the machine's clock may be wrong from now on, until right is called. The product believes a step of so
+// much. A time that was sure once it does not doubt later: the clock may go there again at once, and a start goes on from
+// there.
+func (m *model) doubt(by, believes time.Duration) (right func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	one := &wrong{from: time.Now(), by: by, believed: believed}
+	var known time.Duration // how far ahead of the true time it may have been
+	for _, one := range m.wrong {
+		known = max(known, one.sure)
+	}
+	one := &wrong{from: time.Now(), by: by, sure: max(0, by)}
+	if by > believes+known {
+		one.sure = known
+	}
 	m.wrong = append(m.wrong, one)
 	return func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		one.to = time.Now()
 	}
-}
-
-// reached is how far ahead a step took the product that it believed. A time that
-// was sure once is not doubted later: the clock may go there again at once, and
-// what a start finds is compared with it.
-func (m *model) reached() time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var reached time.Duration
-	for _, one := range m.wrong {
-		if one.believed {
-			reached = max(reached, one.by)
-		}
-	}
-	return reached
 }
 
 // overlaps says whether it was so at some time between two.
@@ -114,12 +108,12 @@ func (w *wrong) overlaps(from, to time.Time) bool {
 func (m *model) furthest(from, to time.Time) time.Time {
 	furthest := to
 	for _, one := range m.wrong {
-		if one.believed && one.by > 0 && one.overlaps(from, to) {
+		if one.sure > 0 && one.overlaps(from, to) {
 			until := to
 			if !one.to.IsZero() && one.to.Before(to) {
 				until = one.to
 			}
-			if at := until.Add(one.by); at.After(furthest) {
+			if at := until.Add(one.sure); at.After(furthest) {
 				furthest = at
 			}
 		}
@@ -149,8 +143,8 @@ func (m *model) counts(in string, at time.Time) bool {
 			from = one.from.Add(-late)
 		}
 		switch {
-		case one.believed && one.by > 0:
-			to = later(to, at.Add(one.by))
+		case one.sure > 0:
+			to = later(to, at.Add(one.sure))
 		case one.by < 0 && one.by >= -2*time.Hour:
 			if back := at.Add(one.by - late); back.Before(from) {
 				from = back
