@@ -53,6 +53,7 @@ type Ingress struct {
 	registry   *registry.Registry
 	fences     []*bus.Fence // by shard
 	releases   *releases.Releases
+	backend    *backend // what the dialects speak to
 	committers []*bus.Committer
 }
 
@@ -85,6 +86,7 @@ func New(cfg Config, d Deps) *Ingress {
 	i.releases = releases.New(releases.Options{
 		Bus: d.Bus, Dir: filepath.Join(d.Dir, "apks"), Room: o.Room, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
 	})
+	i.backend = newBackend(i.access, i.fleet, i.messages, i.registry, d.Metrics)
 	return i
 }
 

@@ -46,10 +46,10 @@ func nextVersion(t *testing.T) string {
 		}
 	}
 	const stored = "case err == nil:\n\t\t\treturn stored, true, nil"
-	alter("../../dispatcher/decide.go", stored, `case err == nil:
-			if decision.Header.Get(event.KindHeader) == string(event.KindLeased) {
-				planned := &nats.Msg{Subject: decision.Subject, Data: []byte("{}"), Header: nats.Header{event.KindHeader: {"`+futureKind+`"}}}
-				if next, err := s.deps.Bus.PublishFenced(ctx, planned, stored); err == nil {
+	alter("../../../pkg/bus/decide.go", stored, `case err == nil:
+			if decision.Header.Get("`+event.KindHeader+`") == "`+string(event.KindLeased)+`" {
+				planned := &nats.Msg{Subject: decision.Subject, Data: []byte("{}"), Header: nats.Header{"`+event.KindHeader+`": {"`+futureKind+`"}}}
+				if next, err := d.Bus.PublishFenced(ctx, planned, stored); err == nil {
 					stored = next
 				}
 			}
