@@ -15,9 +15,10 @@ import (
 const (
 	// fetchesPerLane bounds how long a pull reads past what is done already.
 	fetchesPerLane = 10
-	// unreadablePerLane bounds how many messages that cannot be read a pull reads in
-	// a lane, to get past them. The next one passes over those. Only a broken
-	// disk uses it up; it hurts the account with those messages.
+	// Limit: to get past messages that it cannot read, a pull tries 1,000 of a lane. Beyond it: the next pull passes
+	// over those and goes on behind them.
+	// Used up by: a broken disk. Hurts: only the account with those messages, whose phones wait for the next pull.
+	// Test: TestDamagedMessagesHideNothing.
 	unreadablePerLane = 1000
 )
 

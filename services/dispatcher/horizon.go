@@ -79,13 +79,14 @@ func (s *horizon) moveOnce(ctx context.Context) (due time.Time, moved bool, err 
 	return due, moved, err
 }
 
-// horizonsAtOnce is how many horizon events are read before anything is purged.
-// Used up after six weeks away: the rest follows a minute later.
+// Limit: 1,000 horizon events are read before a purge. Beyond it: the rest is purged a minute later.
+// Used up by: a dispatcher that purged nothing for six weeks. Hurts: nobody. Test: TestForget_ManyMarks.
 const horizonsAtOnce = 1000
 
-// purgeAtOnce is how many messages are purged by one request: the engine stores
-// nothing in the stream meanwhile. Used up by a busy hour: others get in between
-// two requests.
+// The engine stores nothing in a stream while it purges, so a purge is taken apart.
+//
+// Limit: one request purges 20,000 messages. Beyond it: the next request purges more.
+// Used up by: a busy hour. Hurts: nobody: others are stored between two requests. Test: TestForget_ManyMarks.
 const purgeAtOnce = 20_000
 
 // purges is what a shard remembers of its purges, in memory alone.

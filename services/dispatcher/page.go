@@ -26,8 +26,10 @@ type page struct {
 	cut        bool           // there was more than fits into an answer
 }
 
-// maxPageBytes is the most that the messages of a page may be; one alone may be
-// larger. Used up by an account with large texts, and only its own pages are shorter.
+// Limit: the messages of a page have at most 4 MiB, or are one message. Beyond it: the rest comes with later pages,
+// perhaps behind newer messages.
+// Used up by: an account with large texts. Hurts: only that account, whose pages are shorter.
+// Test: TestPagesAreBounded.
 const maxPageBytes = 4 << 20
 
 // fit puts back what does not fit into an answer.

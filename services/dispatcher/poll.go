@@ -11,14 +11,15 @@ import (
 const (
 	// lookAgainAfter is when a phone that waits looks for what others hold.
 	lookAgainAfter = time.Second
-	// maxWaiting is how many phones of an account wait to be woken. Those beyond
-	// it look again every few seconds instead, and so are only that
-	// account's. Used up by one account, and only its own phones look less
-	// often.
+	// Limit: 1,000 phones of an account wait in a shard's dispatcher to be woken by work. Beyond it: a phone looks for
+	// work every 8 s instead, until its wait is over.
+	// Used up by: one account with many phones, at several ingresses together. Hurts: only that account.
+	// Test: TestPolls_Bounds.
 	maxWaiting = 1000
-	// maxAllWaiting is how many of all accounts do. Beyond it the account that
-	// has most of them gives way, one at a time. Used up by many accounts
-	// together: the phones of the one that has most look less often.
+	// Limit: 8,192 phones of all accounts wait so in a shard's dispatcher, at about 11 KB each. Beyond it: the account
+	// that has most of them gives way, phone by phone, and those phones look every 8 s.
+	// Used up by: many accounts together. Hurts: only the account that has most; one that has fewer loses nothing.
+	// Test: TestPolls_Bounds.
 	maxAllWaiting = 8192
 )
 

@@ -15,7 +15,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxPage is the most messages that one pull gives.
+// Limit: one pull gives at most 1,000 messages. Beyond it: a larger limit is rejected; the HTTP API asks for 200 at most.
+// Used up by: nobody. Hurts: nobody. Test: TestRequestsTooLarge.
 const maxPage = event.MaxItems
 
 // puller gives phones pages of messages under leases.
@@ -83,8 +84,10 @@ func (s *puller) pull(ctx context.Context, q request.Pull) (request.Pulled, erro
 	}
 }
 
-// maxLocking is how many pulls of an account wait for the one before them.
-// Used up by one account, and only its own pulls are refused.
+// Limit: 1,024 pulls of an account wait for the one before them. Beyond it: 429 `too_many_pulls` with Retry-After 1, or
+// with `wait` another look after 8 s.
+// Used up by: an account with very many phones, or with one that pulls in a loop. Hurts: only that account.
+// Test: TestPullsThatLockAreBounded.
 const maxLocking = 1024
 
 var errCrowd = func() error {

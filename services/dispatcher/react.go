@@ -14,8 +14,11 @@ const (
 	// lookAtLeast is how often a reaction looks that knows of nothing, for the
 	// clock may have stepped.
 	lookAtLeast = time.Minute
-	// retryAfter follows a decision that could not be stored, or that did not
-	// have its effect.
+	// retryAfter follows a decision that could not be stored, or that did not have its effect.
+	//
+	// Limit: a dispatcher decides about a lease by itself once in 1 s. Beyond it: the next decision waits.
+	// Used up by: a lease whose end other dispatchers or a stepping clock move. Hurts: nobody: without it a dispatcher
+	// could decide in a loop. Test: TestLeasesAreNotEndedInALoop.
 	retryAfter = time.Second
 	// pace lies between two looks of a reaction, whatever happens meanwhile.
 	pace = 10 * time.Millisecond

@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	// atATime is how many messages are stored or ended at a time. Used up by an
-	// account with many that are due or over at once: others' wait for so many,
-	// not for all of them.
+	// Limit: at most 1,000 messages that are due, or whose validity is over, are enqueued or ended at a time, and due
+	// ones in parts of about 4 MiB. Beyond it: the rest follows.
+	// Used up by: an account with many messages that are due or over at once. Hurts: others, whose messages wait for so
+	// many of that account's, and not for all of them. Test: TestScheduledMessagesGoOutWhenTheyAreDue.
 	atATime = event.MaxItems
 	// enqueuedAtATime is how many messages are enqueued before they are folded.
 	enqueuedAtATime = 10 * atATime

@@ -18,13 +18,15 @@ import (
 )
 
 const (
-	// broadcastEvery is how often ingresses are told which accounts store much. An
-	// account can store beyond its share what it sends in this time; it hurts
-	// nobody else.
+	// Limit: ingresses learn every 1 s which accounts store much. Beyond it: what an account stores in this time, and
+	// until that is folded, may be more than it may store.
+	// Used up by: an account that fills the stream fast. Hurts: nobody, as long as others leave a tenth of the room.
+	// Test: TestSharesOfStreams.
 	broadcastEvery = time.Second
-	// maxBroadcast is the most accounts that ingresses are told of, those that
-	// store most. Used up by that many accounts, in a stream that is full for
-	// everybody.
+	// Limit: ingresses are told of 1,000 accounts of a shard, those that store most. Beyond it: the others store on
+	// until the stream is full.
+	// Used up by: nobody while a stream has room: by default each of them stores twice what is free. Hurts: nobody more
+	// than the full stream does. Test: TestBroadcastIsBounded.
 	maxBroadcast = 1000
 	// repeatEmpty is how often ingresses are told that no account stores much any
 	// more: a broadcast may be lost.

@@ -18,14 +18,22 @@ import (
 )
 
 const (
-	// reserveAhead is how far ahead of the clock ids are reserved, and so how far ids may be ahead of it after a start. Used
-	// up by half, ids are reserved further, and nobody waits.
+	// Limit: an ingress reserves ids 1 min ahead of the clock, and so ids may be so far ahead of it after a crash.
+	// Beyond it: with half of it left more are reserved, and nobody waits.
+	// Used up by: time. Hurts: nobody. Test: TestReserve_BeforeTheyAreUsedUp.
 	reserveAhead = time.Minute
-	// reserveMore is how far ahead of ids which are ahead of the clock: 4 million of them.
+	// Limit: where ids are ahead of the clock already, it reserves 1 s of them more, which is 4 million ids.
+	// Beyond it: with half of it left more are reserved.
+	// Used up by: senders, after the clock was set back. Hurts: nobody. Test: TestReserve_ClockWasAhead.
 	reserveMore = time.Second
-	// reserveAgain is when ids are reserved again that last long: before the event ages out that reserves them.
+	// An event that ages out would reserve nothing any more, so the ids that last long are reserved again before.
+	//
+	// Limit: the event that reserves the ids that are given is at most 24 h old. Beyond it: it is stored again, beside
+	// the requests.
+	// Used up by: time. Hurts: nobody. Test: TestReserve_BeforeTheyAgeOut.
 	reserveAgain = 24 * time.Hour
-	// reserveWithin is how long it is tried. Used up by an engine that is slow: messages of that shard are refused.
+	// Limit: a message that has to wait for ids to be reserved waits 5 s. Beyond it: 503 `not_stored`.
+	// Used up by: an engine that is slow or away. Hurts: senders of that shard. Test: TestReserve_Away.
 	reserveWithin = 5 * time.Second
 	reservePause  = 20 * time.Millisecond
 )

@@ -64,7 +64,14 @@ func (a Account) Requeue(messages []streams.MessageID, now time.Time) (event.Eve
 	if err != nil || len(ids) == 0 {
 		return nil, ids, err
 	}
-	return event.Requeued{At: now, Until: now.Add(streams.DefaultValidity), Messages: attempts}, ids, nil
+	return event.Requeued{
+		At: now,
+		// Limit: a requeued message is valid for 72 h from then, if less than that was left. Beyond it: it expires.
+		// Used up by: a message that no phone takes in this time. Hurts: only its sender; it can be requeued again.
+		// Test: TestExpiredMessagesAreNotHandedOut.
+		Until:    now.Add(streams.DefaultValidity),
+		Messages: attempts,
+	}, ids, nil
 }
 
 // attempts are the present ones of those messages that fit.

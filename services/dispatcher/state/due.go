@@ -57,9 +57,11 @@ type Due struct {
 }
 
 const (
-	// accountsLooked is among how many due times of accounts the accounts are
-	// found that alternate. Used up by an account with so many due before
-	// others', which then wait until some of its are enqueued.
+	// Limit: scheduled messages are enqueued in turns of the accounts that are found among the 100,000 earliest due
+	// times. Messages of one account that are due at the same millisecond are one such time. Beyond it: messages that
+	// are due later wait until earlier ones are enqueued.
+	// Used up by: an account with messages at so many different times that are all due, as after a long stop.
+	// Hurts: accounts whose messages are due later: they go out late. Test: TestReleasesTakeTurns.
 	accountsLooked = 100_000
 	// retryAfter is when messages are looked at again that are due and whose
 	// validity is over: it is ended first.

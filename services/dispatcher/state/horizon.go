@@ -9,8 +9,11 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// Kept is how long a message and its events are known. Passed by every message;
-// it hurts who asks for an older one.
+// Kept is how long a message and its events are known.
+//
+// Limit: a message is known for 30 days after it was accepted. Beyond it: look-ups, pulls and reports do not find it.
+// Used up by: every message, by age. Hurts: only those who ask for an older one.
+// Test: TestMessagesAreForgotten.
 const Kept = 30 * 24 * time.Hour
 
 // HorizonMadeAt is when a horizon event was made. One of an earlier version does

@@ -12,13 +12,18 @@ import (
 )
 
 const (
-	// farAhead is how far the end of a lease, or a report, is ahead if no clock
-	// gave it that is nearly right. It is more than clocks may differ, and than
-	// a decision is under way.
+	// farAhead tells an end that a wrong clock gave: it is more than clocks may differ, and more than the time that a
+	// decision is under way.
+	//
+	// Limit: a lease ends at most its length and 10 min from now. Beyond it: a clock that was ahead gave it that end,
+	// and it gets its whole length from now instead.
+	// Used up by: a dispatcher whose clock was ahead. Hurts: nobody: the phone keeps its messages for one more lease.
+	// Test: TestLeasesLastThroughSteps.
 	farAhead = 10 * time.Minute
-	// contactReach is for how many lease times after a report the contacts of a
-	// device can renew the lease. Used up by a phone that reports on a part: only
-	// its own messages come back.
+	// Limit: requests of a device renew a lease until 3 lease times after its last report on one of the messages.
+	// Beyond it: the lease lapses.
+	// Used up by: a phone that reports on a part of its messages and never on the rest. Hurts: only the account of
+	// that phone: the rest of the messages comes back late. Test: TestContactsReachThreeLeaseTimesAfterAReport.
 	contactReach = 3
 )
 

@@ -29,8 +29,10 @@ type record struct {
 	steps    []step    // what changed it, in order
 }
 
-// maxSteps is the most that a record remembers: the first one, and those that came last. Used up by one
-// message, whose timeline alone leaves steps out.
+// Limit: the record of a message remembers 256 steps: the first one, and those that came last. Beyond it: its timeline
+// leaves out those in between.
+// Used up by: phones that are handed the same message, or report on it, again and again. Hurts: nobody else: it is the
+// timeline of that message alone. Test: TestRecord_Steps.
 const maxSteps = 256
 
 // remember appends a step. A phone that is handed what it holds again and again leaves two steps each time, and of

@@ -12,6 +12,9 @@ import (
 )
 
 // MaxDrafts is the most messages that one Enqueue stores.
+//
+// Limit: one request stores at most 1,000 messages. Beyond it: an error; each dialect rejects such a request before.
+// Used up by: one request. Hurts: only that request. Test: TestEnqueue_Bounds.
 const MaxDrafts = 1000
 
 // Draft is a message that has been validated.

@@ -13,11 +13,14 @@ import (
 )
 
 const (
-	// reserveWithin is how long quota may take to answer. Used up by a quota that is slow: accounts with a limit get
-	// 503.
+	// Limit: quota has 2 s to answer. Beyond it: 503 `quota_unavailable`.
+	// Used up by: a quota that is slow or away. Hurts: senders of accounts with a limit. Test: TestEnqueue_NoQuota.
 	reserveWithin = 2 * time.Second
-	// publishWithin is how long after asking quota a publish may begin. Together with the retries of a commit that is
-	// well below a grant's time. Used up by a request that was held up, which alone is rejected.
+	// Quota counts a grant's messages as stored or not once the grant's time is over, so no publish may be later than
+	// that. With the retries of a commit, this is well below it.
+	//
+	// Limit: a publish begins at most 10 s after quota was asked. Beyond it: nothing is stored.
+	// Used up by: a request that was held up. Hurts: only that request. Test: TestEnqueue_Late.
 	publishWithin = 10 * time.Second
 )
 

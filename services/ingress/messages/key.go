@@ -43,8 +43,11 @@ var (
 const (
 	// askAgain is when quota is asked, or a marker read, again for a request whose first may be under way.
 	askAgain = 50 * time.Millisecond
-	// keySettles is how long a key may be taken by nobody. Used up by a client that repeats one key at once, and only
-	// those requests wait.
+	// A key that nobody seems to have is just being taken, or its marker has just expired.
+	//
+	// Limit: a key that another request has just taken is looked for 2 s. Beyond it: 503 `idempotency_key_busy` with
+	// Retry-After, nothing stored.
+	// Used up by: a client that repeats one key at once. Hurts: only those requests. Test: TestEnqueue_KeyOfNobody.
 	keySettles = 2 * time.Second
 )
 

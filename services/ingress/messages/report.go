@@ -21,8 +21,9 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// changedWithin is how long a dispatcher may take to say what a report changed. Used up by a dispatcher that
-// is slow: the report is stored, and only its answer says less.
+// Limit: a dispatcher has 2 s to say what a report changed. Beyond it: `updated` is the number of well-formed items.
+// Used up by: a dispatcher that is slow. Hurts: nobody: the report is stored, and only its answer says less.
+// Test: TestIngress_MuteDispatcher.
 const changedWithin = 2 * time.Second
 
 // Report is what a phone says happened to messages.
