@@ -57,7 +57,7 @@ func (s *consumers) fetch(ctx context.Context, a streams.AccountID, l streams.La
 			if s.exists(ctx, name) {
 				continue // another dispatcher has created it again, or it is slow
 			}
-			s.deps.Log.Info("consumer does not answer and is made anew elsewhere", zap.Stringer("account", a), zap.Stringer("lane", l))
+			s.deps.Log.Info("consumer does not answer, it is created again elsewhere", zap.Stringer("account", a), zap.Stringer("lane", l))
 			s.remove(ctx, name)
 		}
 		if attempt > 0 { // it was created, and not all nodes know of it yet

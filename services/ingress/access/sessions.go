@@ -189,10 +189,10 @@ func (a *Access) BeginSession(ctx context.Context, caller Caller, ttl time.Durat
 	renew.Scopes, renew.Original = []string{renewScope}, scopes
 	tokens := Tokens{ID: id, Expires: access.ExpiresAt.UTC()}
 	for _, one := range []struct {
-		claims sessionClaims
-		into   *secret.String
+		session sessionClaims
+		into    *secret.String
 	}{{access, &tokens.Access}, {renew, &tokens.Renew}} {
-		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, one.claims).SignedString(key)
+		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, one.session).SignedString(key)
 		if err != nil {
 			return Tokens{}, fmt.Errorf("sign a session: %w", err)
 		}
