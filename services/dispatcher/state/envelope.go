@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
 
@@ -107,7 +108,7 @@ func checked(data []byte) (h Envelope, sound bool) {
 		}
 		if sound {
 			_, err := h.read(key.Str, value)
-			sound = err == nil
+			sound = err == nil && utf8.ValidString(h.Name) // a decoder replaces what is not UTF-8
 		}
 		return sound
 	})
