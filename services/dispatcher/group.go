@@ -87,9 +87,8 @@ func (s *questions) browse(ctx context.Context, q request.Browse) (request.Brows
 
 var errTooMuch = fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
 
-// addBodies reads the events of groups. It ends where the answer would become
-// too large, and leaves out the rest of the group that it came to, and the
-// groups after it.
+// addBodies reads the events of groups. It ends where the answer would become too
+// large, and leaves out the rest of that group and the groups after it.
 func (s *questions) addBodies(ctx context.Context, page []state.Group, content bool) (whole bool, err error) {
 	size, read := 0, 0
 	for i := range page {

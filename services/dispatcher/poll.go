@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// lookAgainAfter is when a phone that waits looks for what others hold.
+	// lookAgainAfter is when a phone that waits looks again for messages that another dispatcher has fetched.
 	lookAgainAfter = time.Second
 	// Limit: 1,000 phones of an account wait in a shard's dispatcher to be woken by work. Beyond it: a phone looks for
 	// work every 8 s instead, until its wait is over.
@@ -23,9 +23,9 @@ const (
 	maxAllWaiting = 8192
 )
 
-// polls are the phones that wait for work. Work wakes one phone of the account
-// that can take it, and a phone that leaves work behind wakes the next one: so a
-// crowd of phones costs no more than there are messages.
+// polls are the phones that wait for work. New work wakes one phone of its account
+// that can take it, and a phone that leaves work behind wakes the next one. So the
+// cost of a wake-up grows with the messages, and not with the phones that wait.
 type polls struct {
 	mu      sync.Mutex
 	account map[streams.AccountID][]*poll // first come, first served
@@ -35,8 +35,8 @@ type polls struct {
 	stopped bool
 }
 
-// lookAgain wakes phones later, for work that somebody else holds and may give
-// back.
+// lookAgain wakes phones later, for work that another dispatcher has fetched and
+// may put back.
 type lookAgain struct {
 	timer *time.Timer
 	of    map[wakeKey]bool
@@ -63,7 +63,7 @@ type poll struct {
 
 func (p *poll) end() { p.once.Do(func() { close(p.ended) }) }
 
-// takes says whether the phone can take it.
+// takes says whether the phone can take work of a lane.
 func (p *poll) takes(w wakeKey) bool {
 	return (w.target == 0 || w.target == p.device) && (w.class == streams.Text || p.other)
 }
@@ -142,7 +142,8 @@ func (ps *polls) leave(p *poll) (woken bool) {
 	return len(p.woken) > 0
 }
 
-// wake lets the account's first phone that sleeps and can take it look for work.
+// wake lets one phone look for work: the account's first one that sleeps and can
+// take work of the lane.
 func (ps *polls) wake(a streams.AccountID, w wakeKey) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -159,7 +160,7 @@ func (ps *polls) wake(a streams.AccountID, w wakeKey) {
 }
 
 // wakeLater lets the account's phones look again in a while, one for each of the
-// lanes: somebody else holds the work there, and may give it back.
+// lanes: another dispatcher has fetched the work there, and may put it back.
 func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -184,21 +185,21 @@ func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 	}
 }
 
-// any says whether a phone waits at all.
+// any says whether a phone of any account waits.
 func (ps *polls) any() bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	return ps.number > 0
 }
 
-// waits says whether a phone of the account does.
+// waits says whether a phone of the account waits.
 func (ps *polls) waits(a streams.AccountID) bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	return len(ps.account[a]) > 0
 }
 
-// hangUp ends the wait of that name.
+// hangUp ends the wait of a name, if it is here.
 func (ps *polls) hangUp(name string) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()

@@ -37,9 +37,10 @@ type schedule struct {
 	committer *bus.Committer // into ENQUEUE
 }
 
-// enqueueDue enqueues the messages that are due, and says when the next one is.
-// That is no decision: a message that was cancelled meanwhile stays so, and one
-// that is enqueued twice changes nothing the second time.
+// enqueueDue enqueues the messages that are due, and says when the next one is due.
+// That is no decision and needs no fence: the fold leaves a message that was
+// cancelled meanwhile cancelled, and one that is enqueued twice, perhaps by two
+// dispatchers, changes nothing the second time.
 func (s *schedule) enqueueDue(ctx context.Context) (time.Time, error) {
 	for {
 		var all []state.Due
@@ -69,8 +70,8 @@ func (s *schedule) enqueueDue(ctx context.Context) (time.Time, error) {
 	}
 }
 
-// enqueueAll enqueues messages, and says how many. While some are stored the next
-// ones are read.
+// enqueueAll enqueues messages, and says how many. The next ones are read while the
+// last ones are stored.
 func (s *schedule) enqueueAll(ctx context.Context, all []state.Due) (enqueued int, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(commitsAtATime)
