@@ -35,8 +35,8 @@ type record struct {
 // timeline of that message alone. Test: TestRecord_Steps.
 const maxSteps = 256
 
-// remember appends a step. A phone that is handed what it holds again and again leaves two steps each time, and of
-// those in a row that say the same the first and the last are kept.
+// remember appends a step. A phone that holds a message may be handed it again and again, and each time leaves two
+// steps. So of steps in a row to the same state only the first and the last are kept.
 func (r *record) remember(s step) {
 	switch n := len(r.steps); {
 	case n >= 2 && r.steps[n-1].state == s.state && r.steps[n-2].state == s.state:

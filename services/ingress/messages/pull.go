@@ -81,8 +81,8 @@ func (w *waits) begin(a streams.AccountID) (leave func(), err error) {
 	}, nil
 }
 
-// Pull leases messages to a phone, the oldest first. There may be none. It is a
-// fault RateLimited if it wants to wait and maxWaits of the account's phones do.
+// Pull leases messages to a phone, the most urgent first, and of those the oldest. There may be none. It is a fault
+// RateLimited if the phone wants to wait and maxWaits of the account's phones wait already.
 func (m *Messages) Pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 	account := cmd.Caller.Account
 	if cmd.Wait > 0 { // before anything that costs more
@@ -208,8 +208,9 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// pollOnce asks a dispatcher to wait. It must not lease messages to a phone that has gone, so it is told when the phone
-// hangs up or we stop.
+// pollOnce asks a dispatcher to wait for work. The dispatcher must not lease messages to a phone that has gone, so it is
+// told when the phone hangs up or this ingress stops. The request itself is not cancelled then: a page may have been
+// leased just before, and goes to the phone if that is still there.
 func (m *Messages) pollOnce(ctx context.Context, shard streams.Shard, q request.Pull, stop <-chan struct{}) (request.Pulled, error) {
 	q.Poll = nuid.Next()
 	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -242,7 +243,7 @@ func (m *Messages) pollOnce(ctx context.Context, shard streams.Shard, q request.
 	return pulled, err
 }
 
-// hangUp tells the dispatchers to end a wait. Nobody answers.
+// hangUp tells all dispatchers of the shard to end a wait. There is no answer.
 func (m *Messages) hangUp(shard streams.Shard, poll string) {
 	data, err := json.Marshal(request.Hangup{Poll: poll})
 	if err == nil {

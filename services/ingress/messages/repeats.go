@@ -119,7 +119,7 @@ func (r *repeats) remember(a streams.AccountID, all []entry, now time.Time) {
 	r.remembered += len(h.recent) - before
 }
 
-// isSilent says whether a dispatcher has failed to answer within askDeaf: nobody waits for one then.
+// isSilent says whether a dispatcher has failed to answer within askDeaf: then no report waits for an answer.
 func (r *repeats) isSilent(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
