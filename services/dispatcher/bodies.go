@@ -18,8 +18,7 @@ import (
 const (
 	// readers is how many messages are read by sequence at a time.
 	readers = 8
-	// readAtOnce is how many are read before their size is looked at: each can
-	// be as large as a text may be.
+	// readAtOnce is how many messages are read before their size is looked at: each may have the longest text there is.
 	readAtOnce = 64
 	// retryUnreadable is when messages are read again that could not be.
 	retryUnreadable = time.Minute
@@ -68,9 +67,9 @@ type unreadable struct {
 	tried map[uint64]time.Time // by sequence: when it was read in vain
 }
 
-// mostUnreadable bounds those that are remembered. Beyond it all are forgotten,
-// and are found and logged again. Only a broken disk uses it up; it hurts the
-// accounts with those messages.
+// Limit: a shard's dispatcher remembers 100,000 messages that it cannot read. Each costs a pull of its lane 0.4 µs.
+// Beyond it: all are forgotten, and are found and logged again; meanwhile pulls of their lanes may come back empty.
+// Used up by: a broken disk. Hurts: only the accounts with those messages. Test: TestUnreadable_Bounded.
 const mostUnreadable = 100_000
 
 // note remembers one, and says whether it is new.
@@ -150,8 +149,8 @@ func (s *bodies) missing(ctx context.Context, seq uint64, id streams.MessageID) 
 	}
 }
 
-// readable says whether a lane's first message can be read, which its consumer
-// does not give.
+// readable says whether the first message of a lane can be read. It is asked when
+// the lane's consumer does not give that message.
 func (s *bodies) readable(ctx context.Context, first state.Place) bool {
 	m, err := s.deps.Bus.Get(ctx, s.enqueue, first.Seq)
 	switch {
@@ -159,7 +158,7 @@ func (s *bodies) readable(ctx context.Context, first state.Place) bool {
 		s.missing(ctx, first.Seq, first.ID)
 		return false
 	case err != nil:
-		return true // for all that is known
+		return true // as far as is known
 	}
 	if err := bodyOf(m.Data, first.ID); err != nil {
 		s.logDamaged(first.Seq, first.ID, err)

@@ -29,8 +29,7 @@ func (s *reports) changed(ctx context.Context, q request.ChangedBy) (request.Cha
 		return answer, err
 	}
 	if !known {
-		// A stub is an unknown message only if ENQUEUE holds none that is not
-		// folded.
+		// A message without an enqueue is unknown only if all that ENQUEUE has of the account is folded.
 		if more, err := s.catchUp(ctx, q.Account, folded); err != nil {
 			return answer, err
 		} else if more {
@@ -52,9 +51,9 @@ func (s *reports) changes(q request.ChangedBy) (answer request.Changed, allKnown
 	return answer, allKnown, err
 }
 
-// preview says what a report would change, by all that is stored about the
-// account when it is asked. The report may come to nothing, so the device's
-// contact counts here.
+// preview says what a report would change, by all that is stored about the account
+// when it is asked. If the report would change nothing it is not stored, so the
+// device's leases are renewed here.
 func (s *reports) preview(ctx context.Context, q request.Preview) (request.Changed, error) {
 	answer := request.Changed{Messages: make([]request.Change, len(q.Messages))}
 	if err := s.ready(ctx); err != nil {

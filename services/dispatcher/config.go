@@ -55,11 +55,24 @@ func (c Config) serves(there streams.Shards) ([]streams.Shard, error) {
 
 // DefaultConfig is right for most.
 func DefaultConfig() Config {
-	// MaxLeases is used up by one account, and only its own pulls are
-	// refused. AccountShare is used up by one account, and only its own are
-	// refused. ConsumerIdle is used up by a lane that rests: its next pull
-	// costs a little more.
-	return Config{MaxLeases: 1000, ConsumerIdle: 5 * time.Minute, AccountShare: 90, Shards: []string{}}
+	return Config{
+		// Limit: an account's phones hold 1,000 pages at once (`dispatcher.max_leases`). Beyond it: 429
+		// `too_many_leases` with Retry-After.
+		// Used up by: phones of one account that pull and do not report. Hurts: only that account.
+		// Test: TestTooManyLeases.
+		MaxLeases: 1000,
+		// Limit: the engine keeps a consumer that nobody fetches from for 5 min (`dispatcher.consumer_idle`).
+		// Beyond it: the next pull creates it again.
+		// Used up by: a lane that rests. Hurts: nobody: that pull costs a little more.
+		// Test: TestLostConsumerNeverSendsTwice.
+		ConsumerIdle: 5 * time.Minute,
+		// Limit: one account stores at most 90 % of what the others leave of ENQUEUE or STATUS
+		// (`dispatcher.account_share`). Beyond it: 503 `share_used` with Retry-After 300 for its posts, and of STATUS
+		// also for its pulls; its reports are stored.
+		// Used up by: one account. Hurts: only that account: the others have the rest. Test: TestSharesOfStreams.
+		AccountShare: 90,
+		Shards:       []string{},
+	}
 }
 
 // Deps is what a dispatcher stands on.

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// ackWait brings back what was fetched by a dispatcher that died before
-	// its lease was stored.
+	// ackWait is when the engine gives a message again that was not acked: its dispatcher died before the lease was
+	// stored.
 	ackWait = 30 * time.Second
-	// fetchWait is for what the projection has seen and the consumer not yet.
+	// fetchWait is for messages that the projection has folded and the consumer has not seen yet.
 	fetchWait = 100 * time.Millisecond
 	// slowFetchWait is for a machine that is busier than that.
 	slowFetchWait = time.Second
@@ -35,9 +35,10 @@ const (
 	codeConsumerExists   = 10148
 )
 
-// consumers are the durable consumers of a shard's lanes. Each is a cursor over
-// what was never handed out of its lane. Losing one costs reading, never an SMS:
-// every message that it gives is looked up in the state.
+// consumers are the durable consumers of a shard's lanes. Each is a cursor over the
+// messages of its lane that were never handed out. A consumer is never believed:
+// every message that it gives is looked up in the state. So one that is lost costs
+// some reading, and no SMS is lost or sent twice.
 type consumers struct {
 	*shard
 	idle time.Duration // how long the engine keeps one that nobody fetches from
@@ -57,7 +58,7 @@ func (s *consumers) fetch(ctx context.Context, a streams.AccountID, l streams.La
 			if s.exists(ctx, name) {
 				continue // another dispatcher has created it again, or it is slow
 			}
-			s.deps.Log.Info("consumer does not answer and is made anew elsewhere", zap.Stringer("account", a), zap.Stringer("lane", l))
+			s.deps.Log.Info("consumer does not answer, it is created again elsewhere", zap.Stringer("account", a), zap.Stringer("lane", l))
 			s.remove(ctx, name)
 		}
 		if attempt > 0 { // it was created, and not all nodes know of it yet

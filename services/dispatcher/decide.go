@@ -16,12 +16,18 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// decider publishes decisions about accounts. Those of this process about one
-// account follow each other; those of several dispatchers are fenced.
+// decider publishes decisions about accounts.
+//
+// A decision follows from the state of its account, so it must not be stored if the state has changed since it was made.
+// Within this process, a lock on the account sees to that. Between dispatchers, the stream does: all decisions about an
+// account have one subject in STATUS, and each is stored only if the last one there is the one that its dispatcher has
+// folded. That is the fence. A dispatcher that was too late folds the other decision and proposes again. Reports are no
+// decisions: they are stored whenever they come, and the fold says what they mean after a decision that did not know
+// of them.
 type decider struct {
 	*shard
 	locks     keylock.Locks[streams.AccountID] // of accounts: the holder may decide
-	conflicts prometheus.Counter
+	conflicts prometheus.Counter               // proposals that came too late
 }
 
 // lock waits until nobody else in this process decides about the account. It
@@ -34,8 +40,9 @@ var errClock = fault.New(fault.Unavailable, "clock_differs", "This dispatcher's 
 
 // decide publishes what propose makes of the account's state, if no other
 // decision about the account has come in between; else it folds that one and
-// proposes again. It returns once its decision is folded. Where propose gives nil,
-// nothing is decided. The caller has locked the account.
+// proposes again, so propose may be called several times. It returns once its
+// decision is folded: the caller can read its effect in the state. Where propose
+// gives nil, nothing is decided. The caller has locked the account.
 func (s *decider) decide(ctx context.Context, a streams.AccountID, propose func(state.Account) (event.Event, error)) error {
 	subject := streams.DecisionSubject(s.number, a)
 	decisions := s.decisionsOf(subject)
@@ -65,7 +72,8 @@ func (s *decider) decide(ctx context.Context, a streams.AccountID, propose func(
 	return err
 }
 
-// decisionsOf are those of a subject in STATUS, known once they are folded.
+// decisionsOf are the decisions under a subject of STATUS. One is known here once
+// it is folded.
 func (s *shard) decisionsOf(subject string) bus.Decisions {
 	return bus.Decisions{Bus: s.deps.Bus, Stream: s.status, Subject: subject, Await: func(ctx context.Context, seq uint64) error {
 		return s.file.Wait(ctx, s.status, seq)

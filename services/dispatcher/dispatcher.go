@@ -1,8 +1,8 @@
 // Package dispatcher hands messages out to phones under leases, decides what
 // becomes of leases that run out, and answers where every message stands. What it
-// knows is in package state, folded of ENQUEUE and STATUS; what it does follows
-// from that. Any number of dispatchers may run over the same streams: every
-// decision is fenced.
+// knows is in package state, which is folded from ENQUEUE and STATUS; what it does
+// follows from that. Any number of dispatchers may run over the same streams: each
+// decision is stored on condition that nobody has decided about the account since.
 package dispatcher
 
 import (

@@ -13,16 +13,18 @@ import (
 )
 
 const (
-	// fetchesPerLane bounds how long a pull reads past what is done already.
+	// fetchesPerLane bounds how often a pull fetches from a lane to get past messages that have ended.
 	fetchesPerLane = 10
-	// unreadablePerLane bounds how many messages that cannot be read a pull reads in
-	// a lane, to get past them. The next one passes over those. Only a broken
-	// disk uses it up; it hurts the account with those messages.
+	// Limit: to get past messages that it cannot read, a pull tries 1,000 of a lane. Beyond it: the next pull passes
+	// over those and goes on behind them.
+	// Used up by: a broken disk. Hurts: only the account with those messages, whose phones wait for the next pull.
+	// Test: TestDamagedMessagesHideNothing.
 	unreadablePerLane = 1000
 )
 
 // gatherer gathers pages: what waits for a phone, with its bodies. It decides
-// nothing, so what it gathers may be gone by the time that it is leased.
+// nothing, so another dispatcher may have leased the messages of a page before the
+// page is leased.
 type gatherer struct {
 	*shard
 	consumers *consumers
@@ -90,8 +92,9 @@ func (s *gatherer) collect(ctx context.Context, q request.Pull) (*page, error) {
 	return p, nil
 }
 
-// addListed adds what the state lists, with bodies read from ENQUEUE by sequence,
-// and lists more in place of what cannot be read. It says whether it gave up.
+// addListed adds messages that the state lists, with bodies read from ENQUEUE by
+// sequence. In place of those that cannot be read it lists more, and says whether
+// it gave up before the page was full.
 func (s *gatherer) addListed(ctx context.Context, p *page, q request.Pull, listed []state.Place, list func(known state.Account, most int) ([]state.Place, error)) (gaveUp bool, err error) {
 	before := len(p.candidates)
 	listed = listed[:min(q.Limit-before, len(listed))]
@@ -126,8 +129,9 @@ func (s *gatherer) addListed(ctx context.Context, p *page, q request.Pull, liste
 	return false, nil
 }
 
-// addFetched adds what was never handed out of a lane. The state knows that there
-// is something, so a consumer that gives nothing is asked why.
+// addFetched adds messages of a lane that were never handed out. The state knows
+// that there are some, so a consumer that gives none is asked why: it may be late,
+// others may have fetched them, or it may have lost its place.
 func (s *gatherer) addFetched(ctx context.Context, p *page, q request.Pull, work state.LaneWork) error {
 	if len(p.candidates) == q.Limit {
 		return nil
@@ -169,20 +173,28 @@ func (s *gatherer) addFrom(ctx context.Context, p *page, q request.Pull, work st
 		if len(got) < room {
 			break
 		}
-		// Much has ended that was never handed out, and the state knows where
-		// what is left begins.
+		// Many messages have ended that were never handed out. The state knows where the rest of the lane begins, so the
+		// consumer is removed, and the next pull creates it there.
 		if n > 0 && len(p.candidates) == before && got[len(got)-1].Seq < work.First.Seq {
 			s.consumers.remove(ctx, streams.ConsumerName(q.Account, work.Lane))
 		}
 	}
-	// What was put back comes in the order in which its consumer learned of it:
-	// in part behind younger messages, where it was fetched meanwhile.
+	// Messages that were put back come in the order in which the consumer learned of that, in part behind younger ones.
 	slices.SortFunc(p.candidates[before:], func(a, b candidate) int { return cmp.Compare(a.Seq, b.Seq) })
 	return came, nil
 }
 
-// classify adds to the page what a consumer gave and was never handed out. It
-// acks what is done with: what is damaged, was handed out, or has ended.
+// classify adds to the page those of the messages from a lane's consumer that may
+// be offered. A consumer is only a cursor, and may be wrong about what was handed
+// out: it forgets, or another node creates it again further back. So each message
+// is looked up in the state, and is one of these:
+//
+//   - It cannot be read. It is acked and logged: the disk is damaged there.
+//   - The page has it already. It is left alone, and comes once more.
+//   - It was handed out before, has ended, or stands in the stream a second time.
+//     It is acked: from now on the state lists it where it is needed.
+//   - It was never handed out. It is a candidate, and stays unacked until its lease
+//     is folded: if this dispatcher dies before that, the consumer gives it again.
 func (s *gatherer) classify(p *page, a streams.AccountID, got []*bus.Fetched) error {
 	first := len(p.candidates)
 	for _, m := range got {

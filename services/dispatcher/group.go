@@ -11,19 +11,19 @@ import (
 )
 
 const (
-	// maxBrowse is the most groups of a page. Used up by one request, which
-	// alone is refused.
+	// Limit: a page of a list has at most 100 groups. Beyond it: 400 in the dialect's form.
+	// Used up by: one request. Hurts: only that request. Test: TestRequestsTooLarge.
 	maxBrowse = 100
-	// maxAnswer is the most bytes of messages in an answer, as it is sent: what is
-	// larger comes in several. Used up by an account with large groups, which
-	// alone come in parts.
+	// Limit: an answer with messages has 6 MiB, as it is sent. Beyond it: a group comes in several answers; a list gets
+	// 400 in the dialect's form: ask for fewer, and one group always fits.
+	// Used up by: an account with large groups. Hurts: only that account. Test: TestLargeGroupsComeInParts.
 	maxAnswer = 6 << 20
-	// maxRead is the most bytes of messages that are read for a list. Used up
-	// by a list of large messages, which alone is refused.
+	// Limit: for a list 24 MiB of messages are read, or one group. Beyond it: the list gets 400 in the dialect's form:
+	// ask for fewer.
+	// Used up by: a list of large messages. Hurts: only that request. Test: TestPagesAreBounded.
 	maxRead = 24 << 20
-	// bodiesAtATime is how many messages are read at a time for an answer.
-	// Used up by each large answer, and it hurts nobody: the next ones are
-	// read after.
+	// Limit: 32 messages are read at a time for an answer. Beyond it: the rest is read after them.
+	// Used up by: every large answer. Hurts: nobody. Test: TestLargeGroupsComeInParts.
 	bodiesAtATime = 32
 )
 
@@ -87,9 +87,8 @@ func (s *questions) browse(ctx context.Context, q request.Browse) (request.Brows
 
 var errTooMuch = fault.New(fault.Invalid, "too_much", "The messages are larger than an answer may be: ask for fewer")
 
-// addBodies reads the events of groups. It ends where the answer would become
-// too large, and leaves out the rest of the group that it came to, and the
-// groups after it.
+// addBodies reads the events of groups. It ends where the answer would become too
+// large, and leaves out the rest of that group and the groups after it.
 func (s *questions) addBodies(ctx context.Context, page []state.Group, content bool) (whole bool, err error) {
 	size, read := 0, 0
 	for i := range page {

@@ -25,17 +25,19 @@ const (
 	horizonWithin = 30 * time.Second
 )
 
-// horizon moves the horizon of a shard on, and purges the streams of what is far
-// enough behind it.
+// horizon moves the horizon of a shard on, and purges the streams of events that
+// are far enough behind it. The horizon is the time before which nothing is known:
+// the state drops what is older. An event in STATUS moves it, so that all
+// dispatchers, and every rebuild, drop the same.
 type horizon struct {
 	*shard
 	full   atomic.Bool // STATUS has no room for the horizon's events
 	purges purges
 }
 
-// move moves the horizon to where it is due, and says when it is due
-// next. It moves by the hour, however far, for all that one event drops is
-// dropped in one transaction.
+// move moves the horizon to where it is due, and says when it is due next. It
+// moves by an hour at a time, however far: all that one event drops is dropped in
+// one transaction.
 func (s *horizon) move(ctx context.Context) (time.Time, error) {
 	for {
 		due, moved, err := s.moveOnce(ctx)
@@ -70,7 +72,7 @@ func (s *horizon) moveOnce(ctx context.Context) (due time.Time, moved bool, err 
 		if !before.IsZero() {
 			to = clock.Earlier(to, before.Add(horizonEvery))
 		}
-		// In this order: all of ENQUEUE up to there was stored by then.
+		// The place is read before the time: all of ENQUEUE up to that place was stored by that time.
 		e := event.Horizon{Before: to, Enqueue: s.file.Cursor(s.enqueue)}
 		e.At = s.now()
 		m, err = event.Message(subject, e)
@@ -79,13 +81,14 @@ func (s *horizon) moveOnce(ctx context.Context) (due time.Time, moved bool, err 
 	return due, moved, err
 }
 
-// horizonsAtOnce is how many horizon events are read before anything is purged.
-// Used up after six weeks away: the rest follows a minute later.
+// Limit: 1,000 horizon events are read before a purge. Beyond it: the rest is purged a minute later.
+// Used up by: a dispatcher that purged nothing for six weeks. Hurts: nobody. Test: TestForget_ManyMarks.
 const horizonsAtOnce = 1000
 
-// purgeAtOnce is how many messages are purged by one request: the engine stores
-// nothing in the stream meanwhile. Used up by a busy hour: others get in between
-// two requests.
+// The engine stores nothing in a stream while it purges, so a purge is taken apart.
+//
+// Limit: one request purges 20,000 messages. Beyond it: the next request purges more.
+// Used up by: a busy hour. Hurts: nobody: others are stored between two requests. Test: TestForget_ManyMarks.
 const purgeAtOnce = 20_000
 
 // purges is what a shard remembers of its purges, in memory alone.
@@ -137,7 +140,7 @@ func (s *horizon) purge(ctx context.Context, sure time.Time) (again time.Time, e
 	}
 	limit := sure.Add(-streams.Retention)
 	if !s.full.Load() {
-		// What is known goes first. Where there is no room to say so, it follows.
+		// What is still known is not purged. Without room in STATUS the horizon cannot move, so then it does not count.
 		limit = clock.Earlier(limit, horizon)
 	}
 	last, again, err := s.lastMark(ctx, sure, limit)

@@ -18,19 +18,21 @@ type candidate struct {
 	fetched *bus.Fetched // from the lane's consumer; nil: listed in the state
 }
 
-// page is what a pull gathers.
+// page is what a pull gathers, before and after it is leased.
 type page struct {
 	lease      streams.LeaseID
 	candidates []candidate
-	withheld   []streams.Lane // whose consumers did not give what the state has
+	withheld   []streams.Lane // with messages that their consumers did not give
 	cut        bool           // there was more than fits into an answer
 }
 
-// maxPageBytes is the most that the messages of a page may be; one alone may be
-// larger. Used up by an account with large texts, and only its own pages are shorter.
+// Limit: the messages of a page have at most 4 MiB, or are one message. Beyond it: the rest comes with later pages,
+// perhaps behind newer messages.
+// Used up by: an account with large texts. Hurts: only that account, whose pages are shorter.
+// Test: TestPagesAreBounded.
 const maxPageBytes = 4 << 20
 
-// fit puts back what does not fit into an answer.
+// fit puts back the messages that do not fit into an answer.
 func (p *page) fit() {
 	size := 0
 	for i, c := range p.candidates {
@@ -42,9 +44,9 @@ func (p *page) fit() {
 	}
 }
 
-// over is how many bytes are needed where the page has more than was asked for,
-// 0 where it has not. Where a part is welcome, it puts the rest back instead,
-// unless not even the first message fits.
+// over is how many bytes an answer needs that is larger than the phone's ingress
+// has room for, 0 if it is not larger. If the ingress takes a part of a page, over
+// puts the rest back instead, unless not even the first message fits.
 func (p *page) over(q request.Pull) (needs int) {
 	if q.Bytes <= 0 || len(p.candidates) == 0 {
 		return 0
@@ -93,9 +95,9 @@ func (p *page) attempts(known state.Account, to streams.DeviceID, now time.Time)
 	return all, nil
 }
 
-// retainLeased leaves only the candidates that are under the page's lease. Others
-// were taken by another dispatcher, or ended by a report. It acks to the consumer
-// what is done with.
+// retainLeased leaves only the candidates that are under the page's lease. The
+// others were leased by another dispatcher first, or have ended. All that were
+// handed out or have ended are acked: their consumer is done with them.
 func (p *page) retainLeased(known state.Account) error {
 	kept := p.candidates[:0]
 	for _, c := range p.candidates {
@@ -114,7 +116,7 @@ func (p *page) retainLeased(known state.Account) error {
 	return nil
 }
 
-// putBack lets the consumers give again what a failed pull took from them.
+// putBack lets the consumers give again what a pull fetched and could not lease.
 func (p *page) putBack() { putBack(p.candidates) }
 
 func putBack(candidates []candidate) {

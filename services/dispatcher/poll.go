@@ -9,22 +9,23 @@ import (
 )
 
 const (
-	// lookAgainAfter is when a phone that waits looks for what others hold.
+	// lookAgainAfter is when a phone that waits looks again for messages that another dispatcher has fetched.
 	lookAgainAfter = time.Second
-	// maxWaiting is how many phones of an account wait to be woken. Those beyond
-	// it look again every few seconds instead, and so are only that
-	// account's. Used up by one account, and only its own phones look less
-	// often.
+	// Limit: 1,000 phones of an account wait in a shard's dispatcher to be woken by work. Beyond it: a phone looks for
+	// work every 8 s instead, until its wait is over.
+	// Used up by: one account with many phones, at several ingresses together. Hurts: only that account.
+	// Test: TestPolls_Bounds.
 	maxWaiting = 1000
-	// maxAllWaiting is how many of all accounts do. Beyond it the account that
-	// has most of them gives way, one at a time. Used up by many accounts
-	// together: the phones of the one that has most look less often.
+	// Limit: 8,192 phones of all accounts wait so in a shard's dispatcher, at about 11 KB each. Beyond it: the account
+	// that has most of them gives way, phone by phone, and those phones look every 8 s.
+	// Used up by: many accounts together. Hurts: only the account that has most; one that has fewer loses nothing.
+	// Test: TestPolls_Bounds.
 	maxAllWaiting = 8192
 )
 
-// polls are the phones that wait for work. Work wakes one phone of the account
-// that can take it, and a phone that leaves work behind wakes the next one: so a
-// crowd of phones costs no more than there are messages.
+// polls are the phones that wait for work. New work wakes one phone of its account
+// that can take it, and a phone that leaves work behind wakes the next one. So the
+// cost of a wake-up grows with the messages, and not with the phones that wait.
 type polls struct {
 	mu      sync.Mutex
 	account map[streams.AccountID][]*poll // first come, first served
@@ -34,8 +35,8 @@ type polls struct {
 	stopped bool
 }
 
-// lookAgain wakes phones later, for work that somebody else holds and may give
-// back.
+// lookAgain wakes phones later, for work that another dispatcher has fetched and
+// may put back.
 type lookAgain struct {
 	timer *time.Timer
 	of    map[wakeKey]bool
@@ -62,7 +63,7 @@ type poll struct {
 
 func (p *poll) end() { p.once.Do(func() { close(p.ended) }) }
 
-// takes says whether the phone can take it.
+// takes says whether the phone can take work of a lane.
 func (p *poll) takes(w wakeKey) bool {
 	return (w.target == 0 || w.target == p.device) && (w.class == streams.Text || p.other)
 }
@@ -141,7 +142,8 @@ func (ps *polls) leave(p *poll) (woken bool) {
 	return len(p.woken) > 0
 }
 
-// wake lets the account's first phone that sleeps and can take it look for work.
+// wake lets one phone look for work: the account's first one that sleeps and can
+// take work of the lane.
 func (ps *polls) wake(a streams.AccountID, w wakeKey) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -158,7 +160,7 @@ func (ps *polls) wake(a streams.AccountID, w wakeKey) {
 }
 
 // wakeLater lets the account's phones look again in a while, one for each of the
-// lanes: somebody else holds the work there, and may give it back.
+// lanes: another dispatcher has fetched the work there, and may put it back.
 func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
@@ -183,21 +185,21 @@ func (ps *polls) wakeLater(a streams.AccountID, lanes []streams.Lane) {
 	}
 }
 
-// any says whether a phone waits at all.
+// any says whether a phone of any account waits.
 func (ps *polls) any() bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	return ps.number > 0
 }
 
-// waits says whether a phone of the account does.
+// waits says whether a phone of the account waits.
 func (ps *polls) waits(a streams.AccountID) bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	return len(ps.account[a]) > 0
 }
 
-// hangUp ends the wait of that name.
+// hangUp ends the wait of a name, if it is here.
 func (ps *polls) hangUp(name string) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()

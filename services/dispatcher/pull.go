@@ -15,10 +15,14 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxPage is the most messages that one pull gives.
+// Limit: one pull gives at most 1,000 messages. Beyond it: a larger limit is rejected; the HTTP API asks for 200 at most.
+// Used up by: nobody. Hurts: nobody. Test: TestRequestsTooLarge.
 const maxPage = event.MaxItems
 
 // puller gives phones pages of messages under leases.
+//
+// A page is gathered first, and leased by a decision then. Only what is under the lease once that is folded goes to the
+// phone: a message that another dispatcher leased first is not. So no message is on two phones, whatever was fetched.
 type puller struct {
 	*shard
 	gatherer  *gatherer
@@ -46,7 +50,7 @@ func (s *puller) pull(ctx context.Context, q request.Pull) (request.Pulled, erro
 	if own == nil {
 		return crowded(s.offer(ctx, q))
 	}
-	owes := false // it was woken, and has not looked yet
+	owes := false // it was woken for work and has not looked for it yet
 	defer func() {
 		if s.polls.leave(own) || owes {
 			s.passOn(q)
@@ -83,8 +87,10 @@ func (s *puller) pull(ctx context.Context, q request.Pull) (request.Pulled, erro
 	}
 }
 
-// maxLocking is how many pulls of an account wait for the one before them.
-// Used up by one account, and only its own pulls are refused.
+// Limit: 1,024 pulls of an account wait for the one before them. Beyond it: 429 `too_many_pulls` with Retry-After 1, or
+// with `wait` another look after 8 s.
+// Used up by: an account with very many phones, or with one that pulls in a loop. Hurts: only that account.
+// Test: TestPullsThatLockAreBounded.
 const maxLocking = 1024
 
 var errCrowd = func() error {
@@ -93,7 +99,7 @@ var errCrowd = func() error {
 	return refusal
 }()
 
-// crowded answers a phone that wants to wait, where too many do.
+// crowded marks the answer to a phone that wants to wait, while too many phones do.
 func crowded(page request.Pulled, err error) (request.Pulled, error) {
 	if errors.Is(err, errCrowd) {
 		err = nil
@@ -102,7 +108,7 @@ func crowded(page request.Pulled, err error) (request.Pulled, error) {
 	return page, err
 }
 
-// passOn wakes others for what a phone leaves behind that it might have taken.
+// passOn wakes other phones for work that this phone was to take, and leaves behind.
 func (s *puller) passOn(q request.Pull) {
 	if !s.polls.waits(q.Account) {
 		return
@@ -138,7 +144,8 @@ func (s *puller) lock(ctx context.Context, a streams.AccountID) (unlock func(), 
 // rivals bounds how often other dispatchers may be quicker in one offer.
 const rivals = 10
 
-// offer gives a phone what there is now.
+// offer gives a phone a page of what there is now; an empty one if there is nothing,
+// or if the page needs more room than its ingress has.
 func (s *puller) offer(ctx context.Context, q request.Pull) (request.Pulled, error) {
 	none := request.Pulled{Messages: []request.Outgoing{}}
 	unlock, err := s.lock(ctx, q.Account)
@@ -181,8 +188,9 @@ func (s *puller) offer(ctx context.Context, q request.Pull) (request.Pulled, err
 	return none, nil
 }
 
-// lend leases the candidates, and leaves in p those that are under the lease;
-// none if the lease has ended meanwhile.
+// lend leases the candidates, and leaves in p those that are under the lease once
+// the decision is folded; none if the lease has ended meanwhile. Each proposal looks
+// at the candidates again: what another dispatcher has leased in between is left out.
 func (s *puller) lend(ctx context.Context, q request.Pull, p *page) error {
 	err := s.decisions.decide(ctx, q.Account, func(known state.Account) (event.Event, error) {
 		if known.OpenLeases(s.maxLeases) >= s.maxLeases {
@@ -190,7 +198,7 @@ func (s *puller) lend(ctx context.Context, q request.Pull, p *page) error {
 			refusal.RetryAfter = 10 * time.Second
 			return nil, refusal
 		}
-		if p.lease == 0 || known.HasLease(p.lease) { // it is another dispatcher's
+		if p.lease == 0 || known.HasLease(p.lease) { // another dispatcher has given this id
 			p.lease = s.ids.Lease()
 		}
 		now := s.now()
@@ -212,7 +220,7 @@ func (s *puller) lend(ctx context.Context, q request.Pull, p *page) error {
 		}
 		until, ok, err := known.LeaseUntil(p.lease)
 		if !ok || !s.now().Before(until) {
-			p.candidates = nil // this process was stopped: others may have them by now
+			p.candidates = nil // this process stood still for as long as the lease: others may have them by now
 		}
 		return err
 	})

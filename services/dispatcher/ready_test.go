@@ -30,7 +30,7 @@ func TestAskedWhileFolding(t *testing.T) {
 		t.Error("show: the message is unknown")
 	}
 	h.stop()
-	h.dir = t.TempDir() // folded anew
+	h.dir = t.TempDir() // folded again
 	h.start()
 	listed := call[request.Listed](h, request.DispatcherList(0), request.List{Account: a, Limit: 1})
 	if len(listed.Messages) != 1 || listed.Messages[0].ID != newest {

@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	// atATime is how many messages are stored or ended at a time. Used up by an
-	// account with many that are due or over at once: others' wait for so many,
-	// not for all of them.
+	// Limit: at most 1,000 messages that are due, or whose validity is over, are enqueued or ended at a time, and due
+	// ones in parts of about 4 MiB. Beyond it: the rest follows.
+	// Used up by: an account with many messages that are due or over at once. Hurts: others, whose messages wait for so
+	// many of that account's, and not for all of them. Test: TestScheduledMessagesGoOutWhenTheyAreDue.
 	atATime = event.MaxItems
 	// enqueuedAtATime is how many messages are enqueued before they are folded.
 	enqueuedAtATime = 10 * atATime
@@ -36,9 +37,10 @@ type schedule struct {
 	committer *bus.Committer // into ENQUEUE
 }
 
-// enqueueDue enqueues the messages that are due, and says when the next one is.
-// That is no decision: a message that was cancelled meanwhile stays so, and one
-// that is enqueued twice changes nothing the second time.
+// enqueueDue enqueues the messages that are due, and says when the next one is due.
+// That is no decision and needs no fence: the fold leaves a message that was
+// cancelled meanwhile cancelled, and one that is enqueued twice, perhaps by two
+// dispatchers, changes nothing the second time.
 func (s *schedule) enqueueDue(ctx context.Context) (time.Time, error) {
 	for {
 		var all []state.Due
@@ -68,8 +70,8 @@ func (s *schedule) enqueueDue(ctx context.Context) (time.Time, error) {
 	}
 }
 
-// enqueueAll enqueues messages, and says how many. While some are stored the next
-// ones are read.
+// enqueueAll enqueues messages, and says how many. The next ones are read while the
+// last ones are stored.
 func (s *schedule) enqueueAll(ctx context.Context, all []state.Due) (enqueued int, err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(commitsAtATime)

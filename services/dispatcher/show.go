@@ -17,8 +17,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxList is the most messages that one list gives. Used up by an operator,
-// whose request alone is refused.
+// Limit: `message list` gives at most 1,000 messages. Beyond it: the command fails.
+// Used up by: the operator. Hurts: nobody else. Test: TestRequestsTooLarge.
 const maxList = 1000
 
 // questions answers where messages and groups stand. It changes nothing.

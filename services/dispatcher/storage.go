@@ -18,13 +18,15 @@ import (
 )
 
 const (
-	// broadcastEvery is how often ingresses are told which accounts store much. An
-	// account can store beyond its share what it sends in this time; it hurts
-	// nobody else.
+	// Limit: ingresses learn every 1 s which accounts store much. Beyond it: what an account stores in this time, and
+	// until that is folded, may be more than it may store.
+	// Used up by: an account that fills the stream fast. Hurts: nobody, as long as others leave a tenth of the room.
+	// Test: TestSharesOfStreams.
 	broadcastEvery = time.Second
-	// maxBroadcast is the most accounts that ingresses are told of, those that
-	// store most. Used up by that many accounts, in a stream that is full for
-	// everybody.
+	// Limit: ingresses are told of 1,000 accounts of a shard, those that store most. Beyond it: the others store on
+	// until the stream is full.
+	// Used up by: nobody while a stream has room: by default each of them stores twice what is free. Hurts: nobody more
+	// than the full stream does. Test: TestBroadcastIsBounded.
 	maxBroadcast = 1000
 	// repeatEmpty is how often ingresses are told that no account stores much any
 	// more: a broadcast may be lost.
@@ -43,8 +45,8 @@ func newStorage(s *shard, m *metrics, most int) *storage {
 	return &storage{shard: s, metrics: m, most: most, folded: make(chan struct{}, 1)}
 }
 
-// nearly is the percentage from which on an account is warned of: three quarters
-// of what it may store.
+// nearly is the percentage at which the log warns of an account: three quarters of
+// what it may store.
 func (s *storage) nearly() int { return s.most * 3 / 4 }
 
 // changed says that something was folded.
@@ -55,9 +57,9 @@ func (s *storage) changed() {
 	}
 }
 
-// run tells all ingresses which accounts store nearly their share of the shard's
-// streams or more, and logs them, until ctx is done. While no account does and
-// nothing is stored it rests.
+// run tells all ingresses which accounts store nearly as much of the shard's streams
+// as they may, or more, and logs them, until ctx is done. It rests while no account
+// does and nothing is stored.
 func (s *storage) run(ctx context.Context) error {
 	known := map[streams.AccountID]request.Storage{}
 	for left := repeatEmpty; ; {
@@ -90,7 +92,8 @@ func (s *storage) run(ctx context.Context) error {
 	}
 }
 
-// note logs the accounts that were not known to store so much, and counts them all.
+// note logs the accounts that did not store so much when it was called last, and
+// counts them all.
 func (s *storage) note(before map[streams.AccountID]request.Storage, all []request.Storage) map[streams.AccountID]request.Storage {
 	now := make(map[streams.AccountID]request.Storage, len(all))
 	over := 0
@@ -181,8 +184,7 @@ func most(found map[streams.AccountID]request.Storage) []request.Storage {
 	return all[:min(len(all), maxBroadcast)]
 }
 
-// percentOf is how much of what stored bytes and the free room make together is
-// stored.
+// percentOf is how large a part the stored bytes are of those and the free room.
 func percentOf(stored, free uint64) int {
 	if stored+free == 0 {
 		return 0

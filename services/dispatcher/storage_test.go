@@ -13,8 +13,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// shares waits for a word of shares that fits.
-func (h *harness) shares(fits func(map[streams.AccountID]request.Storage) bool) map[streams.AccountID]request.Storage {
+// storageTold waits until ingresses are told something that fits.
+func (h *harness) storageTold(fits func(map[streams.AccountID]request.Storage) bool) map[streams.AccountID]request.Storage {
 	h.t.Helper()
 	heard, err := h.bus.Conn.SubscribeSync(request.IngressStorage)
 	if err != nil {
@@ -24,16 +24,16 @@ func (h *harness) shares(fits func(map[streams.AccountID]request.Storage) bool) 
 	for end := time.Now().Add(time.Minute); ; {
 		m, err := heard.NextMsg(time.Until(end))
 		if err != nil {
-			h.t.Fatalf("no such shares were told: %v", err)
+			h.t.Fatalf("nothing like that was told: %v", err)
 		}
-		all := sharesOf(h.t, m)
+		all := storageIn(h.t, m)
 		if fits(all) {
 			return all
 		}
 	}
 }
 
-func sharesOf(t testing.TB, m *nats.Msg) map[streams.AccountID]request.Storage {
+func storageIn(t testing.TB, m *nats.Msg) map[streams.AccountID]request.Storage {
 	t.Helper()
 	var told request.StorageUse
 	if err := json.Unmarshal(m.Data, &told); err != nil {
@@ -78,10 +78,10 @@ func TestSharesOfStreams(t *testing.T) {
 	h.enqueue(small, normal, 10)
 	h.folded(big)
 	none := func(all map[streams.AccountID]request.Storage) bool { return len(all) == 0 }
-	h.shares(none)
+	h.storageTold(none)
 
 	h.limit(streams.EnqueueStream(0), 80)
-	near := h.shares(func(all map[streams.AccountID]request.Storage) bool { return len(all) > 0 })
+	near := h.storageTold(func(all map[streams.AccountID]request.Storage) bool { return len(all) > 0 })
 	s, err := h.bus.JS.Stream(t.Context(), streams.EnqueueStream(0))
 	if err != nil {
 		t.Fatal(err)
@@ -103,22 +103,22 @@ func TestSharesOfStreams(t *testing.T) {
 	}
 
 	h.limit(streams.EnqueueStream(0), 95)
-	over := h.shares(func(all map[streams.AccountID]request.Storage) bool { return all[big].Over() })
+	over := h.storageTold(func(all map[streams.AccountID]request.Storage) bool { return all[big].Over() })
 	if one := over[big]; !one.EnqueueOver || one.StatusOver || one.Status != 0 || len(over) != 1 {
 		t.Errorf("at 95 percent: got %+v", over)
 	}
 	h.report(big, "phone", streams.Delivered, ids...)
 	h.limit(streams.StatusStream(0), 96)
-	before := h.shares(func(all map[streams.AccountID]request.Storage) bool { return all[big].StatusOver })
+	before := h.storageTold(func(all map[streams.AccountID]request.Storage) bool { return all[big].StatusOver })
 
 	h.stop()
-	h.dir = t.TempDir() // without the file, all is folded anew
+	h.dir = t.TempDir() // without the file, all is folded again
 	h.start()
-	after := h.shares(func(all map[streams.AccountID]request.Storage) bool { return len(all) > 0 })
+	after := h.storageTold(func(all map[streams.AccountID]request.Storage) bool { return len(all) > 0 })
 	if before[big] != after[big] || len(before) != len(after) {
 		t.Errorf("before a rebuild %+v, after it %+v", before, after)
 	}
 	h.limit(streams.StatusStream(0), 50)
 	h.limit(streams.EnqueueStream(0), 50)
-	h.shares(none)
+	h.storageTold(none)
 }

@@ -56,7 +56,7 @@ func TestCancelOfWhatWasJustAccepted(t *testing.T) {
 	}
 }
 
-// A phone that waits hears at once of what is offered again: it need not ask anew.
+// A phone that waits hears at once of what is offered again: it need not ask again.
 func TestWaitingPhoneHearsOfWhatComesBack(t *testing.T) {
 	for name, comesBack := range map[string]func(h *harness, ids []streams.MessageID){
 		"requeued": func(h *harness, ids []streams.MessageID) {

@@ -17,7 +17,7 @@ type validity struct {
 }
 
 // end ends the messages whose validity is over, whichever phone has them, and
-// says when the next one's is.
+// says when the next validity is over.
 func (s *validity) end(ctx context.Context) (time.Time, error) {
 	for {
 		var over []state.Timed

@@ -22,8 +22,15 @@ import (
 // claimPause is between attempts to claim a number.
 const claimPause = 100 * time.Millisecond
 
-// claim holds a number in the claims bucket, under which this ingress gives
-// ids and answers requests.
+// claim holds an instance number, under which this ingress gives ids and answers requests. Two ingresses must never give
+// ids under one number at the same time. Three things see to that:
+//
+//   - The claim is an entry in the claims bucket that is renewed, and expires unless it is. Ids are given only until a
+//     time before it can expire, by this process's own clock (until).
+//   - The ids of a number are reserved in each shard's stream (reserved), so the next holder goes on behind them, even if
+//     clocks differ.
+//   - A fence in each shard's ENQUEUE is moved when a number is taken. Messages that an earlier holder has sent, and that
+//     arrive after that, are not stored.
 type claim struct {
 	bus    *bus.Bus
 	shards streams.Shards
@@ -31,8 +38,8 @@ type claim struct {
 	now    func() time.Time
 	ttl    time.Duration                                     // the bucket's
 	serve  func(ctx, life context.Context, number int) error // answers requests under the number
-	idle   func() bool                                       // whether nothing of ours is under way
-	owner  []byte                                            // the claim's value, and who moves the fences
+	idle   func() bool                                       // whether no message of ours is on its way into a stream
+	owner  []byte                                            // the claim's value; the fences name it too
 	fences []*bus.Fence                                      // of each shard
 
 	mu    sync.Mutex
@@ -57,7 +64,7 @@ func (c *claim) Instance() (int, error) {
 	return ids.number, nil
 }
 
-// Give fills ids with new ones of a shard. It waits where they are to be reserved first.
+// Give fills ids with new ones of a shard. It waits if they have to be reserved first.
 func (c *claim) Give(ctx context.Context, shard streams.Shard, ids []streams.MessageID) error {
 	for {
 		own, now, err := c.held()
@@ -173,7 +180,8 @@ func (c *claim) begin(ctx context.Context, taken *kv.Claim, number int) (*reserv
 	return ids, nil
 }
 
-// fence refuses what earlier holders of the number have sent and has not arrived.
+// fence moves the fences, so that messages which earlier holders of the number have sent, and which have not arrived yet,
+// are rejected.
 func (c *claim) fence(ctx context.Context, number int) error {
 	var moves sync.WaitGroup
 	for i, fence := range c.fences {
@@ -182,7 +190,8 @@ func (c *claim) fence(ctx context.Context, number int) error {
 			return err
 		}
 		moves.Go(func() {
-			// Nothing is stored before it has been moved: a full stream stops senders only.
+			// No message is stored before the fence has been moved. So if a full stream does not take it, only senders
+			// have to wait, and phones are served.
 			if err := fence.Use(ctx, move); err != nil && ctx.Err() == nil {
 				c.log.Warn("fence not moved, trying again with the next message", zap.Int("instance", number), zap.Error(err))
 			}
@@ -192,13 +201,12 @@ func (c *claim) fence(ctx context.Context, number int) error {
 	return ctx.Err()
 }
 
-// giveBack ends the ids at once, and gives the number back at a stop. A claim
-// that is deleted tells quota that this ingress stores nothing any more; where
-// that is not sure, it is left to lapse.
+// giveBack ends the ids at once, and gives the number back at a stop. A claim that is deleted tells quota that this
+// ingress stores nothing any more. If that is not sure, the claim is left to expire.
 func (c *claim) giveBack(running context.Context, taken *kv.Claim) {
 	c.useUntil(time.Time{})
 	if running.Err() == nil || !c.idle() {
 		return
 	}
-	_ = taken.GiveBack(running) // one that is not deleted lapses
+	_ = taken.GiveBack(running) // a claim that is not deleted expires
 }

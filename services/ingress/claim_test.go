@@ -19,8 +19,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// claims is a deployment on which ingress instances claim numbers.
-type claims struct {
+// deployment is one on which ingress instances claim numbers.
+type deployment struct {
 	*testing.T
 	bus    *bus.Bus
 	bucket jetstream.KeyValue
@@ -29,8 +29,8 @@ type claims struct {
 	now time.Time
 }
 
-func newClaims(t *testing.T) *claims {
-	c := &claims{T: t, bus: bustest.New(t), now: time.Now()}
+func newDeployment(t *testing.T) *deployment {
+	c := &deployment{T: t, bus: bustest.New(t), now: time.Now()}
 	d := streams.Deployment{Shards: 2, Replicas: 1, EnqueueMaxBytes: 1 << 20, StatusMaxBytes: 1 << 20}
 	if err := streams.Ensure(t.Context(), c.bus.JS, d, true); err != nil {
 		t.Fatal(err)
@@ -42,20 +42,20 @@ func newClaims(t *testing.T) *claims {
 	return c
 }
 
-func (c *claims) clock() time.Time {
+func (c *deployment) clock() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.now
 }
 
-func (c *claims) pass(d time.Duration) {
+func (c *deployment) pass(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
 
 // start runs a claim that is renewed often, and returns when it holds a number.
-func (c *claims) start(idle bool) (held *claim, stop func()) {
+func (c *deployment) start(idle bool) (held *claim, stop func()) {
 	c.Helper()
 	serve := func(ctx, _ context.Context, number int) error {
 		return c.bus.Serve(ctx, bus.ServeOptions{Name: "ingress", Version: "0.0.0", Endpoints: []bus.Endpoint{
@@ -82,7 +82,7 @@ func (c *claims) start(idle bool) (held *claim, stop func()) {
 }
 
 // until waits for something that the claim's next contact with the bucket brings.
-func (c *claims) until(cond func() bool) {
+func (c *deployment) until(cond func() bool) {
 	c.Helper()
 	watcher, err := c.bucket.WatchAll(c.Context())
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *claims) until(cond func() bool) {
 	}
 }
 
-func (c *claims) number(held *claim) int {
+func (c *deployment) number(held *claim) int {
 	c.Helper()
 	number, err := held.Instance()
 	if err != nil {
@@ -107,7 +107,7 @@ func (c *claims) number(held *claim) int {
 }
 
 // id is a new one of the second shard.
-func (c *claims) id(held *claim) streams.MessageID {
+func (c *deployment) id(held *claim) streams.MessageID {
 	c.Helper()
 	var ids [1]streams.MessageID
 	if err := held.Give(c.Context(), 1, ids[:]); err != nil {
@@ -116,7 +116,7 @@ func (c *claims) id(held *claim) streams.MessageID {
 	return ids[0]
 }
 
-func (c *claims) exists(number int) bool {
+func (c *deployment) exists(number int) bool {
 	c.Helper()
 	_, err := c.bucket.Get(c.Context(), streams.IngressClaim(number))
 	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -126,7 +126,7 @@ func (c *claims) exists(number int) bool {
 }
 
 // revision is the one of the first number's claim.
-func (c *claims) revision() uint64 {
+func (c *deployment) revision() uint64 {
 	c.Helper()
 	entry, err := c.bucket.Get(c.Context(), streams.IngressClaim(0))
 	if err != nil {
@@ -136,7 +136,7 @@ func (c *claims) revision() uint64 {
 }
 
 // renewed renews the first number's claim as a renewal does whose answer is lost.
-func (c *claims) renewed(held *claim) (revision uint64) {
+func (c *deployment) renewed(held *claim) (revision uint64) {
 	c.Helper()
 	for {
 		revision, err := c.bucket.Update(c.Context(), streams.IngressClaim(0), held.owner, c.revision())
@@ -147,7 +147,7 @@ func (c *claims) renewed(held *claim) (revision uint64) {
 }
 
 func TestClaim_LowestFree(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	first, stopFirst := c.start(true)
 	second, _ := c.start(true)
 	if got := []int{c.number(first), c.number(second)}; got[0] != 0 || got[1] != 1 {
@@ -168,7 +168,7 @@ func TestClaim_LowestFree(t *testing.T) {
 
 // A stop waits for no renewal: what became of one under way does not keep the number.
 func TestClaim_StoppedWhileRenewed(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, stop := c.start(true)
 	c.renewed(held)
 	stop()
@@ -179,7 +179,7 @@ func TestClaim_StoppedWhileRenewed(t *testing.T) {
 
 // Quota takes a claim that was deleted as proof that nothing is under way.
 func TestClaim_NotIdle(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	_, stop := c.start(false)
 	stop()
 	if !c.exists(0) {
@@ -188,7 +188,7 @@ func TestClaim_NotIdle(t *testing.T) {
 }
 
 func TestClaim_Renewed(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, _ := c.start(true)
 	renewed := c.renewed(held) // the next renewal goes on from it
 	c.until(func() bool { return c.revision() > renewed })
@@ -199,7 +199,7 @@ func TestClaim_Renewed(t *testing.T) {
 
 // The claim has a connection of its own: pages that nobody reads keep the other from hearing anything for seconds.
 func TestClaim_Aside(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	server, busy := bustest.Start(t, t.TempDir())
 	server.Stop()
 	one := New(DefaultConfig(), Deps{Aside: c.bus, Deps: service.Deps{Bus: busy, Log: zap.NewNop(), Now: c.clock, Metrics: prometheus.NewRegistry()}, Shards: 2}).claim
@@ -217,7 +217,7 @@ func TestClaim_Aside(t *testing.T) {
 
 // No id is given once the claim may have run out, whether anybody noticed or not.
 func TestClaim_RunsOut(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, _ := c.start(true)
 	c.id(held)
 	c.bus.Conn.Close() // nothing is renewed any more
@@ -231,7 +231,7 @@ func TestClaim_RunsOut(t *testing.T) {
 }
 
 func TestClaim_Lost(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, _ := c.start(true)
 	var last streams.MessageID
 	for range 10_000 { // runs ahead of the clock, which stands still
@@ -248,7 +248,7 @@ func TestClaim_Lost(t *testing.T) {
 
 // Ids come after what the streams hold, even if the clock was set back.
 func TestClaim_ClockBehind(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	account := streams.AccountID(1) // in the second shard
 	stored, err := c.bus.JS.Publish(t.Context(), streams.EnqueueSubject(1, account, streams.Lane{}), nil)
 	if err != nil {
@@ -267,7 +267,7 @@ func TestClaim_ClockBehind(t *testing.T) {
 
 // There are so many numbers and no more.
 func TestClaim_AllTaken(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	for number := range streams.MaxInstance + 1 {
 		if _, err := c.bus.JS.PublishAsync("$KV."+streams.ClaimsBucket+"."+streams.IngressClaim(number), []byte("other")); err != nil {
 			t.Fatal(err)

@@ -24,16 +24,20 @@ type Config struct {
 // DefaultConfig is right for one machine.
 func DefaultConfig() Config {
 	return Config{
-		// BatchThreshold hurts nobody: it says how messages are stored, not
-		// how many.
+		// Limit: from 16 waiting messages on they are one atomic batch (`ingress.batch_threshold`).
+		// Used up by: nobody: it says how messages are stored, and not how many. Hurts: nobody.
 		BatchThreshold: 16,
-		// StopGrace is used up by requests that do not end, which are cut
-		// off.
+		// Limit: at a stop, requests that are under way have 4 s to finish (`ingress.stop_grace`). Beyond it: they are
+		// cut off.
+		// Used up by: requests that do not end, such as slow downloads. Hurts: only those requests.
+		// Test: TestServeCutsOffAfterGrace.
 		StopGrace:      4 * time.Second,
 		TrustedProxies: []string{"127.0.0.0/8", "::1"},
-		// MaxDownloads is used up by strangers who download slowly: other
-		// downloads get 503, messages go on.
+		// Limit: 200 downloads at a time (`ingress.max_downloads`). Beyond it: 503 `too_many_downloads` with Retry-After.
+		// Used up by: strangers who download slowly. Hurts: other downloads; messages go on. Test: TestDownload_Crowd.
 		MaxDownloads: 200,
+		// Limit: all downloads together have 32 MiB a second (`ingress.download_rate`). Beyond it: they take longer.
+		// Used up by: any stranger who downloads. Hurts: other downloads; messages go on. Test: TestWriter_Pace.
 		DownloadRate: 32 << 20,
 	}
 }

@@ -21,21 +21,37 @@ import (
 // second. More of them would be stored no sooner, and each would wait longer. An account has no more of it than it
 // leaves to others, so none can use it up: one alone has half, of two each has a third.
 const (
-	// Used up by several accounts together, or by one its share: who has most is refused first.
-	maxUnderWay = 512      // requests
-	maxPosts    = 32 << 20 // bytes of posts, and of what is made of them
-	maxReports  = 16 << 20 // bytes of reports, and of what is read in them
-	// maxStrangers is for bodies whose senders are not known before they are read: by where they come from. Strangers
-	// can use it up, and then keep out others who say who they are in the body; but only with requests that come whole
-	// and at once, from more networks than it has room for.
+	// Limit: 512 posts of senders are under way at once, and as many reports of phones; of one account as many as it
+	// leaves to others, so one alone has 256. Beyond it: 503 `overloaded` with Retry-After 1, nothing stored.
+	// Used up by: several accounts together. Hurts: first the accounts that have most under way. Test: TestOverload.
+	maxUnderWay = 512 // requests
+	// Limit: posts have 32 MiB of memory: their bodies as far as they have come, and what is made of them; one account
+	// has as much of it as it leaves to others. Beyond it: bodies that come slowly make room, else 503 `overloaded`.
+	// Used up by: several accounts together, or one that sends slowly. Hurts: first the accounts that have most of it.
+	// Test: TestMemory_GreedySenders.
+	maxPosts = 32 << 20 // bytes
+	// Limit: reports have 16 MiB of memory in the same way. Beyond it: the same.
+	// Used up by: phones of several accounts together. Hurts: first the accounts that have most of it.
+	// Test: TestLimiter_Bytes.
+	maxReports = 16 << 20 // bytes
+	// Limit: bodies that have to be read before it is known whose they are have 4 MiB in the same way, by network.
+	// Beyond it: the same.
+	// Used up by: strangers, with requests that come whole and at once, from more networks than it has room for.
+	// Hurts: others who name themselves in the body: callers of the SMS Nodes dialect. Test: TestIngress_HalfSentBodies.
 	maxStrangers = 4 << 20 // bytes
-	// maxAnswers is for pages, lists and messages on their way out, as they came and as they are sent. Used up by accounts
-	// that ask for much and read nothing: each by itself has half of it at most, then only its own are refused.
+	// Limit: answers with pages, lists and messages have 128 MiB, as they came and as they are sent; one account has as
+	// much of it as it leaves to others, so half at most. Beyond it: 503 `overloaded` with Retry-After 1; what a phone
+	// does not get is not leased.
+	// Used up by: accounts that ask for much and read nothing. Hurts: first the accounts that have most of it.
+	// Test: TestIngress_UnreadPages.
 	maxAnswers = 128 << 20 // bytes
 )
 
-// maxMetrics is how many may read the metrics at a time: nobody has to say who they are, and each takes
-// memory. Used up by a stranger, whom only a proxy keeps out: the operator's monitoring gets 503.
+// Whoever reads the metrics need not say who he is, and each reader takes memory.
+//
+// Limit: 4 may read `/metrics` at once. Beyond it: 503.
+// Used up by: any stranger who reaches the server; only a proxy keeps them out. Hurts: the operator's monitoring.
+// Test: TestIngress_MetricsCrowd.
 const maxMetrics = 4
 
 // handler is the whole HTTP side.

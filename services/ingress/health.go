@@ -19,8 +19,8 @@ import (
 // releaseID numbers the HTTP side's contract.
 const releaseID = 1
 
-// fullAt is how full a stream or the disk may be before health warns, in percent. Used up by accounts that
-// store much: the operator is warned, and nobody waits.
+// Limit: health warns when a stream or the disk is 70 % full. Beyond it: the status is `warn`, the answer still 200.
+// Used up by: accounts that store much. Hurts: nobody: the operator is warned. Test: TestIngress_disk.
 const fullAt = 70
 
 // health is ready when senders and phones can be served.

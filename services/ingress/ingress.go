@@ -90,8 +90,12 @@ func New(cfg Config, d Deps) *Ingress {
 	return i
 }
 
-// maxWaiting bounds the bytes that wait to be committed to a stream: a few seconds of work. An account has no more of it
-// than it leaves to others, and they take turns: who uses up its share waits behind others, and only its posts are refused.
+// What waits to be committed is a few seconds of work, and the accounts take turns.
+//
+// Limit: 16 MiB wait to be committed to a stream; of one account as much as it leaves to others, so half at most.
+// Beyond it: 503 `not_stored` with Retry-After.
+// Used up by: accounts that send faster than the disk stores. Hurts: first the account that has most waiting.
+// Test: TestCommitter_Owners.
 const maxWaiting = 16 << 20
 
 func (i *Ingress) committer(stream string, fence *bus.Fence, observe observer) *bus.Committer {

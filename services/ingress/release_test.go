@@ -130,7 +130,7 @@ func TestDownload(t *testing.T) {
 		{"the last byte", "GET", []string{"Range", "bytes=-1"}, 206, content[size-1:], nil, false},
 		{"the last byte again", "GET", []string{"Range", "bytes=-1"}, 206, content[size-1:], nil, false},
 		{"all but the begin and the end", "GET", []string{"Range", fmt.Sprintf("bytes=100-%d", size-2)}, 206, content[100 : size-1], nil, true},
-		{"the begin anew", "GET", []string{"Range", "bytes=0-99"}, 206, content[:100], nil, false},
+		{"the begin again", "GET", []string{"Range", "bytes=0-99"}, 206, content[:100], nil, false},
 		{"the rest", "GET", []string{"Range", "bytes=100-", "If-Range", etag}, 206, content[100:], map[string]string{
 			"Content-Range": fmt.Sprintf("bytes 100-%d/%d", size-1, size),
 		}, true},

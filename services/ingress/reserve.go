@@ -18,20 +18,30 @@ import (
 )
 
 const (
-	// reserveAhead is how far ahead of the clock ids are reserved, and so how far ids may be ahead of it after a start. Used
-	// up by half, ids are reserved further, and nobody waits.
+	// Limit: an ingress reserves ids 1 min ahead of the clock, and so ids may be so far ahead of it after a crash.
+	// Beyond it: with half of it left more are reserved, and nobody waits.
+	// Used up by: time. Hurts: nobody. Test: TestReserve_BeforeTheyAreUsedUp.
 	reserveAhead = time.Minute
-	// reserveMore is how far ahead of ids which are ahead of the clock: 4 million of them.
+	// Limit: where ids are ahead of the clock already, it reserves 1 s of them more, which is 4 million ids.
+	// Beyond it: with half of it left more are reserved.
+	// Used up by: senders, after the clock was set back. Hurts: nobody. Test: TestReserve_ClockWasAhead.
 	reserveMore = time.Second
-	// reserveAgain is when ids are reserved again that last long: before the event ages out that reserves them.
+	// An event that ages out would reserve nothing any more, so the ids that last long are reserved again before.
+	//
+	// Limit: the event that reserves the ids that are given is at most 24 h old. Beyond it: it is stored again, beside
+	// the requests.
+	// Used up by: time. Hurts: nobody. Test: TestReserve_BeforeTheyAgeOut.
 	reserveAgain = 24 * time.Hour
-	// reserveWithin is how long it is tried. Used up by an engine that is slow: messages of that shard are refused.
+	// Limit: a message that has to wait for ids to be reserved waits 5 s. Beyond it: 503 `not_stored`.
+	// Used up by: an engine that is slow or away. Hurts: senders of that shard. Test: TestReserve_Away.
 	reserveWithin = 5 * time.Second
 	reservePause  = 20 * time.Millisecond
 )
 
-// reserved gives the ids of a number, in each shard only such as the shard's stream says are reserved for this process:
-// whoever has the number next goes on behind them.
+// reserved gives the ids of a number. An id holds a time, and clocks step and differ, so a time alone does not make it
+// unique. Before ids are given in a shard, an event in the shard's stream reserves all ids of the number up to a time for
+// this process. Whoever has the number next reads that event, and goes on behind it. More ids are reserved while there
+// still are some, so that requests hardly ever wait.
 type reserved struct {
 	bus    *bus.Bus
 	now    func() time.Time
@@ -39,17 +49,18 @@ type reserved struct {
 	number int
 	ids    *streams.IDs
 	shards []shardIDs
-	soon   chan streams.Shard // whose ids are reserved further
+	soon   chan streams.Shard // shards that need more ids
 }
 
-// shardIDs are a shard's.
+// shardIDs are what is reserved in a shard.
 type shardIDs struct {
-	turn  chan struct{} // who has put something in reserves
-	asked atomic.Bool   // the shard is in soon, or is worked on
+	lock  chan struct{} // holds a token while ids are being reserved
+	asked atomic.Bool   // the shard is in soon, or ids are being reserved
 	at    atomic.Pointer[stretch]
 }
 
-// stretch is the ids from one to before another that this process may give. None, if both are the same.
+// stretch is the ids that this process may give: from one id, up to the one before another. It is empty if both are the
+// same.
 type stretch struct {
 	from, to streams.MessageID
 	soon     streams.MessageID // from here on more are reserved
@@ -63,7 +74,7 @@ func newReserved(b *bus.Bus, now func() time.Time, by string, number int, shards
 		shards: make([]shardIDs, shards), soon: make(chan streams.Shard, shards),
 	}
 	for i := range r.shards {
-		r.shards[i].turn = make(chan struct{}, 1)
+		r.shards[i].lock = make(chan struct{}, 1)
 	}
 	return r
 }
@@ -79,7 +90,7 @@ func (r *reserved) begin(ctx context.Context) {
 	shards.Wait()
 }
 
-// give fills ids with new ones of a shard. It does not, if not all of them are reserved.
+// give fills ids with new ones of a shard. It is false if not all of them are reserved: then none may be used.
 func (r *reserved) give(shard streams.Shard, now time.Time, ids []streams.MessageID) bool {
 	for i := range ids {
 		ids[i] = r.ids.Message()
@@ -112,7 +123,7 @@ func (r *reserved) run(ctx context.Context) {
 		case shard := <-r.soon:
 			shards.Go(func() {
 				defer r.shards[shard].asked.Store(false)
-				_ = r.reserve(ctx, shard, r.ids.Message()) // who has none left tries again
+				_ = r.reserve(ctx, shard, r.ids.Message()) // if it fails, a request that needs ids tries again
 			})
 		}
 	}
@@ -124,13 +135,14 @@ func (r *reserved) reserve(ctx context.Context, shard streams.Shard, id streams.
 	defer cancel()
 	defer func() {
 		if err != nil && !errors.Is(err, bus.ErrFull) {
-			err = fmt.Errorf("reserve ids: %w: %s", bus.ErrNotStored, err.Error()) // also where it is not known: no message is
+			// Whether the reservation is stored may be unknown. No message is stored, surely.
+			err = fmt.Errorf("reserve ids: %w: %s", bus.ErrNotStored, err.Error())
 		}
 	}()
 	own := &r.shards[shard]
 	select {
-	case own.turn <- struct{}{}:
-		defer func() { <-own.turn }()
+	case own.lock <- struct{}{}:
+		defer func() { <-own.lock }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -183,8 +195,8 @@ func (r *reserved) further(ctx context.Context, shard streams.Shard, at stretch,
 	return at, nil
 }
 
-// look reads what has become of an attempt to reserve more than at says. What another has reserved since is not ours,
-// nor is what was ours before.
+// look reads what has become of an attempt to reserve more than at says. If another process has reserved ids since, it
+// has the number now: neither its ids nor those that were ours may be given here.
 func (r *reserved) look(ctx context.Context, shard streams.Shard, at stretch) (*stretch, error) {
 	last, said, err := r.last(ctx, shard)
 	switch {
@@ -213,7 +225,7 @@ func (r *reserved) last(ctx context.Context, shard streams.Shard) (last uint64, 
 	return m.Sequence, said, err
 }
 
-// behind begins a stretch that is empty.
+// behind begins an empty stretch at a time.
 func (r *reserved) behind(t time.Time, last uint64) *stretch {
 	r.ids.NotBefore(t)
 	from := streams.FirstIDAt(t)
@@ -240,8 +252,8 @@ func (r *reserved) open(ctx context.Context, shard streams.Shard) (*stretch, err
 	return at, nil
 }
 
-// unreserved is behind the ids of the newest messages. They say it where nobody has reserved ids under the number yet,
-// and a version that reserved none may have given some by a clock that was ahead.
+// unreserved finds a time behind the ids of the newest messages. It is needed if no ids were reserved under the number
+// yet: an earlier version reserved none, and may have given ids by a clock that was ahead.
 func (r *reserved) unreserved(ctx context.Context, shard streams.Shard, floor time.Time) (time.Time, error) {
 	for _, subject := range streams.AcceptedSubjects(shard) {
 		m, err := r.bus.LastForSubject(ctx, streams.EnqueueStream(shard), subject)

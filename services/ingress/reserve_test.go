@@ -18,7 +18,7 @@ import (
 )
 
 // store stores what a message with the id would, in the second shard.
-func (c *claims) store(subject string, id streams.MessageID) (seq uint64) {
+func (c *deployment) store(subject string, id streams.MessageID) (seq uint64) {
 	c.Helper()
 	m := &nats.Msg{Subject: subject, Header: nats.Header{jetstream.MsgIDHeader: {streams.AccountID(1).String() + "/" + id.String()}}}
 	ack, err := c.bus.JS.PublishMsg(c.Context(), m)
@@ -29,7 +29,7 @@ func (c *claims) store(subject string, id streams.MessageID) (seq uint64) {
 }
 
 // reservations are the events that reserve ids of the first number in a shard.
-func (c *claims) reservations(shard streams.Shard) (all []event.Reserved) {
+func (c *deployment) reservations(shard streams.Shard) (all []event.Reserved) {
 	c.Helper()
 	for seq := uint64(0); ; {
 		m, err := c.bus.FirstAfter(c.Context(), streams.EnqueueStream(shard), streams.ReservedSubject(shard, 0), seq)
@@ -51,7 +51,7 @@ var anyLane = streams.EnqueueSubject(1, 1, streams.Lane{})
 
 // Whatever clock gave ids, and however much has been stored since: none is given again, by whoever has the number.
 func TestReserve_ClockWasAhead(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	c.pass(10 * time.Minute)
 	held, stop := c.start(true)
 	last := c.id(held)
@@ -78,7 +78,7 @@ func TestReserve_ClockWasAhead(t *testing.T) {
 func TestReserve_NoneReserved(t *testing.T) {
 	for name, subject := range map[string]string{"enqueued": anyLane, "scheduled": streams.ScheduledSubject(1, 1)} {
 		t.Run(name, func(t *testing.T) {
-			c := newClaims(t)
+			c := newDeployment(t)
 			last := streams.FirstIDAt(c.clock().Add(10 * time.Minute))
 			c.store(subject, last)
 			held, _ := c.start(true)
@@ -91,7 +91,7 @@ func TestReserve_NoneReserved(t *testing.T) {
 
 // Ids that were given are behind an event that reserves them, however the clock steps and however many are wanted.
 func TestReserve_NoneBeyond(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, _ := c.start(true)
 	seen := map[streams.MessageID]bool{}
 	for _, step := range []time.Duration{0, time.Second, 35 * time.Second, 48 * time.Hour, -47 * time.Hour, 365 * 24 * time.Hour, -365 * 24 * time.Hour} {
@@ -134,7 +134,7 @@ func TestReserve_NoneBeyond(t *testing.T) {
 }
 
 // step moves the clock, and the claim with it.
-func (c *claims) step(held *claim, d time.Duration) {
+func (c *deployment) step(held *claim, d time.Duration) {
 	held.mu.Lock()
 	defer held.mu.Unlock()
 	c.pass(d)
@@ -143,7 +143,7 @@ func (c *claims) step(held *claim, d time.Duration) {
 
 // Who gives ids without a pause waits for no reservation: more are reserved when half are left. Without messages none is.
 func TestReserve_BeforeTheyAreUsedUp(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, _ := c.start(true)
 	c.id(held)
 	own := &held.ids.shards[1]
@@ -174,7 +174,7 @@ func TestReserve_BeforeTheyAreUsedUp(t *testing.T) {
 
 // Ids that are far ahead of the clock last for long. What reserves them is younger than a day all the same.
 func TestReserve_BeforeTheyAgeOut(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	c.store(anyLane, streams.FirstIDAt(c.clock().Add(100*24*time.Hour)))
 	held, _ := c.start(true)
 	c.id(held)
@@ -200,7 +200,7 @@ func TestReserve_BeforeTheyAgeOut(t *testing.T) {
 
 // Two that both believe that they hold a number give different ids all the same.
 func TestReserve_TwoHolders(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	all := []*reserved{
 		newReserved(c.bus, c.clock, "one", 0, 2),
 		newReserved(c.bus, c.clock, "another", 0, 2),
@@ -241,7 +241,7 @@ func TestReserve_TwoHolders(t *testing.T) {
 
 // Where nobody knows whether ids were reserved, they are not given before the stream says so, and are not left out.
 func TestReserve_UnknownOutcome(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	r := newReserved(c.bus, c.clock, "one", 0, 2)
 	r.begin(t.Context())
 	at := *r.shards[1].at.Load()
@@ -261,7 +261,7 @@ func TestReserve_UnknownOutcome(t *testing.T) {
 
 // A shard that has no room refuses its own messages, with that reason, and no other shard's.
 func TestReserve_Full(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, _ := c.start(true)
 	stream, err := c.bus.JS.Stream(t.Context(), streams.EnqueueStream(1))
 	if err != nil {
@@ -321,7 +321,7 @@ func BenchmarkGive(b *testing.B) {
 }
 
 func TestGive_Cost(t *testing.T) {
-	c := newClaims(t)
+	c := newDeployment(t)
 	held, _ := c.start(true)
 	c.id(held)
 	ids := make([]streams.MessageID, 1)

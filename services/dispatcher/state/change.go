@@ -41,9 +41,9 @@ func (a Account) Preview(device streams.DeviceID, reports []request.Report) ([]r
 	return changes, nil
 }
 
-// Cancel is the decision that takes those of the messages back that have not
-// ended; only those that wait, or will, if waiting is set. It gives their ids
-// too. It is nil if there are none.
+// Cancel is the decision that takes back the messages that have not ended; if
+// waiting is set, only those that wait to be handed out or are scheduled. It gives
+// their ids too. It is nil if there are none.
 func (a Account) Cancel(messages []streams.MessageID, waiting bool, now time.Time) (event.Event, []streams.MessageID, error) {
 	attempts, ids, err := a.attempts(messages, func(r record, _ bool) bool {
 		return !r.state.Terminal() && (!waiting || r.state == streams.Pending)
@@ -54,9 +54,9 @@ func (a Account) Cancel(messages []streams.MessageID, waiting bool, now time.Tim
 	return event.Cancelled{At: now, Messages: attempts}, ids, nil
 }
 
-// Requeue is the decision that offers those of the messages again that ended
-// without success, or that a device holds after its lease lapsed. It gives their
-// ids too. It is nil if there are none.
+// Requeue is the decision that offers messages again: those that ended without
+// success, and those that a device holds after its lease lapsed. It gives their ids
+// too. It is nil if there are none.
 func (a Account) Requeue(messages []streams.MessageID, now time.Time) (event.Event, []streams.MessageID, error) {
 	attempts, ids, err := a.attempts(messages, func(r record, held bool) bool {
 		return r.state.Terminal() && !r.state.Success() || r.state == streams.Leased && held
@@ -64,10 +64,17 @@ func (a Account) Requeue(messages []streams.MessageID, now time.Time) (event.Eve
 	if err != nil || len(ids) == 0 {
 		return nil, ids, err
 	}
-	return event.Requeued{At: now, Until: now.Add(streams.DefaultValidity), Messages: attempts}, ids, nil
+	return event.Requeued{
+		At: now,
+		// Limit: a requeued message is valid for 72 h from then, if less than that was left. Beyond it: it expires.
+		// Used up by: a message that no phone takes in this time. Hurts: only its sender; it can be requeued again.
+		// Test: TestExpiredMessagesAreNotHandedOut.
+		Until:    now.Add(streams.DefaultValidity),
+		Messages: attempts,
+	}, ids, nil
 }
 
-// attempts are the present ones of those messages that fit.
+// attempts are the current attempts of the messages that fit, and their ids.
 func (a Account) attempts(messages []streams.MessageID, fits func(r record, held bool) bool) (all []event.Attempt, ids []streams.MessageID, err error) {
 	ids = []streams.MessageID{}
 	for _, m := range messages {

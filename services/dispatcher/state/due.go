@@ -8,15 +8,15 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// Timed is a message of an account that stands under a time.
+// Timed is a message of an account in an index by time.
 type Timed struct {
 	Account streams.AccountID
 	ID      streams.MessageID
 }
 
-// Invalid lists up to most messages whose validity is over and that have not
-// ended, the earliest first, and says when the next one's is over, at the latest
-// next.
+// Invalid lists up to most messages that have not ended although their validity is
+// over, the earliest first. It also gives when the next validity is over: next if
+// none is before that.
 func (v View) Invalid(now, next time.Time, most int) ([]Timed, time.Time) {
 	var all []Timed
 	eachKey(v.bucket(validBucket), nil, func(key, _ []byte) bool {
@@ -57,19 +57,20 @@ type Due struct {
 }
 
 const (
-	// accountsLooked is among how many due times of accounts the accounts are
-	// found that alternate. Used up by an account with so many due before
-	// others', which then wait until some of its are enqueued.
+	// Limit: scheduled messages are enqueued in turns of the accounts that are found among the 100,000 earliest due
+	// times. Messages of one account that are due at the same millisecond are one such time. Beyond it: messages that
+	// are due later wait until earlier ones are enqueued.
+	// Used up by: an account with messages at so many different times that are all due, as after a long stop.
+	// Hurts: accounts whose messages are due later: they go out late. Test: TestReleasesTakeTurns.
 	accountsLooked = 100_000
-	// retryAfter is when messages are looked at again that are due and whose
-	// validity is over: it is ended first.
+	// retryAfter is when scheduled messages are looked at again whose validity is over too. They expire before that.
 	retryAfter = time.Second
 )
 
-// Due lists up to most scheduled messages that are due, and says when the next
-// one comes, at the latest next. The accounts alternate, in each the earliest
-// first: an account with many messages that are due at once does not keep those
-// of others waiting.
+// Due lists up to most scheduled messages that are due. The accounts alternate,
+// and of each the earliest come first: an account with many messages that are due
+// at once does not keep those of others waiting. Due also gives when the next
+// message is due: next if none is before that.
 func (v View) Due(now, next time.Time, most int) ([]Due, time.Time, error) {
 	accounts, next := v.dueAccounts(now, next)
 	if len(accounts) == 0 {

@@ -97,8 +97,10 @@ type writer struct {
 	oldest  streams.MessageID // messages before it are behind the horizon
 }
 
-// change lets f change a message's record, and every index with it; f says
-// whether it changed. A message behind the horizon is left alone.
+// change lets f change a message's record, and keeps every index in step. It
+// writes nothing if f says that nothing changed. A message behind the horizon is
+// left alone. A message that is not known yet has a record too, a stub: its report
+// may be folded before its enqueue, since the two streams are read side by side.
 func (w *writer) change(m streams.MessageID, f func(*record) (bool, error)) error {
 	if m < w.oldest {
 		return nil
@@ -117,7 +119,7 @@ func (w *writer) change(m streams.MessageID, f func(*record) (bool, error)) erro
 	return w.reindex(m, &old, &r)
 }
 
-// step is change for an event of STATUS, which the record remembers.
+// step is change for an event of STATUS: the record remembers the event.
 func (w *writer) step(m streams.MessageID, f func(*record) (bool, error)) error {
 	return w.change(m, func(r *record) (bool, error) {
 		changed, err := f(r)
@@ -151,8 +153,8 @@ func (w *writer) accept(e projection.Event) error {
 	}
 }
 
-// enqueued folds a message that may be handed out, or one that was scheduled
-// and may be now. A second one changes nothing.
+// enqueued folds a message that may be handed out, or one that was scheduled and
+// is due. A second event of the same message changes nothing.
 func (w *writer) enqueued(h Envelope) error {
 	return w.change(h.ID, func(r *record) (bool, error) {
 		if r.known() && r.due.IsZero() {
@@ -178,6 +180,8 @@ func (r *record) accept(seq uint64, h Envelope) {
 	r.seq, r.lane, r.until, r.due, r.group, r.name = seq, h.Lane, h.Until, h.Due, h.Group, h.Name
 }
 
+// leased folds a page that was handed out. An attempt whose round is over is left
+// out: the dispatcher decided before it had folded what ended the round.
 func (w *writer) leased(e event.Leased) error {
 	if _, taken, err := w.lease(e.Lease); err != nil || taken {
 		return err // the id is another lease's
@@ -197,7 +201,7 @@ func (w *writer) leased(e event.Leased) error {
 			switch r.state {
 			case streams.Pending:
 				r.tries++
-			case streams.Leased: // listed again to the device that holds it
+			case streams.Leased: // its device holds it since an earlier lease lapsed, and is given it again
 				if held, err := w.isHeld(r); err != nil || !held {
 					return false, err
 				}
@@ -214,8 +218,8 @@ func (w *writer) leased(e event.Leased) error {
 	return w.endIfEmpty(e.Lease)
 }
 
-// renewed folds new ends of leases. A report whose time is long after the renewal
-// has it from a clock that was ahead, and makes the lease last no longer.
+// renewed folds new ends of leases. If the last report on a lease has a time long
+// after the renewal, a clock that was ahead gave it: it does not extend the lease.
 func (w *writer) renewed(e event.Renewed) error {
 	for _, renewal := range e.Leases {
 		err := w.changeLease(renewal.Lease, func(l *lease) {
@@ -295,9 +299,12 @@ func (w *writer) requeued(e event.Requeued) error {
 	return nil
 }
 
-// reasonLapsed is why a message failed that no phone reported on.
+// reasonLapsed is the reason of a message that failed because its lease lapsed.
 const reasonLapsed = "lease_lapsed"
 
+// reported folds what a phone says of messages. It counts whatever round it is for:
+// an SMS that went out went out. A report of the device that holds a message also
+// extends its lease, without any decision.
 func (w *writer) reported(e event.Reported) error {
 	at := w.at
 	if !e.At.IsZero() { // earlier versions say nothing, and the engine's clock may have stepped
@@ -335,8 +342,9 @@ func (w *writer) reported(e event.Reported) error {
 	return nil
 }
 
-// moves says whether a report of a state, from the holder or another, changes
-// the message.
+// moves says whether a report changes the message. A success does whoever reports
+// it, if it is further than what is known; a failure only if the device that holds
+// the message reports it.
 func (r *record) moves(to streams.State, holder bool) bool {
 	if to.Success() {
 		return to > r.state // the SMS went out, whatever was thought before

@@ -7,8 +7,10 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxCounted bounds what is looked through for a page and its total. Used up
-// by an account with many messages, and only its own lists leave some out.
+// Limit: a list looks through 100,000 groups of an account. Beyond it: older ones are not listed, and the total stops
+// there.
+// Used up by: an account with many messages. Hurts: only that account, whose lists leave some out.
+// Test: TestListsLookOnlySoFar.
 const maxCounted = 100_000
 
 // Group is what is known of a group, with the places of its messages' events, in

@@ -9,13 +9,17 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// Kept is how long a message and its events are known. Passed by every message;
-// it hurts who asks for an older one.
+// Kept is how long a message and its events are known.
+//
+// Limit: a message is known for 30 days after it was accepted. Beyond it: look-ups, pulls and reports do not find it.
+// Used up by: every message, by age. Hurts: only those who ask for an older one.
+// Test: TestMessagesAreForgotten.
 const Kept = 30 * 24 * time.Hour
 
-// HorizonMadeAt is when a horizon event was made. One of an earlier version does
-// not say it: by then its own time had surely come, and the engine, whose clock
-// may have been behind, stored it.
+// HorizonMadeAt is when a horizon event was made. An event of an earlier version
+// does not say it. It was made when the horizon that it names was Kept ago, and the
+// engine stored it then, by a clock that may have been behind: so the later of the
+// two times counts.
 func HorizonMadeAt(e event.Horizon, stored time.Time) time.Time {
 	if e.At.IsZero() {
 		return clock.Later(stored, e.Before.Add(Kept))
@@ -23,8 +27,10 @@ func HorizonMadeAt(e event.Horizon, stored time.Time) time.Time {
 	return e.At
 }
 
-// moveHorizon drops what is from before it: messages by the time in their ids,
-// fences by the time they were stored, which is no later than the event was made.
+// moveHorizon drops everything from before the horizon: messages by the time in
+// their ids, and fences of decisions by the time at which they were stored. That
+// may come from a clock that was ahead: a fence was stored no later than the
+// horizon event was made.
 func (w *writer) moveHorizon(e event.Horizon) error {
 	if horizon, _ := w.Horizon(); !e.Before.After(horizon) {
 		return nil

@@ -46,8 +46,8 @@ func (w *writer) reindex(m streams.MessageID, old, r *record) error {
 	return nil
 }
 
-// reindexTimes moves what stands under times: when the message is due, and when
-// its validity ends.
+// reindexTimes moves a message's entries in the indexes by time: when it is due,
+// and when its validity ends.
 func (w *writer) reindexTimes(m streams.MessageID, old, r *record) error {
 	due := func(r *record) []byte {
 		if r == nil || !r.known() || r.currentState() != streams.Scheduled {
@@ -67,7 +67,7 @@ func (w *writer) reindexTimes(m streams.MessageID, old, r *record) error {
 	return w.move(validBucket, valid(old), valid(r), present)
 }
 
-// reindexGroup moves what stands under a group and under its name.
+// reindexGroup moves a message's entries in the indexes of groups and their names.
 func (w *writer) reindexGroup(m streams.MessageID, old, r *record) error {
 	member := func(r *record) []byte {
 		if r == nil || r.group == 0 {
@@ -152,8 +152,8 @@ func (w *writer) endIfEmpty(l streams.LeaseID) error {
 	return w.putLease(l, &stored, nil)
 }
 
-// putLease writes a lease and its index entries; old nil is a new one, l nil
-// takes it away.
+// putLease writes a lease and its index entries. It is a new one if old is nil, and
+// is deleted if l is nil.
 func (w *writer) putLease(leaseID streams.LeaseID, old, l *lease) error {
 	key := leaseKey(w.account, leaseID)
 	b := w.bucket(leasesBucket)

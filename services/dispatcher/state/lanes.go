@@ -20,7 +20,7 @@ type LaneWork struct {
 	First    Place   // of what was never handed out; its Seq is 0 if there is none
 }
 
-// Lanes are those that a phone can carry, the most urgent first.
+// Lanes are the lanes whose messages a phone can send, the most urgent first.
 func Lanes(q request.Pull) (all []streams.Lane) {
 	targets := []streams.DeviceID{0}
 	if q.Device != 0 {
@@ -40,8 +40,8 @@ func Lanes(q request.Pull) (all []streams.Lane) {
 	return all
 }
 
-// Work lists the lanes with work that a phone can carry, the most urgent first,
-// with up to most messages each that came back. It passes over the sequences that
+// Work lists the lanes with messages that a phone can send, the most urgent first,
+// each with up to most messages that came back. It passes over the sequences that
 // skip names.
 func (a Account) Work(q request.Pull, most int, skip func(seq uint64) bool) []LaneWork {
 	var all []LaneWork

@@ -12,18 +12,23 @@ import (
 )
 
 const (
-	// farAhead is how far the end of a lease, or a report, is ahead if no clock
-	// gave it that is nearly right. It is more than clocks may differ, and than
-	// a decision is under way.
+	// farAhead tells an end that a wrong clock gave: it is more than clocks may differ, and more than the time that a
+	// decision is under way.
+	//
+	// Limit: a lease ends at most its length and 10 min from now. Beyond it: a clock that was ahead gave it that end,
+	// and it gets its whole length from now instead.
+	// Used up by: a dispatcher whose clock was ahead. Hurts: nobody: the phone keeps its messages for one more lease.
+	// Test: TestLeasesLastThroughSteps.
 	farAhead = 10 * time.Minute
-	// contactReach is for how many lease times after a report the contacts of a
-	// device can renew the lease. Used up by a phone that reports on a part: only
-	// its own messages come back.
+	// Limit: requests of a device renew a lease until 3 lease times after its last report on one of the messages.
+	// Beyond it: the lease lapses.
+	// Used up by: a phone that reports on a part of its messages and never on the rest. Hurts: only the account of
+	// that phone: the rest of the messages comes back late. Test: TestContactsReachThreeLeaseTimesAfterAReport.
 	contactReach = 3
 )
 
-// lease is what STATUS says of the messages of one pull. It is kept until it has
-// no message any more.
+// lease is what STATUS says of the page of one pull. It is kept until no message is
+// under it any more.
 type lease struct {
 	device   streams.DeviceID // zero: the phone gave no name
 	name     string
@@ -94,10 +99,10 @@ func leaseOf(key []byte) LeaseRef {
 	return LeaseRef{streams.AccountID(id(key, 1)), streams.LeaseID(id(key, 2))}
 }
 
-// DueLease finds a lease whose stored end has come, or whose end no clock can
-// have given that agrees with now, and that is not among those decided about
-// already. If there is none, due is zero: ends is when the next one comes, at the
-// latest next, and waits says whether one is due that was decided about.
+// DueLease finds a lease whose stored end has come, or is further off than a clock
+// that agrees with now can have given it. It passes over the leases in decided. If
+// there is none, due is zero, and ends is when the next stored end comes: next if
+// none is before that. waits says whether a lease in decided is still due.
 func (v View) DueLease(now, next time.Time, decided map[LeaseRef]bool) (due LeaseRef, waits bool, ends time.Time, err error) {
 	c := v.bucket(dueBucket).Cursor()
 	for key, _ := c.First(); key != nil; key, _ = c.Next() {
@@ -132,10 +137,10 @@ func (l *lease) ahead(now time.Time) bool { return l.until.Sub(now) > l.length+f
 // end is when a lease ends, or ended: no sooner than its length after it was
 // given, renewed or reported on last, by time that passed.
 //
-// A clock that began or stepped at the time since cannot tell how long before
-// that anything was. So each lease from before has its whole length from then.
-// One that ends too late was given by a clock that was ahead, and has its whole
-// length from now.
+// since is when the clock of now began, or stepped last. It cannot tell how much
+// time passed before that. So a lease from before has its whole length from then.
+// A lease that ends too late has its end from a clock that was ahead, and has its
+// whole length from now.
 func (l lease) end(since, now time.Time) time.Time {
 	l.until = clock.Later(clock.Later(l.until, l.reportedUntil()), since.Add(l.length))
 	if l.ahead(now) {
@@ -145,8 +150,8 @@ func (l lease) end(since, now time.Time) time.Time {
 }
 
 // EndLease is the decision about a lease whose stored end has come: Lapsed, or
-// Renewed where the lease ends later after all. It is nil before its end, and for
-// a lease that is not there or lapsed already. Since is when now's clock began or
+// Renewed if its true end is later. It is nil before the stored end, and for a
+// lease that is not there or has lapsed. since is when the clock of now began or
 // stepped last.
 func (a Account) EndLease(leaseID streams.LeaseID, since, now time.Time) (event.Event, error) {
 	l, ok, err := a.lease(leaseID)
@@ -179,9 +184,9 @@ func fate(l lease, r record) streams.State {
 	}
 }
 
-// RenewLeases is the decision that renews the leases of a device which has shown
-// itself: those it has reported on and of which less than half is left. It is nil
-// if there are none.
+// RenewLeases is the decision that renews the leases of a device that has just sent
+// a request: those on which it has reported, and of which less than half is left.
+// It is nil if there are none.
 func (a Account) RenewLeases(d streams.DeviceID, now time.Time) (event.Event, error) {
 	e := event.Renewed{At: now}
 	for _, leaseID := range a.deviceLeases(d, running) {
@@ -199,8 +204,9 @@ func (a Account) RenewLeases(d streams.DeviceID, now time.Time) (event.Event, er
 	return e, nil
 }
 
-// renewal is until when a contact now makes the lease last, if it does. A lease
-// on which nothing was reported is not renewed: the phone may never have got it.
+// renewal is the end that a request of the device at now gives the lease; false if
+// it leaves the end as it is. A lease on which nothing was reported is not renewed:
+// the phone may never have got the page.
 func (l *lease) renewal(now time.Time) (time.Time, bool) {
 	if l.reported.IsZero() || l.until.Sub(now) >= l.length/2 {
 		return l.until, false

@@ -51,9 +51,9 @@ func (a Account) IsUnder(l streams.LeaseID, m streams.MessageID) (under, fresh b
 	return r.state == streams.Leased && r.lease == l, r.fresh(), err
 }
 
-// EachReturned calls f with the account and the lane of each message that a lapse
-// or a requeue, which is folded, gives to somebody again. A message that its
-// device keeps is in the device's own lane.
+// EachReturned calls f with the account and the lane of each message that can be
+// handed out again because of a lapse or a requeue, once that event is folded. A
+// message that its device keeps is in the device's own lane.
 func (v View) EachReturned(e projection.Event, f func(streams.AccountID, streams.Lane)) error {
 	account, err := streams.ParseStatusSubject(e.Subject)
 	if err != nil {

@@ -29,12 +29,14 @@ type record struct {
 	steps    []step    // what changed it, in order
 }
 
-// maxSteps is the most that a record remembers: the first one, and those that came last. Used up by one
-// message, whose timeline alone leaves steps out.
+// Limit: the record of a message remembers 256 steps: the first one, and those that came last. Beyond it: its timeline
+// leaves out those in between.
+// Used up by: phones that are handed the same message, or report on it, again and again. Hurts: nobody else: it is the
+// timeline of that message alone. Test: TestRecord_Steps.
 const maxSteps = 256
 
-// remember appends a step. A phone that is handed what it holds again and again leaves two steps each time, and of
-// those in a row that say the same the first and the last are kept.
+// remember appends a step. A phone that holds a message may be handed it again and again, and each time leaves two
+// steps. So of steps in a row to the same state only the first and the last are kept.
 func (r *record) remember(s step) {
 	switch n := len(r.steps); {
 	case n >= 2 && r.steps[n-1].state == s.state && r.steps[n-2].state == s.state:

@@ -17,10 +17,10 @@ const (
 
 func storedKey(a streams.AccountID, stream byte) []byte { return append(key8(uint64(a)), stream) }
 
-// days are the bytes of an account's events in a stream by the UTC day on which
-// they were stored, the earliest first; of a message, the day that its envelope
-// says. An event behind the horizon is in none. The stream keeps what is counted
-// here for some days longer, so that a rebuild counts the same.
+// days are the bytes of an account's events in a stream, by the UTC day on which
+// they were stored, the earliest first. The day of a message is the one in its
+// envelope. An event behind the horizon is in no day. The stream keeps events for
+// some days longer than they are counted here, so that a rebuild counts the same.
 type days []day
 
 type day struct{ number, bytes uint64 }
@@ -29,7 +29,7 @@ const dayBytes = 16
 
 func dayOf(t time.Time) uint64 { return millis(t) / uint64((24*time.Hour)/time.Millisecond) }
 
-// firstDay is the first one that is all after the horizon.
+// firstDay is the first day that is wholly after the horizon.
 func firstDay(horizon time.Time) uint64 {
 	if horizon.IsZero() {
 		return 0
@@ -69,8 +69,9 @@ func (w *writer) count(stream byte, e projection.Event, at time.Time) error {
 	return nil
 }
 
-// dropDays forgets the days that are not all after the horizon. What STATUS
-// holds by now was stored by the time made, whatever the engine's clock said.
+// dropDays forgets the days that are not wholly after the horizon. Events of STATUS
+// that seem to be stored after the horizon event was made have their time from a
+// clock that was ahead, and are moved to that day.
 func (w *writer) dropDays(horizon, made time.Time) error {
 	b, first := w.bucket(storedBucket), firstDay(horizon)
 	changed := map[string]days{}
@@ -145,8 +146,7 @@ func (d days) add(number, bytes uint64) days {
 	return d
 }
 
-// by counts what stands in later days in the last one, and says whether anything
-// did.
+// by moves the bytes of days after last into last, and says whether there were any.
 func (d days) by(last uint64) (days, bool) {
 	i := len(d)
 	var late uint64

@@ -1,9 +1,9 @@
 // Package state is what a dispatcher knows: where every message stands, which
-// leases run, and the indexes over both. Fold makes it of the events of ENQUEUE
-// and STATUS; View and Account answer questions about it, and say what would be
-// decided now. All of it is a function of stored events and of the times that
-// callers give. So a rebuild gives the same bytes, and two dispatchers that have
-// folded the same decide the same.
+// leases run, and the indexes over both. Fold makes it from the events of ENQUEUE
+// and STATUS; View and Account answer questions about it, and propose decisions.
+// It has no clock and no network: all of it follows from stored events, and from
+// the times that callers give. So a rebuild gives the same bytes, and two
+// dispatchers that have folded the same events decide the same.
 package state
 
 import (
@@ -31,7 +31,7 @@ type Account struct {
 	account streams.AccountID
 }
 
-// Account gives the view of one account; of one that was never heard of, too.
+// Account gives the view of one account. It is empty where nothing was folded of it.
 func (v View) Account(a streams.AccountID) Account { return Account{v, a} }
 
 func (v View) bucket(name []byte) *bolt.Bucket { return v.tx.Bucket(name) }

@@ -21,25 +21,32 @@ import (
 )
 
 const (
-	// verifiedFor is how long a right password is not checked again, and wrongFor a wrong one. Passed by a login that is
-	// not used: its next request costs a check, and only it waits.
+	// Limit: a right password is not checked again for 10 min, or until it is changed. Beyond it: it is checked.
+	// Used up by: a login that is not used. Hurts: only that login: its next request waits for a check.
+	// Test: TestAdmitLogin.
 	verifiedFor = 10 * time.Minute
-	wrongFor    = time.Minute
-	// maxVerified bounds the right passwords in memory, the wrong ones, and the guessers that are counted, each by itself.
-	// Strangers can use up the last two: then a wrong password is checked once more, and a guesser is not counted, but
-	// waits with all others. The right ones are used up by that many logins: one that is forgotten costs its owner a check.
+	wrongFor    = time.Minute // the same of a wrong one
+	// Limit: 10,000 right passwords are remembered, as many wrong ones, and as many guessers. Beyond it: any one is
+	// forgotten: a password costs a check at its next request, and a guesser who is not counted waits with all others.
+	// Used up by: strangers, as to wrong passwords and guessers; that many logins, as to right ones.
+	// Hurts: only the login whose password is forgotten: its next request waits for a check. Test: TestPasswords_Bound.
 	maxVerified = 10_000
-	// failuresAMinute is how many wrong passwords a network may send for a login, at once and a minute. Used up by somebody
-	// who guesses: the login is rejected from that network, unless it came in from there before.
+	// Limit: a network may send 10 wrong passwords for a login at once, and as many a minute. Beyond it: 429
+	// `too_many_failures` with Retry-After; where the login came in before, the right password still works.
+	// Used up by: somebody who guesses. Hurts: only that login, from that network.
+	// Test: TestAdmitLogin_GuessesLockNobodyOut.
 	failuresAMinute = 10
 	// maxLogin is the most bytes of a login.
 	maxLogin = 4 * 64
-	// maxChecks bounds the passwords that wait to be checked: those of strangers, and apart from them those of callers
-	// that came in from the same network before. Nobody has more of them waiting than he leaves to others. Used up by
-	// strangers who guess, from many networks: other strangers and logins from new networks are told to try again.
+	// Limit: 64 passwords of strangers wait to be checked, of a network as many as it leaves to others; and apart from
+	// them 64 of callers who came in from the same network before, of a network and login as many as it leaves to
+	// others. Beyond it: 503 `busy` with Retry-After.
+	// Used up by: strangers who guess, from many networks. Hurts: other strangers, and logins from new networks.
+	// Test: TestPasswords_Line.
 	maxChecks = 64
-	// strangersRest is for how many times the duration of a stranger's check its processor is left to others afterwards.
-	// Used up by strangers who guess: other strangers wait.
+	// Limit: passwords of strangers are checked by one processor in four, which then is left to others for 3 times as
+	// long as the check took. Beyond it: they wait in the line above.
+	// Used up by: strangers who guess. Hurts: other strangers, and logins from new networks. Test: TestPasswords_Line.
 	strangersRest = 3
 )
 
@@ -93,11 +100,14 @@ type checked struct {
 
 func newPasswords(now func() time.Time) *passwords {
 	// A check keeps its processor until the runtime interrupts it, 10 ms later. On all of them at once, each step of every
-	// other request would wait for that. Used up by strangers who guess: who is known waits for one of their checks.
+	// other request would wait for that.
+	//
+	// Limit: passwords are checked by one processor in 2, at least one. Beyond it: they wait in the lines above.
+	// Used up by: strangers who guess. Hurts: a login that is known waits for one of their checks at most.
+	// Test: TestPasswords_LeaveProcessors.
 	half := max(runtime.GOMAXPROCS(0)/2, 1)
 	processors := semaphore.NewWeighted(int64(half))
 	p := &passwords{
-		// Used up by strangers who guess: other passwords that were not checked lately wait.
 		now: now, strangers: newLine(max(runtime.GOMAXPROCS(0)/4, 1), processors), known: newLine(half, processors),
 		right: map[[32]byte]checked{}, wrong: map[[32]byte]checked{}, failures: map[guesser]*rate.Limiter{},
 	}

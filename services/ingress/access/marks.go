@@ -9,9 +9,12 @@ import (
 )
 
 const (
-	// maxMarks is how many marks of ended and renewed sessions an account may have in their bucket, where each stays for
-	// streams.SessionTTL. Ending a session makes two, renewing one makes one and may not use up more than half. Used up by
-	// one account: its own sessions cannot be ended then, those of others can.
+	// Each mark stays in the bucket for streams.SessionTTL. Renewals may not use up what is needed to end sessions.
+	//
+	// Limit: an account has 20,000 marks of renewed and ended sessions in 30 days. Renewing a session makes one, ending
+	// one makes two, and renewals have at most half. Beyond it: 429 `too_many_sessions` with Retry-After.
+	// Used up by: one account. Hurts: only that account: its sessions cannot be renewed or ended then.
+	// Test: TestSessions_TooMany.
 	maxMarks = 20_000
 	// marksComeBack is when to try again: marks expire day by day.
 	marksComeBack = time.Hour

@@ -17,10 +17,13 @@ import (
 )
 
 const (
-	// knownFor is for how many days a network is known from which a login came with the right password. Passed by a
-	// login that stays away for longer: it waits among strangers, and nobody else does.
-	knownFor = 30
-	// maxNetworks bounds what is known of an account. Used up by somebody who has its passwords, and it hurts nobody else.
+	// Limit: a network from which a login came with the right password is known for 30 days. Beyond it: it is a
+	// stranger's.
+	// Used up by: a login that stays away. Hurts: only that login: its password waits to be checked among strangers'.
+	// Test: TestNetworks.
+	knownFor = 30 // days
+	// Limit: of an account 1,024 networks and logins are known. Beyond it: the oldest are forgotten.
+	// Used up by: somebody who has a password of the account. Hurts: nobody else. Test: TestNetworks.
 	maxNetworks = 1024
 	// networksEvery is how often news are stored, once for each account: a server that is killed forgets that much.
 	networksEvery = time.Minute

@@ -32,8 +32,10 @@ type Rate struct {
 // per is the time in which a token may make its plan's rate of requests.
 const per = time.Minute
 
-// maxRate is more than a token can use: a larger one would leave no time between two requests to count with.
-// Only the operator meets it.
+// A larger rate would leave no time between two requests to count with.
+//
+// Limit: a rate is at most 1,000,000,000 requests a minute, more than a token can use. Beyond it: more counts as that.
+// Used up by: the operator, who sets the rate. Hurts: nobody. Test: FuzzAccount.
 const maxRate = 1_000_000_000
 
 // rates holds a token bucket for each use of a token within the last minute. One that was not used for that long is full, as

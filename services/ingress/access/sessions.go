@@ -25,16 +25,22 @@ import (
 )
 
 const (
-	// MaxAccess is how long an access token lasts at most, and if no time is asked for. Used up by one request, whose
-	// token lasts no longer.
+	// MaxAccess is how long an access token lasts at most, and if no time is asked for.
+	//
+	// Limit: an access token lasts 24 h, or less if that is asked for. Beyond it: 401.
+	// Used up by: every token, by age. Hurts: nobody: its holder begins or renews a session.
+	// Test: TestBeginSession_Refuses.
 	MaxAccess = 24 * time.Hour
 
 	issuer     = "trunkline"
 	keyBytes   = 32
 	renewScope = "tokens:refresh"
-	// Used up by one request, which alone is rejected.
+	// Limit: a session has 1 to 32 scopes. Beyond it: 400.
+	// Used up by: one request. Hurts: only that request. Test: TestBeginSession_Refuses.
 	maxScopes = 32 // of a session
-	maxScope  = 64 // characters
+	// Limit: a scope has 1 to 64 characters. Beyond it: 400.
+	// Used up by: one request. Hurts: only that request. Test: TestBeginSession_Refuses.
+	maxScope = 64 // characters
 	// forgetEvery is how often ended sessions are forgotten whose tokens have expired.
 	forgetEvery = 24 * time.Hour
 )
@@ -183,10 +189,10 @@ func (a *Access) BeginSession(ctx context.Context, caller Caller, ttl time.Durat
 	renew.Scopes, renew.Original = []string{renewScope}, scopes
 	tokens := Tokens{ID: id, Expires: access.ExpiresAt.UTC()}
 	for _, one := range []struct {
-		claims sessionClaims
-		into   *secret.String
+		session sessionClaims
+		into    *secret.String
 	}{{access, &tokens.Access}, {renew, &tokens.Renew}} {
-		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, one.claims).SignedString(key)
+		signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, one.session).SignedString(key)
 		if err != nil {
 			return Tokens{}, fmt.Errorf("sign a session: %w", err)
 		}

@@ -17,10 +17,15 @@ import (
 )
 
 const (
-	// Every is how often ingresses tell each other what was used of the rates, and who called: a token can have more than
-	// its rate by what it sends in this time. Used up by an account at several ingresses, and it hurts nobody else.
+	// Every is how often ingresses tell each other what was used of the rates, and which phones called.
+	//
+	// Limit: ingresses tell each other every 1 s what tokens used. Beyond it: a token may have more than its rate by
+	// what it sends to several ingresses in this time.
+	// Used up by: an account that sends to several ingresses. Hurts: nobody else. Test: TestRates_Shared.
 	Every = time.Second
-	// mostEntries bounds the entries of one message.
+	// Limit: one message to the other ingresses has 10,000 entries, of tokens or of phones. What is more goes into the
+	// next one.
+	// Used up by: so many phones that call within a second. Hurts: nobody.
 	mostEntries = 10_000
 )
 

@@ -19,19 +19,22 @@ import (
 )
 
 const (
-	// seenEvery is how often a device's last-seen time is written. It hurts nobody: stored last-seen times may be that
-	// much too old.
+	// Limit: the last-seen time of a device is written every 5 min, so a stored one may be that much too old.
+	// Used up by: every phone that calls. Hurts: nobody.
 	seenEvery = 5 * time.Minute
-	// unseenFor is for how long a device may not have called before a new name of the account replaces its name, if
-	// there is no room for both. It is longer than anything can be leased to the device, held by it, or wait for it
-	// alone: streams.MaxSchedule and streams.MaxValidity. Used up by a phone that does not call: a new name of the same
-	// account takes its place.
+	// unseenFor is longer than anything can be leased to the device, held by it, or wait for it alone:
+	// streams.MaxSchedule and streams.MaxValidity.
+	//
+	// Limit: in an account that has 1,000 devices, a name is kept for 30 days after the last call of its device.
+	// Beyond it: a new name of the account takes its place; it is a new name when it calls again.
+	// Used up by: a phone that does not call. Hurts: only that phone. Test: TestDevices_GiveTheirPlacesUp.
 	unseenFor = 30 * 24 * time.Hour
-	// maxKnown bounds the devices in memory. One that was dropped costs a read when it calls again. Used up by 66
-	// accounts with all their phones: other phones cost a read now and then.
+	// Limit: an ingress has 65,536 devices in memory. Beyond it: another one is dropped, and read again when it calls.
+	// Used up by: 66 accounts with all their phones. Hurts: nobody: other phones cost a read now and then.
+	// Test: TestDevices_Bounded.
 	maxKnown = 1 << 16
-	// bucketWithin is how long the devices bucket may take. Used up by an engine that is slow: phones that are not in
-	// memory get 503.
+	// Limit: looking up devices takes 2 s. Beyond it: 503 `devices_unavailable`.
+	// Used up by: an engine that is slow. Hurts: phones that are not in memory. Test: TestDevices_Late.
 	bucketWithin = 2 * time.Second
 	// retrySoon is when to come again after something that passes by itself.
 	retrySoon = time.Second

@@ -10,14 +10,18 @@ import (
 )
 
 const (
-	// onlineFor is how long after its last call a device counts as online. One that waits for work calls at least every
-	// 30 s. Passed by a phone that does not call, which alone counts as not online.
+	// A phone that waits for work calls at least every 30 s.
+	//
+	// Limit: a phone is online for 90 s after its last call. Beyond it: it is not.
+	// Used up by: a phone that does not call. Hurts: only that phone. Test: TestPresence_Online.
 	onlineFor = 90 * time.Second
-	// maxPresent bounds the devices in memory whose last call is known. Used up by a thousand accounts with a
-	// thousand phones each: other phones count as not online.
+	// Limit: an ingress has the last calls of 1,048,576 phones in memory. Beyond it: other phones count as not online.
+	// Used up by: a thousand accounts with a thousand phones each. Hurts: accounts whose phones call after that.
+	// Test: TestPresence_Bound.
 	maxPresent = 1 << 20
-	// lookAgain is for how long an account whose phones were all found offline counts as offline without another look.
-	// It hurts nobody: the answer is that much older.
+	// Limit: an account without a phone online is looked through once in 1 s. Beyond it: what was found counts.
+	// Used up by: senders who ask again and again. Hurts: nobody: the answer is that much older.
+	// Test: TestDeviceOnline_Remembers.
 	lookAgain = time.Second
 )
 

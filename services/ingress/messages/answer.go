@@ -8,12 +8,15 @@ import (
 const (
 	// perOutgoing is the room that is taken for each message that a phone asks for: longer texts are few.
 	perOutgoing = 1 << 10 // bytes
-	// smallPage is what a page may have without taking room: phones that wait take none. Used up by an account with as
-	// many pages as it may have, and by all together with as many as there are connections.
+	// Limit: a page of 16 KiB takes no room of the answers, so that phones can wait. Beyond it: room for a larger one is
+	// taken once there is work, and the dispatcher is asked again.
+	// Used up by: an account with as many pages as it may have. Hurts: nobody: all together have as many as there are
+	// connections. Test: TestPagesFitTheRoom.
 	smallPage = 16 << 10 // bytes
 	// asAnswer is how often an answer is in memory: as it came, and as it is sent.
 	asAnswer = 2
-	// mostFound is how many bytes a dispatcher gives in one answer to a question about groups.
+	// Limit: a dispatcher's answer about groups has 6 MiB, and so much room is taken before it is asked.
+	// Used up by: each look-up, for as long as it takes. Hurts: only the account, which has few of them at a time.
 	mostFound = 6 << 20
 	// needsTries bounds how often a page is asked for again because it has become larger.
 	needsTries = 3

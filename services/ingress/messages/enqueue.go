@@ -12,6 +12,9 @@ import (
 )
 
 // MaxDrafts is the most messages that one Enqueue stores.
+//
+// Limit: one request stores at most 1,000 messages. Beyond it: an error; each dialect rejects such a request before.
+// Used up by: one request. Hurts: only that request. Test: TestEnqueue_Bounds.
 const MaxDrafts = 1000
 
 // Draft is a message that has been validated.
@@ -29,7 +32,7 @@ type Content struct {
 	Encrypted bool          // number and text are for the phone to decrypt
 	SIM       int           // which SIM card sends it, from 1; 0: the phone's choice
 	NoReceipt bool          // no delivery report is wanted
-	Priority  int           // as the sender gave it, for the phone; its lane says what we make of it
+	Priority  int           // as the sender gave it, for the phone; the message's own is that of its lane
 }
 
 // Enqueue stores messages: all of them or none.
@@ -90,8 +93,8 @@ func (m *Messages) check(cmd *Enqueue) error {
 		return err
 	}
 	if cmd.Name != "" {
-		// The key of a name is spent for ever: its marker tells our own retry from another's request, and older names
-		// stand in the projection.
+		// A name is taken for as long as its group is known. For a day its marker says so, and tells a retry of our own
+		// from another request; after that the dispatchers know the name.
 		cmd.Key = &Key{ID: "name/" + cmd.Name, Render: func([]streams.MessageID) ([]byte, error) { return []byte("null"), nil }}
 	}
 	return m.setTimes(cmd)

@@ -119,7 +119,7 @@ func TestEnqueue_ArrivesLate(t *testing.T) {
 	}
 }
 
-// A request whose fence another has moved asks quota anew: its room may be others'.
+// A request whose fence another has moved asks quota again: others may have its room by now.
 func TestEnqueue_FencedOff(t *testing.T) {
 	dir := t.TempDir()
 	bustest.Simulate(t, func(t *testing.T) {

@@ -13,18 +13,26 @@ import (
 )
 
 const (
-	// reserveWithin is how long quota may take to answer. Used up by a quota that is slow: accounts with a limit get
-	// 503.
+	// Limit: quota has 2 s to answer. Beyond it: 503 `quota_unavailable`.
+	// Used up by: a quota that is slow or away. Hurts: senders of accounts with a limit. Test: TestEnqueue_NoQuota.
 	reserveWithin = 2 * time.Second
-	// publishWithin is how long after asking quota a publish may begin. Together with the retries of a commit that is
-	// well below a grant's time. Used up by a request that was held up, which alone is rejected.
+	// When the time of a grant is over, quota has the fence of its ingress moved, and gives its room to others. A publish
+	// must have ended before: this time, together with the retries of a commit, is well below a grant's.
+	//
+	// Limit: a publish begins at most 10 s after quota was asked. Beyond it: nothing is stored.
+	// Used up by: a request that was held up. Hurts: only that request. Test: TestEnqueue_Late.
 	publishWithin = 10 * time.Second
 )
 
 // grants are the grants of quota whose messages may still be on their way into the stream.
+//
+// A grant is room in an account's month that quota's leader keeps free for one request. It ends in one of three ways: it
+// is closed, since its messages are stored and quota finds them in the stream; it is given back, since surely nothing was
+// stored; or it expires, where neither is known. Quota's leader keeps grants in memory only. A new leader asks every
+// ingress for its open grants, and counts them before it gives any.
 type grants struct {
 	mu     sync.Mutex
-	leader uint64 // the newest one that was told of our open grants
+	leader uint64 // the newest leader that has asked for our open grants
 	open   map[string]openGrant
 }
 
@@ -35,8 +43,8 @@ type openGrant struct {
 
 func newGrants() *grants { return &grants{open: map[string]openGrant{}} }
 
-// begin notes a grant as open. It is false for one of a leader that a newer one has replaced: the newer one does not
-// know of it.
+// begin notes a grant as open. It is false if a newer leader has asked for our grants since: the grant is an older
+// leader's, and the newer one does not know of it.
 func (g *grants) begin(grant request.Grant, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -77,8 +85,8 @@ var errNoQuota = &fault.Error{
 	Kind: fault.Unavailable, Code: "quota_unavailable", Text: "The month's limit cannot be checked now, try again", RetryAfter: retrySoon,
 }
 
-// reserve asks quota for room for count messages. An account without a limit
-// needs none: its grant names only the month.
+// reserve asks quota for room for count messages. An account without a limit needs no room: its grant names only the
+// month in which the messages count.
 func (m *Messages) reserve(ctx context.Context, account *streams.Account, count int) (request.Grant, error) {
 	now := m.now()
 	if account.Plan.Limit <= 0 {
@@ -118,9 +126,9 @@ func (m *Messages) giveBack(ctx context.Context, grant request.Grant) {
 	_, _ = bus.Call[request.Released](ctx, m.bus, request.QuotaRelease, request.Release{Grant: grant})
 }
 
-// OpenGrants lists the grants whose messages may still be stored. Grants of leaders before the one that asks are not
-// used from now on. Messages that were sent for other grants and have not arrived will never be stored. It is a fault
-// if that cannot be made sure.
+// OpenGrants lists the grants whose messages may still be stored, for a new leader of quota. From now on no grant of an
+// earlier leader is taken. Messages that were sent for grants that are not listed may still be on their way to the
+// engine: the fences are moved, so that such messages are never stored. It is a fault if a fence cannot be moved.
 func (m *Messages) OpenGrants(ctx context.Context, q request.OpenGrants) (request.Grants, error) {
 	open := m.grants.list(q.Leader, m.now())
 	for _, fence := range m.fences {

@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	// lookupWithin is how long looking something up may take. Used up by a part that is slow, or by an
-	// account that asks too much at once: only its own requests get 503.
+	// Limit: looking something up takes 15 s. Beyond it: 503 `dispatcher_unavailable`.
+	// Used up by: a dispatcher that is slow, or an account that asks too much at once. Hurts: only those requests.
+	// Test: TestGroup_MuteDispatcher.
 	lookupWithin = 15 * time.Second
-	// lookupsAtATime is how many an account may have under way; its others wait. Used up by one account, and
-	// only its own requests wait.
+	// Limit: an account looks up, lists or cancels 4 things at a time. Beyond it: its others wait, within the 15 s above.
+	// Used up by: one account. Hurts: only that account. Test: TestGroup_Crowd.
 	lookupsAtATime = 4
 )
 

@@ -19,17 +19,25 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// An idempotency key has a marker in the stream, a message on the key's own subject. It goes into the same commit as the
-// messages, before them, on condition that the subject is empty: so of all requests with the key, by whatever ingress, one
-// is stored. The marker holds the answer, and expires after streams.KeyTTL.
+// An idempotency key has a marker in the stream: an event on the key's own subject. The marker goes into the same commit
+// as the messages, before them, on condition that its subject is empty. A commit is stored whole or not at all, so of all
+// requests with the key, by whatever ingress, one is stored. The marker holds the ids of the messages and the answer, and
+// expires after streams.KeyTTL.
+//
+// A request with a key is handled in this order:
+//
+//  1. lockKey: requests with the key follow each other within this ingress.
+//  2. replay: if there is a marker, its answer is the answer, or the key was used with another request.
+//  3. Commit: the condition decides between requests that come by several ingresses at the same time.
+//  4. resolve: if the condition fails, or the outcome stays unknown, the marker tells what happened. If it names our
+//     own ids, our messages are stored; if it names others, another request was first, and its answer is given.
 
-// Key makes a request idempotent for streams.KeyTTL: repeats of it get the
-// first one's answer.
+// Key makes a request idempotent for streams.KeyTTL: a repeat of it gets the answer of the first one.
 type Key struct {
 	ID   string // unique in the account, also among what other dialects use as keys
-	Hash string // SHA-256 of the request, hex: another one under the same ID is refused
+	Hash string // SHA-256 of the request, hex: another request under the same ID is rejected
 	// Render makes the answer, as JSON, from the messages' ids. The answer is
-	// stored with the messages, so it is decided before.
+	// stored in the marker, so it has to be known before the messages are stored.
 	Render func(ids []streams.MessageID) ([]byte, error)
 }
 
@@ -41,15 +49,19 @@ var (
 )
 
 const (
-	// askAgain is when quota is asked, or a marker read, again for a request whose first may be under way.
+	// askAgain is when quota is asked again, or a marker read again, while an earlier request with the key may be under
+	// way.
 	askAgain = 50 * time.Millisecond
-	// keySettles is how long a key may be taken by nobody. Used up by a client that repeats one key at once, and only
-	// those requests wait.
+	// A key that nobody seems to have is just being taken, or its marker has just expired.
+	//
+	// Limit: a key that another request has just taken is looked for 2 s. Beyond it: 503 `idempotency_key_busy` with
+	// Retry-After, nothing stored.
+	// Used up by: a client that repeats one key at once. Hurts: only those requests. Test: TestEnqueue_KeyOfNobody.
 	keySettles = 2 * time.Second
 )
 
-// lockKey waits until no other request with the key is under way here: a repeat that comes before the first is answered
-// could be rejected for a limit that the first has used up.
+// lockKey waits until no other request with the key is under way at this ingress. Otherwise a repeat that comes before the
+// first one is answered could be rejected for a limit that the first one has used up.
 func (p *post) lockKey(ctx context.Context) (unlock func(), err error) {
 	if p.cmd.Key == nil {
 		return func() {}, nil
@@ -75,8 +87,9 @@ func (p *post) pause(ctx context.Context, until time.Time) bool {
 	return p.now().Before(until) && clock.Sleep(ctx, askAgain) == nil
 }
 
-// resolve learns from the marker what became of messages that were published with unknown outcome, or were rejected
-// because the key is taken, however late that is. If there is no marker, the outcome is otherwise.
+// resolve learns from the key's marker what became of messages whose outcome is unknown, or that were rejected because
+// the key is taken. It does so however late that is, and even if the caller has gone: the grant of messages that are
+// stored must not be given back. If there is no marker, the answer is the error otherwise.
 func (p *post) resolve(ctx context.Context, made Accepted, otherwise error) (Accepted, error) {
 	ctx = httpx.Through(ctx)
 	marker, found, err := p.marker(ctx)

@@ -17,7 +17,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// publishTries bounds how often messages whose ids were taken get new ones.
+// publishTries bounds how often messages are published again: with new ids because theirs were taken, or with a new grant
+// because the fence has moved.
 const publishTries = 4
 
 var errCollisions = errors.New("store messages: every id that was tried is taken")
@@ -42,7 +43,7 @@ func (m *Messages) newPost(cmd Enqueue) *post {
 	return p
 }
 
-// accept stores the messages, unless somebody else stores those of the same key meanwhile.
+// accept stores the messages, unless another request with the same key stores its own meanwhile.
 func (p *post) accept(ctx context.Context) (Accepted, error) {
 	if err := p.checkName(ctx); err != nil {
 		return Accepted{}, err
@@ -70,9 +71,9 @@ func (p *post) checkRoom() error {
 	return p.storage.mayEnqueue(p.shard, p.account)
 }
 
-// admit gets what the messages need to be stored. A request with a key for which there is no room waits until then: the
-// first with the key may have come by another ingress, and its grant may be the one that leaves no room. Once that is
-// stored, its answer is found.
+// admit gets what the messages need to be stored: what to expect of the fence, and a grant. If there is no room for a
+// request with a key, it tries again until the time is over: the first request with the key may have come by another
+// ingress, and its grant may be what leaves no room. Once that one is stored, its answer is found.
 func (p *post) admit(ctx context.Context, until time.Time) (first Accepted, found bool, err error) {
 	for {
 		err = p.prepare(ctx)
@@ -88,8 +89,9 @@ func (p *post) admit(ctx context.Context, until time.Time) (first Accepted, foun
 	}
 }
 
-// prepare reads the fence and gets a grant. The fence goes first: if it moves later, the room may have been given to
-// others.
+// prepare reads the fence and gets a grant, in this order. The messages are stored only if the fence has not moved since
+// it was read. It moves when quota has a new leader, which may not know of our grant, and when a grant expires: its room
+// may be given to others then, and the messages must not be stored. A move before the fence was read would go unnoticed.
 func (p *post) prepare(ctx context.Context) (err error) {
 	if p.fences != nil {
 		if p.expected, err = p.fences[p.shard].Expect(ctx); err != nil {
@@ -110,8 +112,9 @@ func refusal(err error) error {
 	return &f
 }
 
-// publish tries until the messages are stored, surely not stored, or their outcome stays unknown, and closes the grant or
-// gives it back accordingly. No try begins after ctx has ended.
+// publish tries until the messages are stored, or surely not stored, or their outcome stays unknown. It closes the grant
+// of messages that are stored, gives back the grant of those that surely are not, and leaves the grant of all others to
+// expire. No try begins after ctx has ended.
 func (p *post) publish(ctx context.Context) (Accepted, error) {
 	for range publishTries {
 		made, msgs, err := p.write(ctx)
@@ -130,15 +133,14 @@ func (p *post) publish(ctx context.Context) (Accepted, error) {
 			}
 			return made, nil
 		case errors.Is(err, bus.ErrDuplicate):
-			continue // somebody has one of these ids
+			continue // one of these ids is taken
 		case errors.Is(err, bus.ErrFenced):
 			p.giveBack(ctx, p.grant)
 			if err := p.prepare(ctx); err != nil {
 				return Accepted{}, refusal(err)
 			}
 		case p.cmd.Key != nil && errors.As(err, &taken):
-			// Another request with this key was first, or this very one in an
-			// attempt whose answer got lost.
+			// Another request with this key was first, or an attempt of this one whose answer was lost.
 			return p.resolve(ctx, made, errKeyBusy)
 		case p.cmd.Key != nil && errors.Is(err, bus.ErrUnknownOutcome):
 			return p.resolve(ctx, made, storeFault(err))
@@ -146,7 +148,7 @@ func (p *post) publish(ctx context.Context) (Accepted, error) {
 			p.giveBack(ctx, p.grant)
 			return Accepted{}, storeFault(err)
 		default:
-			return Accepted{}, storeFault(err) // the grant ends by itself
+			return Accepted{}, storeFault(err) // the messages may be stored: the grant expires by itself
 		}
 	}
 	p.giveBack(ctx, p.grant)

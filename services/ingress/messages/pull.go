@@ -18,14 +18,17 @@ import (
 )
 
 const (
-	// MaxWait is the longest that a pull waits for work. Passed by phones that want to wait longer: they are answered
-	// then, which hurts nobody.
+	// MaxWait is the longest that a pull waits for work.
+	//
+	// Limit: a pull waits at most 30 s for work. Beyond it: 30 s are taken; below 0 is 422 `invalid_wait`.
+	// Used up by: phones that want to wait longer. Hurts: nobody: they pull again. Test: TestParsePull.
 	MaxWait = 30 * time.Second
-	// pullWithin is how long a dispatcher may take beside the wait. Used up
-	// by a dispatcher that is slow: pulls of the shard get 503.
+	// Limit: a dispatcher has 5 s to answer a pull, beside the wait. Beyond it: 503 `dispatcher_unavailable`.
+	// Used up by: a dispatcher that is slow or away. Hurts: phones of its shard. Test: TestPull_MuteDispatcher.
 	pullWithin = 5 * time.Second
-	// maxWaits is how many phones of an account wait here at a time: as many as it may have names of. Used up by one
-	// account, and only its own phones are told to try again.
+	// Limit: 1,000 phones of an account wait at an ingress, as many as it may have names of. Beyond it: 429
+	// `too_many_waiting` with Retry-After 8, before anything is looked up; pulls without `wait` are answered.
+	// Used up by: one account. Hurts: only that account. Test: TestPull_TooManyWait.
 	maxWaits = streams.MaxDevices
 	// hangupWithin is how long a wait may take to end once it was told to.
 	hangupWithin = time.Second
@@ -78,8 +81,8 @@ func (w *waits) begin(a streams.AccountID) (leave func(), err error) {
 	}, nil
 }
 
-// Pull leases messages to a phone, the oldest first. There may be none. It is a
-// fault RateLimited if it wants to wait and maxWaits of the account's phones do.
+// Pull leases messages to a phone, the most urgent first, and of those the oldest. There may be none. It is a fault
+// RateLimited if the phone wants to wait and maxWaits of the account's phones wait already.
 func (m *Messages) Pull(ctx context.Context, cmd Pull) ([]Outgoing, error) {
 	account := cmd.Caller.Account
 	if cmd.Wait > 0 { // before anything that costs more
@@ -156,8 +159,11 @@ func (m *Messages) ask(ctx context.Context, shard streams.Shard, q request.Pull,
 	return pulled, err
 }
 
-// pollSlice is how long one dispatcher is asked to wait. A longer wait is made of several, since nobody hears when a
-// dispatcher is gone. Used up by every phone that waits, at one request each; it hurts nobody.
+// A longer wait is made of several, since nobody hears when a dispatcher is gone.
+//
+// Limit: one dispatcher is asked to wait for 8 s. Beyond it: it is asked again, perhaps another one, until the wait is
+// over.
+// Used up by: every phone that waits. Hurts: nobody: it costs one more request. Test: TestPull_MuteDispatcher.
 const pollSlice = 8 * time.Second
 
 // poll asks and waits, one slice after the other.
@@ -202,8 +208,9 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// pollOnce asks a dispatcher to wait. It must not lease messages to a phone that has gone, so it is told when the phone
-// hangs up or we stop.
+// pollOnce asks a dispatcher to wait for work. The dispatcher must not lease messages to a phone that has gone, so it is
+// told when the phone hangs up or this ingress stops. The request itself is not cancelled then: a page may have been
+// leased just before, and goes to the phone if that is still there.
 func (m *Messages) pollOnce(ctx context.Context, shard streams.Shard, q request.Pull, stop <-chan struct{}) (request.Pulled, error) {
 	q.Poll = nuid.Next()
 	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -236,7 +243,7 @@ func (m *Messages) pollOnce(ctx context.Context, shard streams.Shard, q request.
 	return pulled, err
 }
 
-// hangUp tells the dispatchers to end a wait. Nobody answers.
+// hangUp tells all dispatchers of the shard to end a wait. There is no answer.
 func (m *Messages) hangUp(shard streams.Shard, poll string) {
 	data, err := json.Marshal(request.Hangup{Poll: poll})
 	if err == nil {

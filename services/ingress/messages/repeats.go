@@ -9,21 +9,29 @@ import (
 )
 
 const (
-	// repeatWithin is how long a report of a message is remembered: a repeat in this time that changes nothing is not
-	// stored. Used up by phones that repeat reports: the answer stays the same, and it hurts nobody.
+	// Limit: a report of a message that changes nothing is stored once in 1 min; of a message that is delivered, not at
+	// all. Beyond it: it is answered and not stored.
+	// Used up by: phones that repeat reports. Hurts: nobody: the answer is the same.
+	// Test: TestReport_RepeatsOnceAMinute.
 	repeatWithin = time.Minute
-	// askDeaf is how long no dispatcher is asked after one has not answered. Used up by a dispatcher that is away; nobody
-	// waits for it.
+	// Limit: after a dispatcher has not answered about repeats, none is asked for 1 s. Beyond it: until then repeats are
+	// stored, but for successes that are known to be.
+	// Used up by: a dispatcher that is away. Hurts: nobody. Test: TestReport_RepeatsUnanswered.
 	askDeaf = time.Second
-	// maxIdle is how many reports that change nothing an account may have stored without a question, at once and a day:
-	// repeats, and reports of messages that it does not have. Beyond them a dispatcher is asked first. Used up by one
-	// account, and only its own reports cost a question each.
+	// Limit: an account may have 10,000 items that change nothing stored without a question, at once and a day, at each
+	// ingress: repeats, and reports on messages that it does not have. Beyond it: a dispatcher is asked first, and they
+	// are not stored.
+	// Used up by: one account. Hurts: only that account, whose reports cost one question more.
+	// Test: TestReport_Invented.
 	maxIdle = 10_000
-	// maxRecalled is the most reports that are remembered of an account. Used up by one account, and its further repeats
-	// count against maxIdle.
+	// Limit: an ingress remembers the last reports on 10,000 messages of an account, for a minute or two. Beyond it:
+	// further repeats count against its 10,000 items.
+	// Used up by: one account. Hurts: only that account. Test: TestRepeats_Bounded.
 	maxRecalled = 10_000
-	// maxRecalledAll is the same of all accounts together. Used up by 20 busy accounts, and the others' repeats then count
-	// against maxIdle as well.
+	// Limit: it remembers the last reports on 200,000 messages of all accounts. Beyond it: repeats of the others count
+	// against their own 10,000 items.
+	// Used up by: 20 busy accounts. Hurts: little: the others' repeats are stored, and in the end cost a question.
+	// Test: TestRepeats_Bounded.
 	maxRecalledAll = 20 * maxRecalled
 )
 
@@ -111,7 +119,7 @@ func (r *repeats) remember(a streams.AccountID, all []entry, now time.Time) {
 	r.remembered += len(h.recent) - before
 }
 
-// isSilent says whether a dispatcher has failed to answer within askDeaf: nobody waits for one then.
+// isSilent says whether a dispatcher has failed to answer within askDeaf: then no report waits for an answer.
 func (r *repeats) isSilent(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

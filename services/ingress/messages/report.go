@@ -21,8 +21,9 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// changedWithin is how long a dispatcher may take to say what a report changed. Used up by a dispatcher that
-// is slow: the report is stored, and only its answer says less.
+// Limit: a dispatcher has 2 s to say what a report changed. Beyond it: `updated` is the number of well-formed items.
+// Used up by: a dispatcher that is slow. Hurts: nobody: the report is stored, and only its answer says less.
+// Test: TestIngress_MuteDispatcher.
 const changedWithin = 2 * time.Second
 
 // Report is what a phone says happened to messages.
@@ -45,7 +46,7 @@ type Reported struct {
 	Problems []Problem
 }
 
-// Problem says why an item changed nothing. To repeat what is known already is no problem.
+// Problem says why an item changed nothing. A repeat of what is known already is no problem.
 type Problem struct {
 	Index int // of the item
 	Why   Why
@@ -114,9 +115,9 @@ func (m *Messages) storeUnasked(ctx context.Context, account streams.AccountID, 
 	return changes, err
 }
 
-// storeAsked asks a dispatcher what a report would change, and stores the items that are worth it. Reports of an account
-// that are asked about follow each other, so that each answer counts those before. It gives what the report changed, nil
-// if no dispatcher says so.
+// storeAsked asks a dispatcher what a report would change, and stores only the items that are worth it. Such reports of
+// one account follow each other: the answer about one has to count those before it. storeAsked gives what the report
+// changed, nil if no dispatcher says so.
 func (m *Messages) storeAsked(ctx context.Context, account streams.AccountID, e event.Reported, entries []entry) ([]request.Change, error) {
 	unlock, err := m.repeats.locks.Lock(ctx, account)
 	if err != nil {
@@ -143,7 +144,7 @@ func (m *Messages) storeAsked(ctx context.Context, account streams.AccountID, e 
 	}
 	m.metrics.repeated.Add(float64(len(entries) - len(worth)))
 	if len(worth) == 0 {
-		if !answered { // all of it is in the stream, and nobody says what it changed
+		if !answered { // all of it is in the stream, and no dispatcher says what it changed
 			return nil, nil
 		}
 		return changes, nil
@@ -198,9 +199,9 @@ type entry struct {
 	index int
 }
 
-// readItems makes one entry for each message of which a request speaks. Where it does so more than once, the furthest state
-// counts, and a failure after a success is the same problem as in a later request. Messages that are absent are none of the
-// account's.
+// readItems makes one entry for each message that a request names. If it names one more than once, the furthest state
+// counts, and a failure after a success is the same problem as in a later request. The account does not have the messages
+// in absent.
 func readItems(items []Item, absent map[streams.MessageID]bool) ([]entry, Reported) {
 	var reported Reported
 	problem := func(index int, why Why) {

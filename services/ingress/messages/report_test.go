@@ -64,10 +64,10 @@ func TestRead(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	tests := []struct {
-		known, changed bool
-		state, said    streams.State
-		want           Why
-		problem        bool
+		known, changed  bool
+		state, reported streams.State
+		want            Why
+		problem         bool
 	}{
 		{false, false, 0, streams.Delivered, Unknown, true},
 		{true, true, streams.Delivered, streams.Delivered, 0, false},
@@ -81,9 +81,9 @@ func TestJudge(t *testing.T) {
 		{true, false, streams.Pending, streams.Failed, NotHeld, true},
 	}
 	for _, test := range tests {
-		why, problem := judge(request.Change{Known: test.known, Changed: test.changed, State: test.state}, test.said)
+		why, problem := judge(request.Change{Known: test.known, Changed: test.changed, State: test.state}, test.reported)
 		if why != test.want || problem != test.problem {
-			t.Errorf("said %v of %v: got %v %v, want %v %v", test.said, test.state, why, problem, test.want, test.problem)
+			t.Errorf("said %v of %v: got %v %v, want %v %v", test.reported, test.state, why, problem, test.want, test.problem)
 		}
 	}
 }

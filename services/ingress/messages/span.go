@@ -14,8 +14,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// horizonFor is how long a horizon is remembered. If it has moved since, dispatchers still know which messages are
-// gone.
+// horizonFor is how long a horizon is remembered here. If it has moved since, dispatchers know which messages are gone.
 const horizonFor = 10 * time.Minute
 
 // span is the range in which the ids of existing messages lie: none is newer than the newest in ENQUEUE, none is behind
@@ -68,8 +67,8 @@ func (m *Messages) absent(ctx context.Context, account streams.AccountID, items 
 	}
 	ctx, cancel := context.WithTimeout(ctx, changedWithin)
 	defer cancel()
-	// Another ingress may have accepted them. None is newer than the newest of them, so once a dispatcher has looked
-	// for that one it has folded them all.
+	// Another ingress may have accepted these messages. A dispatcher that looks for one has folded everything of the
+	// account that was stored before. So it is asked for the newest of them first, and then knows them all.
 	top := slices.Max(newer)
 	found, err := bus.Call[request.Found](ctx, m.bus, request.DispatcherFind(shard), request.Find{Account: account, Ref: top.String()})
 	switch {

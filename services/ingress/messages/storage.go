@@ -12,8 +12,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// errShare rejects what an account wants to store that has used up its share of a stream. Reports are never rejected
-// for that.
+// errShare rejects messages and pulls of an account that has stored all that it may. Its reports are stored all the same:
+// what a phone has sent must not be lost.
 var errShare = &fault.Error{
 	Kind: fault.Full, Code: "share_used", Text: "The account holds its share of the queue: room comes back as its messages grow older",
 	RetryAfter: 5 * time.Minute,

@@ -13,21 +13,21 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// Who holds its share of a stream stores no more, but what its phones report.
+// An account that has stored all it may stores no more, except what its phones report.
 func TestShares(t *testing.T) {
 	c := newMessages(t)
 	account, other := &streams.Account{ID: account.ID}, &streams.Account{ID: streams.AccountIDOf("other")}
-	tell := func(shares ...request.Storage) {
+	tell := func(all ...request.Storage) {
 		t.Helper()
-		data, err := json.Marshal(request.StorageUse{Accounts: shares})
+		data, err := json.Marshal(request.StorageUse{Accounts: all})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := request.Storage{}
-		if len(shares) > 0 {
-			want = shares[0]
+		if len(all) > 0 {
+			want = all[0]
 		}
-		for c.storage.of(0, account.ID) != want { // shares until it is heard
+		for c.storage.of(0, account.ID) != want { // until it is heard
 			if err := c.bus.Conn.Publish(request.IngressStorage, data); err != nil {
 				t.Fatal(err)
 			}
@@ -42,12 +42,12 @@ func TestShares(t *testing.T) {
 		_, err := c.Pull(t.Context(), Pull{Caller: access.Caller{Account: a}, Limit: 1})
 		return err
 	}
-	isShare := func(err error) bool {
+	isRejected := func(err error) bool {
 		return fault.Is(err, fault.Full) && fault.As(err).Code == "share_used" && fault.As(err).RetryAfter > 0
 	}
 	serve(t, c.bus, request.DispatcherPull(0), func(_ context.Context, _ request.Pull) (request.Pulled, error) { return request.Pulled{}, nil })
 	for _, test := range []struct {
-		share           request.Storage
+		storage         request.Storage
 		noPost, noPull  bool
 		near, over, top int
 	}{
@@ -56,22 +56,22 @@ func TestShares(t *testing.T) {
 		{request.Storage{Status: 91, StatusOver: true}, true, true, 1, 1, 91},
 		{request.Storage{Enqueue: 70, Status: 80}, false, false, 1, 0, 80},
 	} {
-		test.share.Account = account.ID
-		tell(test.share)
-		if err := enqueue(account); isShare(err) != test.noPost || !test.noPost && err != nil {
-			t.Errorf("%+v: posting: %v", test.share, err)
+		test.storage.Account = account.ID
+		tell(test.storage)
+		if err := enqueue(account); isRejected(err) != test.noPost || !test.noPost && err != nil {
+			t.Errorf("%+v: posting: %v", test.storage, err)
 		}
-		if err := pull(account); isShare(err) != test.noPull || !test.noPull && err != nil {
-			t.Errorf("%+v: pulling: %v", test.share, err)
+		if err := pull(account); isRejected(err) != test.noPull || !test.noPull && err != nil {
+			t.Errorf("%+v: pulling: %v", test.storage, err)
 		}
 		if _, err := c.Report(t.Context(), reports(streams.Delivered)); err != nil {
-			t.Errorf("%+v: reporting: %v", test.share, err)
+			t.Errorf("%+v: reporting: %v", test.storage, err)
 		}
 		if err := enqueue(other); err != nil {
-			t.Errorf("%+v: another posts: %v", test.share, err)
+			t.Errorf("%+v: another posts: %v", test.storage, err)
 		}
 		if near, over, top := c.Stored(); near != test.near || over != test.over || top != test.top {
-			t.Errorf("%+v: health is shares %d, %d, %d", test.share, near, over, top)
+			t.Errorf("%+v: health has %d, %d, %d", test.storage, near, over, top)
 		}
 	}
 	tell()

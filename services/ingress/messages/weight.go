@@ -2,9 +2,11 @@ package messages
 
 import "github.com/trunkline-sms/trunkline/streams/event"
 
-// perMessage is what a message takes in memory while it is stored, beside its text and number: its draft, the fixed
-// part of its event, and the engine's message that carries it. Used up by an account with large requests, in its share
-// of what is under way: only its own are rejected.
+// perMessage is for a message's draft, the fixed part of its event, and the engine's message that carries it.
+//
+// Limit: a message counts as 1 KiB of memory while it is stored, beside its text and number.
+// Used up by: an account with large requests. Hurts: only that account: it has no more memory than it leaves to others.
+// Test: TestWeight.
 const perMessage = 1 << 10 // bytes
 
 // Weight is how many bytes of memory it takes to store drafts. It is known before any of that is allocated: a hundred

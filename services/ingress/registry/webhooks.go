@@ -13,8 +13,10 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// MaxWebhooks is the most webhooks of an account. Used up by one account, and only its own new webhooks
-// are rejected.
+// MaxWebhooks is the most webhooks of an account.
+//
+// Limit: an account has at most 100 webhooks. Beyond it: 409 for a new one.
+// Used up by: one account. Hurts: only that account. Test: TestWebhooks.
 const MaxWebhooks = 100
 
 // Webhook is an address that phones of an account tell of an event.

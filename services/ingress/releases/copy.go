@@ -23,8 +23,9 @@ const (
 	unfinMark = "copying-" // begins the name of a copy that is not whole
 	// copyWithin bounds the copy of one file.
 	copyWithin = 10 * time.Minute
-	// failedFor is how long a copy that failed is not tried again: downloads
-	// must not read a damaged file over and over.
+	// Limit: a copy out of the store that failed is tried again after 30 s, so that downloads do not read a damaged
+	// file over and over. Beyond it: until then, downloads get the same answer.
+	// Used up by: a damaged file, or a store that is away. Hurts: downloads of that release. Test: TestDownload_Damaged.
 	failedFor = 30 * time.Second
 )
 

@@ -14,8 +14,11 @@ import (
 )
 
 const (
-	// countEvery is how often counts are stored where downloads never end: each
-	// is an event that the stream keeps for ever.
+	// Each count is an event that the stream keeps for ever, so there must not be one for every download.
+	//
+	// Limit: counts of downloads are stored every 5 s. Beyond it: they wait in memory.
+	// Used up by: downloads that never end. Hurts: nobody: a server that is killed forgets so many.
+	// Test: TestCounts.
 	countEvery = 5 * time.Second
 	// lastCounts bounds the last word at the end.
 	lastCounts = 2 * time.Second

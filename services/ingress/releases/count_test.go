@@ -66,7 +66,7 @@ func TestCounts(t *testing.T) {
 
 		// The first is stored at once.
 		r.Downloaded(5)
-		settle(t, b, 5, 1, 1)
+		waitForCounts(t, b, 5, 1, 1)
 		// A minute of downloads makes an event every few seconds.
 		for range 600 {
 			r.Downloaded(5)
@@ -106,8 +106,8 @@ func TestCounts(t *testing.T) {
 	})
 }
 
-// settle waits for so many downloads in so many events.
-func settle(t *testing.T, b *bus.Bus, code streams.VersionCode, wantSum int64, wantEvents int) {
+// waitForCounts waits for so many downloads in so many events.
+func waitForCounts(t *testing.T, b *bus.Bus, code streams.VersionCode, wantSum int64, wantEvents int) {
 	t.Helper()
 	consumer, err := b.JS.OrderedConsumer(t.Context(), streams.ReleaseStream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{streams.DownloadSubject(code)}})
 	if err != nil {
