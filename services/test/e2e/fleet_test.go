@@ -53,7 +53,7 @@ func (w *waits) counts() map[string]int {
 	return maps.Clone(w.count)
 }
 
-// take gives the longest waits, and begins anew.
+// take gives the longest waits, and begins again.
 func (w *waits) take() map[string]time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()

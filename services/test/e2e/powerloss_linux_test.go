@@ -88,7 +88,7 @@ func (h *poweredHost) soon(least, most int) {
 	h.disk.CutAfter(1+least+h.draw.IntN(1+h.draw.IntN(most)), h.fail)
 }
 
-// boot starts the server on a machine that has started anew.
+// boot starts the server after its machine has booted.
 func (h *poweredHost) boot(t *testing.T) (started, error) {
 	t.Helper()
 	h.boots++
@@ -201,7 +201,7 @@ func TestPowerLoss(t *testing.T) {
 			if err := b.suffer(h); err != nil {
 				t.Fatalf("the server did not start after a power cut: %v", err)
 			}
-			b.settle()
+			b.repeatUnanswered()
 			b.drain()
 
 			c := b.journal.check(t)

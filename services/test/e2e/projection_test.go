@@ -67,7 +67,7 @@ func history(s *trunkline, name string) {
 	}
 }
 
-// A projection made anew equals the one that was there, after a history of all that can happen.
+// A rebuilt projection equals the one that was there, after a history of all that can happen.
 func TestProjections(t *testing.T) {
 	eachShards(t, func(t *testing.T, shards int) {
 		s := launch(t, process, shards)
@@ -134,7 +134,7 @@ func (s *trunkline) garble() {
 	}
 }
 
-// Who asks right after the start, when the projection is folded anew, is told the truth.
+// Who asks right after the start, when the projection is rebuilt, is told the truth.
 func TestProjections_AskedWhileFolding(t *testing.T) {
 	t.Parallel()
 	s := launch(t, process, 1)

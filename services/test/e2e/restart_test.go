@@ -33,7 +33,7 @@ func (s *trunkline) putBackOlder() {
 	}
 }
 
-// dropConsumers lets a phone of each account make its consumer anew, which no restart outlives, and deletes them all.
+// dropConsumers lets a phone of each account create its consumer again, which no restart outlives, and deletes them all.
 func (b *burst) dropConsumers() {
 	b.Helper()
 	for _, token := range b.tokens {

@@ -103,7 +103,7 @@ func (s *trunkline) projectionNames() (names []string) {
 	return names
 }
 
-// verify lets the server compare every projection with one made anew.
+// verify lets the server compare every projection with a rebuilt one.
 func (s *trunkline) verify() {
 	s.Helper()
 	s.withBus(func(b *bus.Bus) {
@@ -116,7 +116,7 @@ func (s *trunkline) verify() {
 	})
 }
 
-// rebuild lets the server make every projection anew.
+// rebuild lets the server rebuild every projection.
 func (s *trunkline) rebuild() {
 	s.Helper()
 	s.withBus(func(b *bus.Bus) {

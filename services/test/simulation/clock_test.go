@@ -43,7 +43,7 @@ func (w *world) stepClock() {
 		w.start() // far ahead it waits until the clock is right
 		time.Sleep(2*clock.Settles + time.Minute)
 		right()
-	case 3: // the clock is wrong for a moment, and the product begins anew
+	case 3: // the clock is wrong for a moment, and the product starts again
 		by := w.amount(400 * 24 * time.Hour)
 		right := w.model.doubt(by, clock.Away)
 		w.machine.Step(by)

@@ -35,7 +35,7 @@ type sms struct {
 	account, sender string
 	number          int    // the sender's, rising
 	hash            string // empty: the sender was not told
-	told            bool   // the sender was told that it is accepted
+	accepted        bool   // the sender was told that it is accepted
 	refused         bool   // the sender was told that nothing was stored
 	since           time.Time
 	name            string    // the sender's id of it, in a dialect that does not tell the hash then
@@ -49,7 +49,7 @@ type sms struct {
 	ended    string
 	endedAt  time.Time
 	reopened bool // an operator may have offered it again
-	longer   bool // an operator may have given it more time
+	extended bool // an operator may have given it more time
 	touched  bool // a phone or an operator may have ended it: another report need not renew
 }
 
@@ -126,10 +126,10 @@ func (m *model) answered(texts, hashes []string, o outcome) {
 	fresh := int64(0)
 	for i, text := range texts {
 		s := m.sms[text]
-		if !s.told {
+		if !s.accepted {
 			fresh++
 		}
-		if s.told = true; hashes[i] == "" {
+		if s.accepted = true; hashes[i] == "" {
 			continue // it was not told
 		}
 		if s.hash != "" && s.hash != hashes[i] {
@@ -168,7 +168,7 @@ func (m *model) handedOut(p *pageOf, account string, texts, hashes []string, now
 			m.breach("%s is due at %s, and was handed out to %s at %s", text, stamp(s.due), p.phone, stamp(now))
 		}
 		// Of one whose hash nobody was told, nobody knows what an operator did.
-		if !s.until.IsZero() && s.hash != "" && !s.longer && p.asked.After(s.until) && !m.doubted(p.asked) {
+		if !s.until.IsZero() && s.hash != "" && !s.extended && p.asked.After(s.until) && !m.doubted(p.asked) {
 			m.breach("%s was valid until %s, and was handed out to %s, who asked at %s", text, stamp(s.until), p.phone, stamp(p.asked))
 		}
 		if s.ended != "" && !s.reopened && p.asked.After(s.endedAt) {
@@ -216,7 +216,7 @@ func (m *model) reporting(texts []string, now time.Time) (untouched bool) {
 	defer m.mu.Unlock()
 	for _, text := range texts {
 		s := m.sms[text]
-		expires := !s.until.IsZero() && !s.longer && now.Add(reportWithin).After(s.until)
+		expires := !s.until.IsZero() && !s.extended && now.Add(reportWithin).After(s.until)
 		untouched = untouched || !s.touched && !expires
 		s.touched = true
 	}
@@ -249,7 +249,7 @@ func (m *model) deciding(hashes []string, requeue bool) {
 	m.byHash(hashes, func(s *sms) {
 		s.touched = true
 		if requeue && s.ended != "delivered" {
-			s.reopened, s.longer = true, true
+			s.reopened, s.extended = true, true
 		}
 	})
 }

@@ -126,7 +126,7 @@ func simulate(t *testing.T, seed uint64, rng *rand.Rand) stats {
 	close(carrying)
 	others.Wait()
 	w.networks.arriving.Wait()
-	settle()
+	quiesce()
 	w.verify()
 	w.reckon()
 	w.stop()
@@ -207,12 +207,12 @@ func (w *world) reckon() {
 	w.reckonMonths()
 	for text, s := range w.model.sms {
 		own := w.tenants[slices.IndexFunc(w.tenants, func(own *tenant) bool { return own.name == s.account })]
-		if s.told && s.hash == "" {
+		if s.accepted && s.hash == "" {
 			s.hash = w.hashOf(own, s.name)
 		}
 		state, known := states[s.hash]
 		switch {
-		case s.told && !known:
+		case s.accepted && !known:
 			w.model.breach("%s was accepted as %s, and is lost", text, s.hash)
 		case !known:
 		case s.ended == "delivered" && state != streams.Delivered:

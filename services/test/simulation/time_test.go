@@ -27,7 +27,7 @@ func inTime(t *testing.T, begin time.Time, change func(*streams.Plan), f func(w 
 		plan.Rate = 0
 		change(&plan)
 		f(w, w.tenant("shop", plan))
-		settle()
+		quiesce()
 		w.verify()
 	})
 }

@@ -256,7 +256,7 @@ func (w *world) forgetConsumers() {
 	}
 }
 
-// verify holds every projection to one made anew.
+// verify holds every projection to a rebuilt one.
 func (w *world) verify() {
 	names := []string{"quota"}
 	for shard := range w.shards {
@@ -276,5 +276,5 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// settle lets everything happen that happens without time passing.
-func settle() { synctest.Wait() }
+// quiesce lets everything happen that happens without time passing.
+func quiesce() { synctest.Wait() }
