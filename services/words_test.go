@@ -117,7 +117,6 @@ var words = []word{
 var stillUsed = map[string][]string{
 	"anew": {
 		".",
-		"pkg/httpx",
 		"pkg/natsd",
 		"pkg/projection",
 		"services/dispatcher",
