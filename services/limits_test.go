@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write docs/limits-all.md from the comme
 // notConverted are the packages whose limits do not have their comments yet. Their rows are in pendingRows, which is
 // checked against the code by TestLimits_Pending. Both go when the last of them is converted.
 var notConverted = []string{
-	"pkg/natsd", "pkg/projection", "services/dispatcher", "services/dispatcher/state",
+	"pkg/projection", "services/dispatcher", "services/dispatcher/state",
 	"services/ingress", "services/ingress/access", "services/ingress/broadcast", "services/ingress/fleet",
 	"services/ingress/messages", "services/ingress/registry", "services/ingress/releases", "services/quota",
 }
@@ -67,6 +67,8 @@ var derived = []string{
 	"pkg/bus.MaxRequest",                      // the most messages of a post, and its marker
 	"pkg/bus.maxSearch",                       // more than a commit stores
 	"pkg/bus.maxTries",                        // of an engine, before a batch is taken apart
+	"pkg/natsd.MaxBatchSize",                  // of an engine: the most messages of a post, and its marker
+	"pkg/natsd.maxMemory",                     // of streams in memory: there are none
 	"pkg/natsd.mostPings",                     // of a connection
 	"services/ingress/api/smsgate.maxNumbers", // maxTexts
 	"services/ingress/access.maxLogin",        // that of services/accounts

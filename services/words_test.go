@@ -117,7 +117,6 @@ var words = []word{
 var stillUsed = map[string][]string{
 	"anew": {
 		".",
-		"pkg/natsd",
 		"pkg/projection",
 		"services/dispatcher",
 		"services/ingress",
@@ -138,7 +137,6 @@ var stillUsed = map[string][]string{
 		"services/ingress/messages",
 	},
 	"verbs of daily life": {
-		"pkg/natsd",
 		"pkg/projection",
 		"pkg/testkit",
 		"services/ingress/messages",
