@@ -27,7 +27,7 @@ var update = flag.Bool("update", false, "write docs/limits-all.md from the comme
 var notConverted = []string{
 	"pkg/projection", "services/dispatcher", "services/dispatcher/state",
 	"services/ingress", "services/ingress/access", "services/ingress/broadcast", "services/ingress/fleet",
-	"services/ingress/messages", "services/ingress/registry", "services/ingress/releases", "services/quota",
+	"services/ingress/messages", "services/ingress/registry", "services/ingress/releases",
 }
 
 const pendingRows = "testdata/limits-pending.md"
@@ -73,6 +73,7 @@ var derived = []string{
 	"services/ingress/api/smsgate.maxNumbers", // maxTexts
 	"services/ingress/access.maxLogin",        // that of services/accounts
 	"services/operator.maxNotes",              // more than the server takes
+	"services/quota.maxCount",                 // the most messages of a post
 	"streams.MaxInstance",                     // instanceBits
 }
 

@@ -121,16 +121,12 @@ var stillUsed = map[string][]string{
 		"services/dispatcher",
 		"services/ingress",
 		"services/ingress/messages",
-		"services/quota",
 		"services/test/e2e",
 		"services/test/simulation",
 	},
 	"claims of a token": {
 		"services/ingress",
 		"services/ingress/access",
-	},
-	"gate": {
-		"services/quota",
 	},
 	"share": {
 		"services/dispatcher",
@@ -141,7 +137,6 @@ var stillUsed = map[string][]string{
 		"pkg/testkit",
 		"services/ingress/messages",
 		"services/ingress/releases",
-		"services/quota",
 		"services/test/e2e",
 		"services/test/simulation",
 	},
