@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write docs/limits-all.md from the comme
 // notConverted are the packages whose limits do not have their comments yet. Their rows are in pendingRows, which is
 // checked against the code by TestLimits_Pending. Both go when the last of them is converted.
 var notConverted = []string{
-	"pkg/projection", "services/dispatcher", "services/dispatcher/state",
+	"services/dispatcher", "services/dispatcher/state",
 	"services/ingress", "services/ingress/access", "services/ingress/broadcast", "services/ingress/fleet",
 	"services/ingress/messages", "services/ingress/registry", "services/ingress/releases",
 }
@@ -70,6 +70,8 @@ var derived = []string{
 	"pkg/natsd.MaxBatchSize",                  // of an engine: the most messages of a post, and its marker
 	"pkg/natsd.maxMemory",                     // of streams in memory: there are none
 	"pkg/natsd.mostPings",                     // of a connection
+	"pkg/projection.maxReadPause",             // of a stream that cannot be read
+	"pkg/projection.maxWritePause",            // of a file that cannot be written
 	"services/ingress/api/smsgate.maxNumbers", // maxTexts
 	"services/ingress/access.maxLogin",        // that of services/accounts
 	"services/operator.maxNotes",              // more than the server takes

@@ -117,7 +117,6 @@ var words = []word{
 var stillUsed = map[string][]string{
 	"anew": {
 		".",
-		"pkg/projection",
 		"services/dispatcher",
 		"services/ingress",
 		"services/ingress/messages",
@@ -133,8 +132,6 @@ var stillUsed = map[string][]string{
 		"services/ingress/messages",
 	},
 	"verbs of daily life": {
-		"pkg/projection",
-		"pkg/testkit",
 		"services/ingress/messages",
 		"services/ingress/releases",
 		"services/test/e2e",
