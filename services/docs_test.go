@@ -242,43 +242,7 @@ func TestWalk_Rules(t *testing.T) {
 	}
 }
 
-var (
-	limit = regexp.MustCompile("^\\|.*\\|([^|]*)\\| \\[[^]]+\\]\\(([^)]+\\.go)\\) `([^`]+)` \\| (?:—|\\[[^]]+\\]\\(([^)]+_test\\.go)\\) `([A-Za-z_]+)`) \\|$")
-	space = regexp.MustCompile(`\s+`)
-)
-
-// TestLimits_Pending holds each row of what is not converted yet to the line of code that it quotes, and to a test that goes to the limit. There is none
-// where there is nothing beyond it.
-func TestLimits_Pending(t *testing.T) {
-	rows := 0
-	for line := range strings.Lines(read(t, pendingRows)) {
-		line = strings.TrimSpace(line)
-		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| limit ") {
-			continue
-		}
-		rows++
-		match := limit.FindStringSubmatch(line)
-		if match == nil {
-			t.Errorf("this row does not end with a file and its line, and a file of tests and a test: %s", line)
-			continue
-		}
-		beyond, file, quoted, tests, test := match[1], match[2], match[3], match[4], match[5]
-		want := strings.ReplaceAll(quoted, `\|`, "|")
-		source := space.ReplaceAllString(read(t, filepath.Join("testdata", file)), " ")
-		if !strings.Contains(source, want) {
-			t.Errorf("%s does not hold %q any more: %s", file, want, line)
-		}
-		switch {
-		case test == "" && strings.TrimSpace(beyond) != "":
-			t.Errorf("this row names no test: %s", line)
-		case test != "" && !declares(read(t, filepath.Join("testdata", tests)), "func "+test):
-			t.Errorf("%s has no test %s: %s", tests, test, line)
-		}
-	}
-	if (rows == 0) != (len(notConverted) == 0) {
-		t.Errorf("got %d rows of %d packages: the test looks in the wrong place", rows, len(notConverted))
-	}
-}
+var space = regexp.MustCompile(`\s+`)
 
 var (
 	faults     = regexp.MustCompile(`fault\.New\(fault\.\w+, ("[a-z_]+"|code\w+), "([^"]+)"|Code: ("[a-z_]+"), Text: "([^"]+)"`)

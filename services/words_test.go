@@ -7,7 +7,6 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"regexp"
@@ -110,25 +109,6 @@ var words = []word{
 		name: "refuse every call", use: "reject all requests",
 		text:    regexp.MustCompile(`(?i)\brefuses? (?:every|all) (?:calls?|requests?)\b|\bEvery call of the account\b`),
 		example: "// Refuse every call of an account.", fine: "// Reject all requests of an account.",
-	},
-}
-
-// stillUsed are words, by folder, that are not gone yet: the list only shrinks.
-var stillUsed = map[string][]string{
-	"anew": {
-		"pkg/httpx",
-		"pkg/natsd",
-		"pkg/projection",
-		"services/quota",
-	},
-	"gate": {
-		"services/quota",
-	},
-	"verbs of daily life": {
-		"pkg/natsd",
-		"pkg/projection",
-		"pkg/testkit",
-		"services/quota",
 	},
 }
 
@@ -243,23 +223,9 @@ func TestWords(t *testing.T) {
 	if files < 300 {
 		t.Errorf("read %d files: the test looks in the wrong place", files)
 	}
-	left := map[string][]string{}
 	for _, u := range found {
-		if slices.Contains(stillUsed[u.word], u.folder) {
-			if !slices.Contains(left[u.word], u.folder) {
-				left[u.word] = append(left[u.word], u.folder)
-			}
-			continue
-		}
 		at := slices.IndexFunc(words, func(w word) bool { return w.name == u.word })
 		t.Errorf("%s\n\t%q was given up: %s", u.place, u.word, words[at].use)
-	}
-	for _, name := range slices.Sorted(maps.Keys(stillUsed)) {
-		for _, folder := range stillUsed[name] {
-			if !slices.Contains(left[name], folder) {
-				t.Errorf("%q is gone from %s: take it out of stillUsed", name, folder)
-			}
-		}
 	}
 }
 

@@ -13,18 +13,20 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// timeoutHeader carries how long the caller still waits, as a Go duration: a
-// span, not a point in time, so that clocks need not agree.
+// timeoutHeader says how long the caller still waits, as a Go duration. It is a
+// duration and not a time of day because clocks may differ.
 const timeoutHeader = "Trunkline-Timeout"
 
-// callTimeout ends a call whose context has no deadline. Used up by a part
-// that is away: who asks is told so.
+// Limit: a part has 5 s to answer a call that has no other limit. Beyond it: it
+// counts as silent: the call fails with no_answer.
+// Used up by: a part that is away. Hurts: the requests that need that part. Test:
+// TestCall_Silent.
 const callTimeout = 5 * time.Second
 
-// Call sends q to a handler of subject and gives its answer. A fault the
-// handler returned is the error. Without a handler, or without an answer
-// before ctx ends (5 s if it has no deadline), the error is a fault
-// Unavailable; after "no_answer" the handler may have done its work.
+// Call sends q to a handler of subject and returns its answer. If the handler
+// returned a fault, that is the error. Without a handler, or without an answer
+// before ctx ends (5 s if it has no deadline), the error is fault.Unavailable.
+// With its code "no_answer" the handler may have done its work all the same.
 func Call[A, Q any](ctx context.Context, b *Bus, subject string, q Q) (A, error) {
 	var a A
 	data, err := json.Marshal(q)

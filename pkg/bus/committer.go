@@ -17,52 +17,62 @@ const (
 	MaxRequest = 1001
 
 	defaultThreshold = 16
-	// Used up by an owner with many: others wait for one commit, not for all
-	// of it.
+	// Limit: one commit has at most 1,000 messages, or one request if that has more.
+	// Beyond it: the rest waits for the next commit.
+	// Used up by: an account that sends many. Hurts: others wait for one commit, but
+	// not for all that this account has waiting. Test: TestCommit_Bounds.
 	defaultMaxBatch   = 1000
 	defaultMaxWaiting = 64 << 20
-	// batchHeaders is room for what a batch adds to a message.
+	// batchHeaders is room for the headers that a batch adds to a message.
 	batchHeaders = 128
-	// cleanEvery is how often a fence is tried that could not be moved.
+	// cleanEvery is the pause before a fence that could not be moved is tried again.
 	cleanEvery = time.Second
-	// maxBatchBytes bounds what is committed together: a thousand messages of
-	// the usual length. One request may be larger, and is committed alone. Used
-	// up by an owner with large ones: others wait for one of them.
+	// That is a thousand messages of the usual length.
+	//
+	// Limit: one commit has at most 1 MiB, or one request if that is larger. Beyond
+	// it: the rest waits for the next commit.
+	// Used up by: an account with large requests. Hurts: others wait for one of
+	// these, but not for all of them. Test: TestCommit_Bounds.
 	maxBatchBytes = 1 << 20
 )
 
 // CommitterOptions tune a Committer. The zero value is right for one disk.
 type CommitterOptions struct {
-	// Threshold is from how many waiting messages on they are committed as one
-	// atomic batch, 16 if 0. Below it, and always with a very large one (which
-	// suits a cluster), each request is published on its own, pipelined.
+	// Threshold: if at least so many messages wait, they are committed as one
+	// atomic batch; 16 if 0. If fewer wait, each request is published on its own,
+	// without waiting for the one before. A very large threshold, which suits a
+	// cluster, means that this is always so.
 	Threshold int
 	// MaxBatch is the most messages committed together, 1,000 if 0.
 	MaxBatch int
-	// MaxWaiting bounds the bytes that wait, 64 MiB if 0; ErrBusy is over it.
-	// With an Owner, its own requests are refused first.
+	// MaxWaiting bounds the bytes that wait, 64 MiB if 0. Beyond it, requests fail
+	// with ErrBusy. With Owner, those of the owner with the most come first.
 	MaxWaiting int64
-	// Owner says whose a request is, by the subject of its last message: owners
-	// take turns, and none has more of MaxWaiting than it leaves to others. Nil:
-	// all are one's, who may have all of it.
+	// Owner gives the owner of a request by the subject of its last message. Owners
+	// take turns, and none has more of MaxWaiting than it leaves to others. Nil: all
+	// requests have the same owner, who may use all of it.
 	Owner func(subject string) string
-	// Observe is told of each commit: the messages stored by it, and how long
-	// it took. It runs on the committer's goroutine.
+	// Observe is called after each commit with the number of messages stored, and
+	// how long that took. It runs on the committer's goroutine.
 	Observe func(messages int, took time.Duration)
 	// Now is the clock, time.Now if nil.
 	Now func() time.Time
-	// Fence is what messages expect that bear an Expected: at most one of each
-	// Commit. Nothing of it is stored late then, and nothing twice. Nil: none do.
+	// Fence is the fence of messages with an Expected, of which each Commit has at
+	// most one. No part of such a Commit is stored late or twice. Nil: there are none.
 	Fence *Fence
 }
 
-// Stored says where a request's messages stand: Count sequences from First on.
+// Stored says where a request's messages are in the stream: at Count sequences
+// from First on.
 type Stored struct {
 	First uint64
 	Count int
 }
 
-// Committer is group commit onto one stream: what waits is committed together.
+// Committer is group commit onto one stream: requests that come while a commit is
+// under way are committed together by the next one. So a busy stream needs one
+// sync of the disk for many requests, and a quiet one does not wait to collect
+// any.
 type Committer struct {
 	bus    *Bus
 	stream string
@@ -81,7 +91,7 @@ type request struct {
 	msgs      []*nats.Msg
 	owner     string
 	bytes     int
-	taken     bool // from the queue: it waits for its outcome now
+	taken     bool // from the queue: its commit is under way
 	withdrawn bool // by its caller, before it was taken
 	done      chan outcome
 
@@ -95,7 +105,7 @@ type outcome struct {
 }
 
 // NewCommitter makes a committer onto a stream that allows atomic batches. It
-// works while Run does.
+// works while Run runs.
 func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 	if o.Threshold <= 0 {
 		o.Threshold = defaultThreshold
@@ -121,7 +131,7 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 		stream: stream,
 		now:    o.Now,
 		fence:  o.Fence,
-		// The random part alone: every stored message of a batch carries it.
+		// Without the part that counts up: each stored message of a batch carries its id.
 		batchPrefix: nuid.Next()[:12],
 		answers:     make(chan *nats.Msg, 4*MaxRequest),
 		sent:        make(map[string]*submission),
@@ -133,13 +143,15 @@ func NewCommitter(b *Bus, stream string, o CommitterOptions) *Committer {
 // they are stored, as durably as the engine's setting says. It takes at most
 // MaxRequest messages, which are the committer's until it returns.
 //
-// A failure is ErrNotStored (ErrDuplicate, ErrFull, ErrBusy, ErrStopped and
-// *WrongLast are) or ErrUnknownOutcome. When ctx ends before the messages were
-// taken from the queue, the error is ErrNotStored and ctx's; afterwards Commit
-// waits for the outcome, at most about 20 s, or While somebody waits for it.
+// Every error is ErrNotStored (as are ErrDuplicate, ErrFull, ErrBusy, ErrStopped
+// and *WrongLast) or ErrUnknownOutcome. If ctx ends before the messages were taken
+// from the queue, the error is ErrNotStored and that of ctx. Afterwards ctx no
+// longer matters: Commit waits for the outcome, which takes at most about 20 s;
+// see While for waiting less.
 //
-// An unknown outcome is retried. Messages with a Nats-Msg-Id are found again
-// and stored once; without one they may be stored twice, in two whole copies.
+// A commit with an unknown outcome is tried again. If its messages have a
+// Nats-Msg-Id, the stored ones are found, so they are stored once. Without one,
+// all of them may be stored twice.
 func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error) {
 	if len(msgs) == 0 || len(msgs) > MaxRequest {
 		return Stored{}, fmt.Errorf("commit %d messages at once: %w", len(msgs), ErrNotStored)
@@ -173,29 +185,29 @@ func (c *Committer) Commit(ctx context.Context, msgs []*nats.Msg) (Stored, error
 	if c.withdraw(r) {
 		return Stored{}, fmt.Errorf("%w: %w", ErrNotStored, ctx.Err())
 	}
-	var given <-chan struct{} // up
+	var nobodyWaits <-chan struct{}
 	if waiting, ok := ctx.Value(waitingKey{}).(context.Context); ok {
-		given = waiting.Done()
+		nobodyWaits = waiting.Done()
 	}
 	select {
 	case o := <-r.done:
 		return o.stored, o.err
-	case <-given:
+	case <-nobodyWaits:
 		return Stored{}, fmt.Errorf("nobody waits for it: %w", ErrUnknownOutcome)
 	}
 }
 
 type waitingKey struct{}
 
-// While gives a context like waiting: a Commit under it, whatever its deadline, waits for an outcome only until waiting
-// ends; that is unknown then.
+// While gives a context like waiting, from which others with a deadline may be derived. A Commit under one of them waits
+// for its outcome until waiting ends, and then fails with ErrUnknownOutcome.
 func While(waiting context.Context) context.Context {
 	return context.WithValue(waiting, waitingKey{}, waiting)
 }
 
-// Run commits what Commit hands in until ctx is done. Then it waits for the
-// outcome of what it has taken, without retries, and answers the rest
-// ErrStopped. A committer runs once.
+// Run commits the requests of Commit until ctx is done. Then it waits for the
+// outcome of the commit under way, without retries, and fails the requests that
+// still wait with ErrStopped. A committer runs once.
 func (c *Committer) Run(ctx context.Context) error {
 	defer c.stop()
 	if err := c.group.open(); err != nil {
@@ -216,7 +228,7 @@ func (c *Committer) Run(ctx context.Context) error {
 		}
 		c.group.clean(ctx)
 		for ctx.Err() == nil {
-			// Those whom the last commit answered may want to join this one.
+			// The callers that the last commit has answered may want to join this one.
 			runtime.Gosched()
 			if taken = c.take(taken[:0]); len(taken) == 0 {
 				break
@@ -276,7 +288,7 @@ func (c *Committer) withdraw(r *request) bool {
 	return true
 }
 
-// stop answers everything that still waits.
+// stop fails all requests that still wait.
 func (c *Committer) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -288,7 +300,8 @@ func (c *Committer) stop() {
 	}
 }
 
-// permanent holds for failed sends that fail again whenever they are repeated.
+// permanent reports whether a failed send would fail again however often it is
+// repeated.
 func permanent(err error) bool {
 	return errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject)
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// IsConflict says of a bucket's error that another write came first: one code on
-// a single engine, another on a cluster.
+// IsConflict reports whether a write to a bucket failed because another one came
+// first. A cluster has an error code of its own for that.
 func IsConflict(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && (api.ErrorCode == codeWrongLast || api.ErrorCode == codeWrongLastConstant)

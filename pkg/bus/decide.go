@@ -14,46 +14,49 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 )
 
-// Decisions are messages of which each is made from all before it. One is
-// stored only if its maker knew the last one, which is its fence: so two makers
-// never decide from the same knowledge, however many there are.
+// Decisions are messages that build on each other: each is made from all before
+// it. A decision names the last one that its maker knew, which is its fence, and
+// the engine stores it only if that is still the last one. So of two processes
+// that decide from the same knowledge only one succeeds, and the other decides
+// again from what it has learned.
 type Decisions struct {
 	Bus    *Bus
 	Stream string
-	// Subject is that of all these decisions. It may be a pattern.
+	// Subject is the subject of all these decisions. It may be a pattern.
 	Subject string
-	// Await returns once the maker knows all decisions up to a sequence: what
-	// the next proposal is made from.
+	// Await returns once the maker knows all decisions up to a sequence, so that
+	// the next proposal is made from them.
 	Await func(ctx context.Context, seq uint64) error
-	// Outrun is told of each proposal that was not stored because another
-	// decision came first, or was under way. Nil: nobody is.
+	// Outrun is called for each proposal that was not stored because another
+	// decision came first, or was under way. It may be nil.
 	Outrun func()
 }
 
 // decideAgain is the pause before a proposal, or a question, is sent again.
 const decideAgain = 100 * time.Millisecond
 
-// Decide stores what propose makes of all decisions that are known, and returns
-// once Await has seen it. propose gives the decision, and the sequence of the
-// last one that it knows, 0 if it knows none; a nil decision ends it with nothing
-// stored. If another decision has come in between, Await learns of it and propose
-// is asked again.
+// Decide stores the decision that propose gives, and returns once Await has seen
+// it. propose also gives the sequence of the last decision that it knows, 0 if it
+// knows none. With a nil decision Decide returns, and nothing is stored. If
+// another decision has come in between, Await learns of it and propose is called
+// again.
 //
-// One maker calls it at a time: no two of its proposals may be the same message.
-// An error is that of propose, Await or the publish: with ErrNotStored nothing
-// was stored, with ErrUnknownOutcome it may have been, or may be yet.
+// A maker calls it from one goroutine at a time, and never proposes the same
+// message twice: a stored decision is recognised by its content. The error is
+// that of propose, Await or the publish. With ErrNotStored nothing was stored;
+// with ErrUnknownOutcome the decision may have been, or may still be.
 //
-// These are the faults, each with one answer:
-//   - The outcome is unknown. The same message is published again: both name the
-//     same fence, so at most one is stored. Whichever decision is the first after
-//     the fence says what became of it.
-//   - Another decision is under way: some nodes have it, and too few. It may fail
-//     yet, so nothing is concluded from it, and the proposal is made again.
-//   - The fence has aged out of the stream, or out of what the maker knows. The
-//     stream is asked again with what it said: nothing there, or its last one.
+// These faults can happen, and each has one answer:
+//   - The outcome is unknown. The same message is published again. Both copies name
+//     the same fence, so at most one is stored. The first decision after the fence
+//     then tells the outcome: it is ours, or another's and ours will never be stored.
+//   - Another decision is under way: some nodes have it, but not yet a majority. It
+//     may still fail, so nothing follows from it, and propose is called again.
+//   - The fence has aged out of the stream, or out of what the maker knows. The next
+//     publish names what the engine has answered: no decision, or the last one.
 func (d Decisions) Decide(ctx context.Context, propose func() (decision *nats.Msg, last uint64, err error)) error {
-	var unknown uint64 // the last decision, where the maker has forgotten it sooner than the stream
-	var aged uint64    // a decision that the maker knows, and the stream no more
+	var unknown uint64 // the last decision, where the stream still has it but the maker has forgotten it
+	var aged uint64    // the last decision, where the maker knows it but the stream no longer has it
 	for {
 		decision, last, err := propose()
 		if err != nil || decision == nil {
@@ -87,9 +90,9 @@ func (d Decisions) Decide(ctx context.Context, propose func() (decision *nats.Ms
 	}
 }
 
-// publish sends a decision until it knows which decision stands behind the
-// fence: this one, which is ours, or another. It gives the fence itself while
-// another is under way, and 0 if the fence has aged out and nothing has come.
+// publish sends a decision until it is known which one follows the fence: this
+// one (ours), or another. It returns the fence itself while another is under way,
+// and 0 if the fence has aged out and there is no decision at all.
 func (d Decisions) publish(ctx context.Context, decision *nats.Msg, fence uint64) (seq uint64, ours bool, err error) {
 	if d.Subject != decision.Subject {
 		decision.Header.Set(jetstream.ExpectedLastSubjSeqSubjHeader, d.Subject)
@@ -105,9 +108,9 @@ func (d Decisions) publish(ctx context.Context, decision *nats.Msg, fence uint64
 			return wrong.Last, false, nil
 		case errors.Is(err, ErrUnknownOutcome):
 			unsure = true
-		case outrun && !wrong.UnderWay: // by ours that came in late, or by another's
+		case outrun && !wrong.UnderWay: // by our own earlier copy that came in late, or by another's
 		case outrun || unsure:
-			// One is under way, perhaps ours, or nothing can be stored now.
+			// A decision is under way, perhaps ours, or nothing can be stored now.
 			if clock.Sleep(ctx, decideAgain) != nil {
 				return 0, false, gone(ctx, unsure, err)
 			}
@@ -127,8 +130,8 @@ func (d Decisions) publish(ctx context.Context, decision *nats.Msg, fence uint64
 	}
 }
 
-// gone is the error where a caller has gone before the outcome was known. Only
-// if a publish is unresolved may something be stored.
+// gone is the error of a caller whose context ends before the outcome is known.
+// Something may be stored only if a publish is unresolved (unsure).
 func gone(ctx context.Context, unsure bool, last error) error {
 	if unsure {
 		return fmt.Errorf("%w: %w: %s", ErrUnknownOutcome, ctx.Err(), last.Error())
@@ -136,8 +139,8 @@ func gone(ctx context.Context, unsure bool, last error) error {
 	return fmt.Errorf("%w: %w", ctx.Err(), last)
 }
 
-// after reads the first decision after a sequence, nil if there is none, and
-// asks until it has an answer.
+// after reads the first decision after a sequence, nil if there is none. It asks
+// until there is an answer.
 func (d Decisions) after(ctx context.Context, seq uint64) (*jetstream.RawStreamMsg, error) {
 	for {
 		m, err := d.Bus.FirstAfter(ctx, d.Stream, d.Subject, seq)
@@ -153,7 +156,7 @@ func (d Decisions) after(ctx context.Context, seq uint64) (*jetstream.RawStreamM
 	}
 }
 
-// same tells whether a stored message is the decision.
+// same reports whether a stored message is the decision.
 func same(stored *jetstream.RawStreamMsg, decision *nats.Msg) bool {
 	for key, values := range decision.Header {
 		if key != jetstream.ExpectedLastSubjSeqSubjHeader && !slices.Equal(stored.Header[key], values) {

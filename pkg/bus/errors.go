@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Every failed publish is one of two: errors.Is(err, ErrNotStored) holds and
-// surely nothing of it was stored, or ErrUnknownOutcome and it may have been.
+// The error of a failed publish is always one of these two. With ErrNotStored no
+// part of it was stored or ever will be. With ErrUnknownOutcome it may have been.
 var (
 	ErrNotStored      = errors.New("not stored")
 	ErrUnknownOutcome = errors.New("it is not known whether it was stored")
@@ -14,35 +14,35 @@ var (
 
 // Reasons for which nothing was stored.
 var (
-	// ErrDuplicate says that another message with the same Nats-Msg-Id is
-	// stored: a collision, not a repeat of one's own.
+	// ErrDuplicate: another message with the same Nats-Msg-Id is stored. It is a
+	// collision, not an earlier copy of the same message.
 	ErrDuplicate = fmt.Errorf("message id is taken: %w", ErrNotStored)
-	// ErrFull says that the stream or the server has no room.
+	// ErrFull: the stream or the server has no room.
 	ErrFull = fmt.Errorf("stream is full: %w", ErrNotStored)
-	// ErrBusy says that a committer's queue has no room.
+	// ErrBusy: a committer's queue has no room.
 	ErrBusy = fmt.Errorf("too much waits to be committed: %w", ErrNotStored)
-	// ErrStopped says that the committer does not run any more.
+	// ErrStopped: the committer does not run any more.
 	ErrStopped = fmt.Errorf("committer has stopped: %w", ErrNotStored)
 )
 
-// ErrNoMessage says that a stream holds no such message.
+// ErrNoMessage says that a stream has no such message.
 var ErrNoMessage = errors.New("no such message")
 
-// ErrNoAnswer says that nothing was heard of a consumer: the node that has it
-// may stand still.
+// ErrNoAnswer says that a consumer did not answer: its node may stand still.
 var ErrNoAnswer = errors.New("no answer")
 
-// ErrNoConsumer says that a stream has no such consumer, or that nobody answers
-// for it.
+// ErrNoConsumer says that a stream has no such consumer, or that no node serves
+// it.
 var ErrNoConsumer = errors.New("no such consumer")
 
-// WrongLast says that a publish expected another last sequence of its subject.
+// WrongLast says that the last sequence of the subject was not the one that a
+// publish expected.
 type WrongLast struct {
-	// Last is the sequence that the engine named; 0 when the subject holds
-	// nothing, or when the engine named none.
+	// Last is the sequence that the engine named. It is 0 where the subject has no
+	// message, and where the engine named none.
 	Last uint64
-	// UnderWay says that another message of the subject is stored by now on too
-	// few nodes, or is before this one in the same batch. Last is 0 then.
+	// UnderWay: another message of the subject is on its way: not yet on enough
+	// nodes, or before this one in the same batch. Last is 0 then.
 	UnderWay bool
 }
 
@@ -54,5 +54,5 @@ func (e *WrongLast) Error() string {
 	return fmt.Sprintf("last sequence of the subject is %d: %v", e.Last, ErrNotStored)
 }
 
-// Unwrap makes it ErrNotStored.
+// Unwrap returns ErrNotStored.
 func (e *WrongLast) Unwrap() error { return ErrNotStored }

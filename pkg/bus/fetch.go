@@ -20,7 +20,8 @@ const (
 	consumerDeleted  = "Consumer Deleted"
 )
 
-// Fetched is a message that a pull consumer gave, until it is acked.
+// Fetched is a message from a pull consumer. Until it is acked, it comes again
+// after the consumer's ack wait.
 type Fetched struct {
 	Seq  uint64
 	Data []byte
@@ -29,19 +30,20 @@ type Fetched struct {
 	conn  *nats.Conn
 }
 
-// Ack lets the consumer forget the message. It does not wait: one that is lost
-// brings the message again.
+// Ack tells the consumer to forget the message. It does not wait for an answer: if
+// it is lost, the message comes again.
 func (f *Fetched) Ack() { _ = f.conn.Publish(f.reply, []byte("+ACK")) }
 
-// Nak gives the message back, to be fetched again.
+// Nak gives the message back, so that it can be fetched again at once.
 func (f *Fetched) Nak() { _ = f.conn.Publish(f.reply, []byte("-NAK")) }
 
-// Fetch takes up to n messages that a pull consumer has now, in the stream's
-// order; a busy engine may give fewer. Where it has none, it waits so long for
-// the first one; with no time to wait it goes by the engine's count, which lags
-// behind what is stored. The error is ErrNoConsumer where there is none, and
-// ErrNoAnswer where nothing is heard of it. With any error there are no
-// messages, and what was under way comes back after the consumer's ack wait.
+// Fetch takes up to n messages that a pull consumer has now, in the order of the
+// stream. A busy engine may give fewer. If there are none, Fetch waits for the
+// first one for as long as wait says. With a wait of 0 it may miss a message that
+// was just stored: the engine's count of what is pending lags behind. The error
+// is ErrNoConsumer where there is no such consumer, and ErrNoAnswer where it does
+// not answer. With any error there are no messages: those on their way come again
+// after the consumer's ack wait.
 func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait time.Duration) ([]*Fetched, error) {
 	within, cancel := context.WithTimeout(ctx, b.patience().fetch+wait)
 	defer cancel()
@@ -67,8 +69,8 @@ func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait ti
 		select {
 		case m := <-arrived:
 			if m.Reply == "" {
-				// The wait is for the first one, but when it is over the engine also cuts
-				// short what it has begun to give.
+				// The wait is meant for the first message, but at its end the engine also
+				// stops giving the others: ask for these once more.
 				if m.Header.Get("Status") == statusTimeout && len(got) > 0 && !again {
 					again = true
 					if err := ask(n - len(got)); err != nil {
@@ -93,7 +95,7 @@ func (b *Bus) Fetch(ctx context.Context, stream, consumer string, n int, wait ti
 	return got, nil
 }
 
-// ended says what the status that ends a fetch means.
+// ended gives the error that the status at the end of a fetch means.
 func ended(status, description string) error {
 	switch {
 	case status == statusNoMessages || status == statusTimeout:

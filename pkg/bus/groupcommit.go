@@ -12,24 +12,47 @@ import (
 )
 
 const (
-	// attemptTimeout is longer than any commit of a disk that works. Used up
-	// by an engine that is slow: what waits for the commit behind it waits
-	// too.
+	// A disk that works is faster than that.
+	//
+	// Limit: the engine has 5 s to answer a commit. Beyond it: the same commit is
+	// tried again.
+	// Used up by: an engine that is slow. Hurts: all accounts that store in this
+	// stream: what comes next waits too. Test: TestCommit_LostAnswer.
 	attemptTimeout  = 5 * time.Second
 	shortestAttempt = time.Second
-	// retryFor is how long an unknown outcome is retried. Message ids are
-	// remembered longer by the streams. Used up by an engine that is away:
-	// everybody who stores in this stream waits. No account can.
+	// The streams remember message ids for longer, so a retry finds what was stored.
+	//
+	// Limit: a commit with an unknown outcome is retried for 20 s. Beyond it: 503
+	// outcome_unknown.
+	// Used up by: an engine that is away; no account can. Hurts: all accounts that
+	// store in this stream wait. Test: TestCommit_OutcomeStaysUnknown.
 	retryFor   = 20 * time.Second
 	retryPause = 100 * time.Millisecond
-	// maxTries is after how many temporary refusals a shared batch is suspected
-	// of holding a message that will never go in.
+	// maxTries: after so many temporary rejections, one message of a shared batch
+	// may be the reason, and the batch is split to find it.
 	maxTries = 3
-	// maxBatches leaves room for others under the engine's 50 open batches a stream.
+	// The engine allows 50 open batches a stream: this leaves some to other processes.
+	//
+	// Limit: a committer has 16 atomic batches under way at a time. Beyond it: the
+	// rest follows when these are answered.
+	// Used up by: a commit of many large requests. Hurts: these wait a little. Test:
+	// TestPlan.
 	maxBatches = 16
 )
 
-// groupCommit is one commit after the other onto a stream, and what they share.
+// groupCommit makes one commit after the other onto a stream.
+//
+// A commit takes its requests apart into submissions: one atomic batch of all of
+// them, or each on its own. It sends them, collects the answers, and judges each
+// submission: it is stored or rejected (done), has to be sent again (retry), or
+// holds a request that spoils it for the others (split).
+//
+// A submission whose answer is missing has an unknown outcome. It is uncertain
+// until that is resolved, and must not be sent again as if nothing had happened.
+// With a fence, the fence is moved first: an earlier attempt can no longer be
+// stored then, and the stream tells whether it was. Without one, the message ids
+// decide: the engine answers a repeat of a stored submission as a duplicate, and
+// the stored messages are looked for.
 type groupCommit struct {
 	bus         *Bus
 	stream      string
@@ -38,17 +61,17 @@ type groupCommit struct {
 	batchPrefix string
 
 	fence *Fence // nil: none
-	dirty bool   // what was given up may come in until the fence has moved
-	alone bool   // one submission under way at a time, since the fence lets no more pass
+	dirty bool   // a submission was given up and may still be stored, until the fence has moved
+	alone bool   // one submission under way at a time: the fence lets no more pass
 
 	sub     *nats.Subscription
 	answers chan *nats.Msg
 	lost    chan nats.Status // the connection, and with it the answers
 	timer   *time.Timer
 
-	slow     bool                   // a leader is there and has what it was told, in this commit
-	attempts uint64                 // given tokens
-	sent     map[string]*submission // by token, of this commit
+	slow     bool                   // in this commit: a leader has an earlier attempt under way
+	attempts uint64                 // counts up, for tokens
+	sent     map[string]*submission // of this commit, by token
 	floor    uint64                 // a sequence that the stream had before this commit
 	wire     nats.Msg               // the message being sent
 }
@@ -71,8 +94,8 @@ func (g *groupCommit) close() {
 	g.sub.Unsubscribe() // fails only if the connection is closed, which ends it too
 }
 
-// commit stores the requests, answers each, and returns how many messages it
-// stored.
+// commit stores the requests, answers each of them, and returns how many messages
+// it has stored.
 func (g *groupCommit) commit(ctx context.Context, reqs []*request, threshold int) (stored int) {
 	if g.floor == 0 {
 		g.floor = g.lastSequence(ctx)
@@ -103,7 +126,7 @@ func (g *groupCommit) commit(ctx context.Context, reqs []*request, threshold int
 			g.attempt(s)
 		}
 		g.await(wave, min(patience, max(deadline.Sub(g.now()), shortestAttempt)))
-		if g.slow { // what is told again is sent again
+		if g.slow { // each try sends everything again, so try less often
 			patience = min(2*patience, attemptTimeout)
 		}
 
@@ -136,7 +159,7 @@ func (g *groupCommit) commit(ctx context.Context, reqs []*request, threshold int
 	return stored
 }
 
-// plan makes one atomic batch of what waits, or one submission of each request when
+// plan makes one atomic batch of all requests, or one submission of each where
 // that costs less.
 func (g *groupCommit) plan(reqs []*request, threshold int) []*submission {
 	all := newSubmission(reqs)
@@ -150,7 +173,7 @@ func (g *groupCommit) plan(reqs []*request, threshold int) []*submission {
 	return submissions
 }
 
-// nextWave is what may be under way at a time.
+// nextWave splits off as much as may be under way at a time.
 func nextWave(todo []*submission) (wave, rest []*submission) {
 	batches := 0
 	for i, s := range todo {
@@ -163,6 +186,9 @@ func nextWave(todo []*submission) (wave, rest []*submission) {
 	return todo, nil
 }
 
+// attempt sends a submission once. Each attempt has a token of its own, to which
+// its answer comes. Until there is one, the outcome is unknown, unless it is sure
+// that the engine never got the submission.
 func (g *groupCommit) attempt(s *submission) {
 	g.attempts++
 	s.token = strconv.FormatUint(g.attempts, 36)
@@ -178,8 +204,11 @@ func (g *groupCommit) attempt(s *submission) {
 	}
 }
 
-// await reads answers until the wave has all of them, or until there is no use
-// in waiting longer.
+// await reads answers until all submissions of the wave have one, the time is over,
+// or the connection, and with it the answers, is lost.
+//
+// An answer to an earlier attempt that says "stored" is as good as one to the
+// last. An earlier rejection says nothing about the attempt that is under way.
 func (g *groupCommit) await(wave []*submission, timeout time.Duration) {
 	missing := 0
 	for _, s := range wave {
@@ -198,11 +227,11 @@ func (g *groupCommit) await(wave []*submission, timeout time.Duration) {
 			a, err := parseAck(m)
 			late := !strings.HasSuffix(m.Subject, "."+s.token)
 			if late && (err != nil || a.refusal() != nil) {
-				continue // the attempt under way decides
+				continue
 			}
 			if s.uncertain && err == nil && a.underWay() {
 				g.slow = true
-				continue // the leader has an earlier attempt, and answers that one or the next
+				continue // the leader has an earlier attempt under way, and will answer it or the next one
 			}
 			s.waiting, s.answer, s.err = false, a, err
 			missing--
@@ -214,7 +243,7 @@ func (g *groupCommit) await(wave []*submission, timeout time.Duration) {
 	}
 }
 
-// next is what becomes of a submission after an attempt.
+// next is what to do with a submission after an attempt.
 type next int
 
 const (
@@ -223,8 +252,8 @@ const (
 	split
 )
 
-// judge answers the submission's requests if their outcome is known; first is the
-// sequence of its first message if it is stored.
+// judge answers the submission's requests if their outcome is known, and says what
+// to do next. first is the sequence of its first message if it is stored.
 func (g *groupCommit) judge(ctx context.Context, s *submission, floor uint64) (first uint64, n next) {
 	err := s.err
 	if err == nil {
@@ -244,11 +273,12 @@ func (g *groupCommit) judge(ctx context.Context, s *submission, floor uint64) (f
 		return 0, retry
 	}
 	if s.answer.Error == nil && !s.answer.Duplicate && !permanent(err) {
-		return 0, retry // nobody has seen it
+		return 0, retry // no engine has seen it
 	}
 	if s.answer.passing() && (s.uncertain || len(s.reqs) == 1 || len(s.batches) < maxTries) {
 		return 0, retry
 	}
+	// Rejected, but an earlier attempt may have been stored: look for it.
 	if s.uncertain {
 		first, lookErr := s.find(ctx, g.bus, g.stream, floor)
 		switch {
@@ -270,7 +300,8 @@ func (g *groupCommit) judge(ctx context.Context, s *submission, floor uint64) (f
 	return 0, done
 }
 
-// pause waits before a retry; false when there is none.
+// pause waits before a retry. It is false where there is to be none: the time is
+// over, Run ends, or the connection is closed.
 func (g *groupCommit) pause(ctx context.Context, deadline time.Time) bool {
 	if !g.now().Before(deadline) {
 		return false
@@ -284,7 +315,7 @@ func (g *groupCommit) pause(ctx context.Context, deadline time.Time) bool {
 	return ctx.Err() == nil && !g.bus.Conn.IsClosed()
 }
 
-// forgetLost drops what happened to the connection before this attempt.
+// forgetLost drops notices that the connection was lost before this attempt.
 func (g *groupCommit) forgetLost() {
 	for {
 		select {
@@ -295,7 +326,7 @@ func (g *groupCommit) forgetLost() {
 	}
 }
 
-// giveUp answers submissions that are not going to be tried again.
+// giveUp answers submissions that are not tried again.
 func (g *groupCommit) giveUp(submissions []*submission) {
 	g.fenceUnknown(submissions)
 	for _, s := range submissions {
@@ -310,7 +341,7 @@ func (g *groupCommit) giveUp(submissions []*submission) {
 	}
 }
 
-// lastSequence is the stream's newest, 0 if it does not say.
+// lastSequence asks the stream for its newest sequence, 0 if it does not answer.
 func (g *groupCommit) lastSequence(ctx context.Context) uint64 {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()

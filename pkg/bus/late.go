@@ -8,11 +8,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// resolve decides what became of the submissions whose answer is missing, and answers what may not be stored any more. What it
-// gives back may be sent; ok is false where the fence could not be moved, so that nothing is known yet.
+// resolve finds out the outcome of fenced submissions whose answer is missing, and answers requests whose outcome is
+// known now. What it returns may be sent. It is not ok where the fence could not be moved or the stream not be read: the
+// outcomes are still unknown then.
 //
-// Nothing is sent twice before this: whatever lies in a buffer still is refused once the fence has moved, and what is
-// not in the stream by then never will be.
+// No fenced submission is sent again before this. Once the fence has moved, the engine rejects the earlier attempts that
+// still lie in a buffer: what is not in the stream by then never will be.
 func (g *groupCommit) resolve(ctx context.Context, todo []*submission, floor uint64) (left []*submission, stored int, ok bool) {
 	if g.fence == nil {
 		return todo, 0, true
@@ -47,7 +48,8 @@ func (g *groupCommit) resolve(ctx context.Context, todo []*submission, floor uin
 	return left, stored, ok
 }
 
-// current answers the requests of a submission that expect a fence which another has moved, and gives what is left.
+// current answers the requests of a submission that expect a position of the fence from before another process has moved
+// it, and returns a submission of the rest.
 func (g *groupCommit) current(s *submission) []*submission {
 	at := g.fence.at.Load()
 	stale := 0
@@ -73,7 +75,7 @@ func (g *groupCommit) current(s *submission) []*submission {
 	return []*submission{newSubmission(left)}
 }
 
-// fenced says whether the submission expects something of a fence.
+// fenced reports whether the submission expects a position of a fence.
 func (s *submission) fenced() bool {
 	for _, q := range s.reqs {
 		if q.fenced != nil {
@@ -83,8 +85,8 @@ func (s *submission) fenced() bool {
 	return false
 }
 
-// expect makes the submission expect where the fence stands now. In an atomic batch one message is enough: each costs the
-// engine a comparison, and the log its header.
+// expect makes the submission expect the present position of the fence. One message of an atomic batch is enough, as a
+// batch is stored whole or not at all: each header costs the engine a comparison and is stored.
 func (s *submission) expect(f *Fence) error {
 	if f == nil || !s.fenced() {
 		return nil
@@ -110,8 +112,8 @@ func (s *submission) expect(f *Fence) error {
 	return nil
 }
 
-// outrun says of a refusal for a wrong last sequence whether it is the fence's: it has moved, or another of its messages
-// is under way.
+// outrun reports whether a submission was rejected because of the fence, and so may be sent again: the fence has moved,
+// or another message that expects it is under way.
 func (g *groupCommit) outrun(ctx context.Context, s *submission, err error) bool {
 	var wrong *WrongLast
 	if g.fence == nil || !s.fenced() || !errors.As(err, &wrong) {
@@ -121,7 +123,7 @@ func (g *groupCommit) outrun(ctx context.Context, s *submission, err error) bool
 	if at := g.fence.at.Load(); moved || checkErr != nil || at == nil || at.last != s.expects {
 		return true
 	}
-	// On several nodes a fence lets one commit pass at a time.
+	// On a cluster a fence lets one commit pass at a time.
 	if wrong.UnderWay && s.outrun < maxTries {
 		s.outrun++
 		g.alone = true
@@ -130,7 +132,7 @@ func (g *groupCommit) outrun(ctx context.Context, s *submission, err error) bool
 	return false
 }
 
-// fenceUnknown says that commits were given up that may still come in.
+// fenceUnknown notes that a submission is given up that may still be stored.
 func (g *groupCommit) fenceUnknown(todo []*submission) {
 	for _, s := range todo {
 		if g.fence != nil && s.uncertain && s.fenced() {
@@ -139,7 +141,8 @@ func (g *groupCommit) fenceUnknown(todo []*submission) {
 	}
 }
 
-// clean moves the fence before anything that was given up is stored late.
+// clean moves the fence if a submission was given up that may still be stored. Its caller was told that the outcome is
+// unknown; after this it no longer changes.
 func (g *groupCommit) clean(ctx context.Context) {
 	if g.dirty && g.fence.Move(ctx) == nil {
 		g.dirty = false

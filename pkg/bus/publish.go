@@ -14,15 +14,19 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// fencedTimeout is how long an answer may take: a cluster that lost a leader
-// is back within it. Used up by an engine that is away: decisions of that
-// account wait.
+// A cluster that has lost a leader has a new one within that time.
+//
+// Limit: the engine has 10 s to answer a decision. Beyond it: its maker looks
+// whether it was stored.
+// Used up by: an engine that is away. Hurts: all accounts of the shard: their
+// decisions wait. Test: TestPublishFenced_LostAnswerIsUnknown.
 const fencedTimeout = 10 * time.Second
 
-// PublishFenced stores one message if its subject's last sequence is
-// lastSubjectSeq, and returns the message's own. The error is a *WrongLast if
-// it is not. After ErrUnknownOutcome the caller looks at the stream, and may
-// publish again with the same expectation: at most one of the two is stored.
+// PublishFenced stores one message if the last sequence of its subject is
+// lastSubjectSeq, and returns the sequence of the message. If it is another one,
+// the error is *WrongLast. After ErrUnknownOutcome the caller may look at the
+// stream, and may publish again with the same lastSubjectSeq: at most one of the
+// two is stored.
 func (b *Bus) PublishFenced(ctx context.Context, msg *nats.Msg, lastSubjectSeq uint64) (uint64, error) {
 	fenced := nats.Msg{Subject: msg.Subject, Data: msg.Data, Header: make(nats.Header, len(msg.Header)+1)}
 	maps.Copy(fenced.Header, msg.Header)
@@ -50,8 +54,8 @@ func (b *Bus) PublishFenced(ctx context.Context, msg *nats.Msg, lastSubjectSeq u
 	return a.Seq, nil
 }
 
-// sendError tells what surely did not leave this process, or met nobody, from
-// what may have been stored.
+// sendError makes ErrNotStored of an error if the engine surely did not get the
+// message, and else ErrUnknownOutcome.
 func sendError(err error) error {
 	if neverArrived(err) {
 		return fmt.Errorf("%w: %w", ErrNotStored, err)
@@ -59,8 +63,9 @@ func sendError(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 }
 
-// neverArrived holds for errors of a publish that the engine surely never got.
-// ErrConnectionClosed is not among them: it also ends a request under way.
+// neverArrived reports whether the engine surely never got a publish that failed
+// with err. ErrConnectionClosed does not mean that: it also ends a request under
+// way.
 func neverArrived(err error) bool {
 	return errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, nats.ErrReconnectBufExceeded) ||
@@ -68,7 +73,7 @@ func neverArrived(err error) bool {
 		errors.Is(err, nats.ErrBadSubject)
 }
 
-// The engine's error codes that we tell apart.
+// The error codes of the engine that are treated differently.
 const (
 	codeAccountResources  = 10002
 	codeInsufficient      = 10023
@@ -95,7 +100,7 @@ type ack struct {
 	Count     int                 `json:"count"`
 }
 
-// errNoResponders is the answer when no stream listens on the subject.
+// errNoResponders is the answer where no stream has the subject.
 var errNoResponders = fmt.Errorf("%w: %w", ErrNotStored, nats.ErrNoResponders)
 
 func parseAck(m *nats.Msg) (ack, error) {
@@ -112,7 +117,7 @@ func parseAck(m *nats.Msg) (ack, error) {
 	return a, nil
 }
 
-// refusal is the reason for which nothing was stored, nil if it was.
+// refusal gives the reason why nothing was stored, nil if it was.
 func (a ack) refusal() error {
 	if a.Error == nil {
 		if a.Duplicate {
@@ -130,8 +135,8 @@ func (a ack) refusal() error {
 	case codeAccountResources, codeInsufficient, codeMemoryResources, codeStorageResources, codeMaxStreamBytes:
 		return fmt.Errorf("%w: %w", ErrFull, a.Error)
 	case codeStoreFailed:
-		// "maximum bytes exceeded", "maximum messages exceeded"; the other
-		// reason is a message that is too large in itself.
+		// "maximum bytes exceeded" or "maximum messages exceeded". The only other
+		// reason for this code is a single message that is too large.
 		if strings.HasPrefix(a.Error.Description, "maximum ") {
 			return fmt.Errorf("%w: %w", ErrFull, a.Error)
 		}
@@ -139,10 +144,11 @@ func (a ack) refusal() error {
 	return fmt.Errorf("%w: %w", ErrNotStored, a.Error)
 }
 
-// underWay says that a message of the same id is stored by now on too few nodes.
+// underWay reports whether a message of the same id is not yet on enough nodes.
 func (a ack) underWay() bool { return a.Error != nil && a.Error.ErrorCode == codeDuplicateInFlight }
 
-// passing holds for refusals that end by themselves.
+// passing reports whether a rejection is temporary: the same message may be stored
+// a little later.
 func (a ack) passing() bool {
 	if a.Error == nil {
 		return false

@@ -1,26 +1,26 @@
 package bus
 
-// queue is what waits to be committed: of each owner in a line of its own, and
-// the owners take turns. Who puts much in it waits for others, and they do not
-// wait for all of it. The caller of its methods holds the committer's lock.
+// queue has the requests that wait to be committed. Each owner has a line of its
+// own, and the owners take turns, so that nobody waits for all requests of an
+// owner who has many. The caller of its methods has the committer's lock.
 type queue struct {
 	lines   map[string]*line
-	turns   []*line // in the order in which they come next; none is empty
+	turns   []*line // in the order of their turns; none is empty
 	waiting int64   // bytes
-	spare   []*line // empty ones, for who comes next: as many as there were at once
+	spare   []*line // empty ones to use again: as many as were in use at once
 }
 
-// line is what one owner has waiting, first come, first served.
+// line has the waiting requests of one owner: first come, first served.
 type line struct {
 	owner    string
 	requests []*request
-	head     int // of requests: what is before it has gone
+	head     int // index of the first request; those before it have been taken
 	bytes    int64
 }
 
-// put adds a request, unless there is no room for it among most bytes. Beyond
-// its first, an owner has no more than it leaves to others: one alone has half,
-// of two each has a third. What has no owner has no such share.
+// put adds a request, unless there is no room for it among most bytes. Apart from
+// a first request, an owner has no more than it leaves to others: one alone has at
+// most half, and two have a third each. Requests without an owner may use all.
 func (q *queue) put(r *request, most int64) bool {
 	size := int64(r.bytes)
 	free := most - q.waiting - size
@@ -44,7 +44,7 @@ func (q *queue) put(r *request, most int64) bool {
 	return true
 }
 
-// begin makes a line, which has the last turn.
+// begin makes a line. Its turn comes after all others.
 func (q *queue) begin(owner string) *line {
 	var l *line
 	if n := len(q.spare) - 1; n >= 0 {
@@ -61,7 +61,7 @@ func (q *queue) begin(owner string) *line {
 	return l
 }
 
-// next is the request that comes next, or none.
+// next gives the request whose turn it is, nil if none waits.
 func (q *queue) next() *request {
 	for len(q.turns) > 0 {
 		l := q.turns[0]
@@ -73,7 +73,8 @@ func (q *queue) next() *request {
 	return nil
 }
 
-// pop removes what next gave. Its owner's next turn is the last.
+// pop removes the request that next gave. The next turn of its owner comes after
+// all others.
 func (q *queue) pop() {
 	l := q.turns[0]
 	q.less(l, l.requests[l.head])
@@ -83,7 +84,7 @@ func (q *queue) pop() {
 	}
 }
 
-// withdraw makes next pass over a request, which has its room no more.
+// withdraw gives back the room of a request. next will pass over it.
 func (q *queue) withdraw(r *request) {
 	r.withdrawn = true
 	q.less(q.lines[r.owner], r)
@@ -94,8 +95,8 @@ func (q *queue) less(l *line, r *request) {
 	q.waiting -= int64(r.bytes)
 }
 
-// drop removes the first request of the line whose turn it is, and an empty
-// line.
+// drop removes the first request of the line whose turn it is, and the line if
+// that was its last one.
 func (q *queue) drop(l *line) (last bool) {
 	l.requests[l.head] = nil
 	if l.head++; l.head < len(l.requests) {

@@ -25,7 +25,7 @@ const (
 type getRequest struct {
 	Seq           uint64 `json:"seq,omitempty"`
 	LastBySubject string `json:"last_by_subj,omitempty"`
-	// NextBySubject is the first of a subject at Seq or above.
+	// NextBySubject asks for the first message of a subject at Seq or above.
 	NextBySubject string `json:"next_by_subj,omitempty"`
 }
 
@@ -40,9 +40,9 @@ type getAnswer struct {
 	} `json:"message"`
 }
 
-// LastForSubject reads the newest message of a subject from the stream's
-// leader, so that it sees everything acknowledged before. The error is
-// ErrNoMessage when there is none.
+// LastForSubject reads the newest message of a subject. It asks the stream's
+// leader, which has everything that was acknowledged before. The error is
+// ErrNoMessage where there is none.
 func (b *Bus) LastForSubject(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
 	msg, err := b.fromLeader(ctx, stream, getRequest{LastBySubject: subject})
 	if err != nil {
@@ -51,8 +51,8 @@ func (b *Bus) LastForSubject(ctx context.Context, stream, subject string) (*jets
 	return msg, nil
 }
 
-// LastForSubjects gives the sequence of the newest message of any of the
-// subjects, 0 if there is none.
+// LastForSubjects gives the sequence of the newest message of all the subjects, 0
+// where there is none.
 func (b *Bus) LastForSubjects(ctx context.Context, stream string, subjects ...string) (uint64, error) {
 	var last uint64
 	for _, subject := range subjects {
@@ -68,12 +68,12 @@ func (b *Bus) LastForSubjects(ctx context.Context, stream string, subjects ...st
 }
 
 // Get reads the message of a sequence, from any replica that has it. The error
-// is ErrNoMessage when the leader has none.
+// is ErrNoMessage where the leader has none.
 func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (*jetstream.RawStreamMsg, error) {
 	near, cancel := context.WithTimeout(ctx, b.patience().ask)
 	msg, err := b.direct(near, stream, getRequest{Seq: seq})
 	cancel()
-	// A replica may lag or stand still, and a stream may not allow direct reads.
+	// A replica may lag or stand still, and some streams do not allow direct reads.
 	if errors.Is(err, ErrNoMessage) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		msg, err = b.fromLeader(ctx, stream, getRequest{Seq: seq})
 	}
@@ -83,8 +83,8 @@ func (b *Bus) Get(ctx context.Context, stream string, seq uint64) (*jetstream.Ra
 	return msg, nil
 }
 
-// FirstAfter reads the first message of subject after a sequence from the
-// stream's leader. The error is ErrNoMessage when there is none.
+// FirstAfter reads the first message of subject after a sequence, from the
+// stream's leader. The error is ErrNoMessage where there is none.
 func (b *Bus) FirstAfter(ctx context.Context, stream, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
 	msg, err := b.fromLeader(ctx, stream, getRequest{Seq: seq + 1, NextBySubject: subject})
 	if err != nil {
@@ -94,8 +94,9 @@ func (b *Bus) FirstAfter(ctx context.Context, stream, subject string, seq uint64
 }
 
 // Next reads the first message of subject, which may be a pattern, at seq or
-// after it, from any replica: one that lags may not have it yet. The error is
-// ErrNoMessage when there is none. The stream allows direct reads.
+// after it. It asks any replica, and one that lags may not have the message yet.
+// The error is ErrNoMessage where there is none. The stream must allow direct
+// reads.
 func (b *Bus) Next(ctx context.Context, stream, subject string, seq uint64) (*jetstream.RawStreamMsg, error) {
 	msg, err := b.direct(ctx, stream, getRequest{Seq: seq, NextBySubject: subject})
 	if err != nil {
@@ -150,15 +151,15 @@ func (b *Bus) direct(ctx context.Context, stream string, r getRequest) (*jetstre
 	if msg.Time, err = time.Parse(time.RFC3339Nano, h.Get(jetstream.TimeStampHeaer)); err != nil {
 		return nil, err
 	}
-	// These belong to the answer, not to the message.
+	// These headers belong to the answer, not to the message.
 	for _, added := range []string{jetstream.StreamHeader, jetstream.SubjectHeader, jetstream.SequenceHeader, jetstream.TimeStampHeaer} {
 		h.Del(added)
 	}
 	return msg, nil
 }
 
-// ask sends a request to the engine, again and again where nothing is heard, and
-// takes the first answer.
+// ask sends a request to the engine, and sends it again while there is no answer.
+// It takes the first answer to any of them.
 func (b *Bus) ask(ctx context.Context, subject string, r getRequest) (*nats.Msg, error) {
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -167,12 +168,12 @@ func (b *Bus) ask(ctx context.Context, subject string, r getRequest) (*nats.Msg,
 	patience := b.patience()
 	ctx, cancel := context.WithTimeout(ctx, patience.asked)
 	defer cancel()
-	if patience.ask == patience.asked { // there is nobody else to hear it
+	if patience.ask == patience.asked { // one engine: nobody else could answer
 		return b.Conn.RequestWithContext(ctx, subject, data)
 	}
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	defer cancel() // before that
+	defer cancel() // runs before Wait
 	type answer struct {
 		msg *nats.Msg
 		err error

@@ -10,16 +10,17 @@ import (
 	"github.com/nats-io/nuid"
 )
 
-// codeBatchTooLarge is the engine's for a batch beyond its limit.
+// codeBatchTooLarge is the engine's error code for a batch beyond its limit.
 const codeBatchTooLarge = 10199
 
-// ErrTooSmall says that the engine's settings do not carry what is sent.
+// ErrTooSmall says that a limit in the engine's settings is too small for what is
+// sent.
 var ErrTooSmall = errors.New("the engine's settings are too small")
 
-// Require says whether the engine takes messages of payload bytes, and atomic
-// batches of batch messages on the stream of subject: else the error is
-// ErrTooSmall and names the setting. Any other error leaves it open. Nothing is
-// stored: what is sent is the end of a batch that never began.
+// Require checks that the engine takes messages of payload bytes, and atomic
+// batches of batch messages on the stream of subject. If not, the error is
+// ErrTooSmall and names the setting. Any other error means that this could not be
+// found out. Nothing is stored: it sends the end of a batch that never began.
 func (b *Bus) Require(ctx context.Context, subject string, payload int64, batch int) error {
 	if got := b.Conn.MaxPayload(); got < payload {
 		return fmt.Errorf("%w: max_payload is %d bytes and has to be %d or more: set max_payload: %d on every node", ErrTooSmall, got, payload, payload)

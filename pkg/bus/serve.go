@@ -18,16 +18,19 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// defaultInFlight bounds an endpoint's work when ServeOptions do not. Used up
-// by all accounts together, since each has less at ingress: everybody of the
-// shard is told to come again.
+// Phones that wait for messages, or for their turn, are not counted: see Rest.
+//
+// Limit: an endpoint works on 4,096 requests at a time. Beyond it: 503 busy, with
+// Retry-After.
+// Used up by: all accounts together: ingress bounds each of them below that. Hurts:
+// all accounts of the shard. Test: TestServe_InFlightBound.
 const defaultInFlight = 4096
 
-// Handler answers one request, JSON both ways. Handle makes one.
+// Handler answers one request. Request and answer are JSON. See Handle.
 type Handler func(ctx context.Context, request []byte) (answer []byte, err error)
 
-// Handle makes a handler of f. A fault that f returns crosses the wire; of any
-// other error the caller learns only that it happened.
+// Handle makes a handler of f. A fault that f returns is sent to the caller. Of any
+// other error the caller learns only that there was one.
 func Handle[A, Q any](f func(context.Context, Q) (A, error)) Handler {
 	return func(ctx context.Context, request []byte) ([]byte, error) {
 		var q Q
@@ -42,12 +45,12 @@ func Handle[A, Q any](f func(context.Context, Q) (A, error)) Handler {
 	}
 }
 
-// Endpoint is a subject and what answers it.
+// Endpoint is a subject and the handler of its requests.
 type Endpoint struct {
 	Subject string
 	Handler Handler
-	// Broadcast hands each request to every process that serves the subject,
-	// instead of to one of them.
+	// Broadcast: each request goes to all processes that serve the subject, not to
+	// one of them.
 	Broadcast bool
 }
 
@@ -57,23 +60,24 @@ type ServeOptions struct {
 	Version     string // semantic
 	Description string
 	Endpoints   []Endpoint
-	// MaxInFlight bounds the requests each endpoint works on at a time,
-	// 4,096 if 0. What comes over it is answered Unavailable, code "busy".
-	// A handler that waits for something may do so outside it: see Rest.
+	// MaxInFlight bounds the requests that each endpoint works on at a time, 4,096
+	// if 0. Those beyond it are answered fault.Unavailable, "busy". A handler that
+	// only waits need not count: see Rest.
 	MaxInFlight int
-	// Life, if set, goes on after the end of Serve's context: where the engine
-	// is away then, Serve returns when it is back, or when Life ends. The engine
-	// would else be told by the connection that these endpoints are served still.
+	// Life, if set, lasts longer than Serve's context. If the engine is away when
+	// Serve's context ends, Serve returns when the engine is back, or when Life
+	// ends. Otherwise the connection would subscribe these endpoints again when it
+	// finds the engine.
 	Life context.Context
-	// Ready, if set, is called once the engine delivers requests to it.
+	// Ready, if set, is called once the engine delivers requests.
 	Ready func()
-	// Log takes the errors of which the caller is told nothing.
+	// Log gets the errors that callers are not told. Nil: they are dropped.
 	Log *zap.Logger
 }
 
-// Serve answers requests, each in its own goroutine, until ctx is done. The
-// handlers' contexts end then too, and at their caller's deadline; Serve
-// returns when all handlers have. `nats micro ls` shows the service.
+// Serve answers requests, each in its own goroutine, until ctx is done. A
+// handler's context ends with ctx, and at its caller's deadline. Serve returns when
+// all handlers have. `nats micro ls` lists the service.
 func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 	if o.MaxInFlight <= 0 {
 		o.MaxInFlight = defaultInFlight
@@ -99,7 +103,7 @@ func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 		}
 	}
 	for err == nil {
-		// An engine that is away is told of the endpoints when it is back.
+		// The connection subscribes the endpoints when an engine that is away is back.
 		flushed := b.flush(ctx)
 		if flushed == nil {
 			break
@@ -129,7 +133,7 @@ func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 	return err
 }
 
-// serving is one Serve and its handlers.
+// serving is one call of Serve and its handlers.
 type serving struct {
 	conn *nats.Conn
 	log  *zap.Logger
@@ -137,7 +141,7 @@ type serving struct {
 
 	mu     sync.Mutex // orders handlers.Add before handlers.Wait
 	closed bool
-	// handlers are those at work.
+	// handlers are the ones that run.
 	handlers sync.WaitGroup
 }
 
@@ -150,8 +154,8 @@ var (
 // handler for one request at a time.
 func (s *serving) handOff(h Handler, slots chan struct{}) micro.Handler {
 	return micro.HandlerFunc(func(r micro.Request) {
-		// r's own Respond writes what micro reads when this function returns,
-		// so the answer goes past it.
+		// r.Respond would write fields that micro reads when this function returns,
+		// while the handler still runs. So the answer is published directly.
 		reply, request, timeout := r.Reply(), r.Data(), r.Headers().Get(timeoutHeader)
 		select {
 		case slots <- struct{}{}:
@@ -177,7 +181,8 @@ func (s *serving) handOff(h Handler, slots chan struct{}) micro.Handler {
 	})
 }
 
-// place is a handler's among the requests that are worked on.
+// place is the place of one handler among the MaxInFlight requests of its
+// endpoint.
 type place struct {
 	slots chan struct{}
 	taken bool // used by the handler's goroutine only
@@ -192,11 +197,11 @@ func (p *place) leave() {
 	}
 }
 
-// Rest gives up the place that the handler of ctx has among the requests that
-// its endpoint works on, while it waits for something. The handler calls resume
-// before it works on, which waits for a place and fails only with its context,
-// or it returns. Who calls it bounds how many of its handlers rest. Outside of a
-// handler it does nothing.
+// Rest gives back the place of a handler, whose ctx it is given, among its
+// endpoint's MaxInFlight requests. Use it before a handler waits for something. To
+// continue, the handler calls resume, which waits for a place and fails only with
+// its context; it may also return without. The number of handlers that rest has no
+// bound here: the caller needs one. Outside a handler Rest does nothing.
 func Rest(ctx context.Context) (resume func(context.Context) error) {
 	own, ok := ctx.Value(placeKey{}).(*place)
 	if !ok || !own.taken {
@@ -214,7 +219,7 @@ func Rest(ctx context.Context) (resume func(context.Context) error) {
 	}
 }
 
-// guarded calls a handler. One that panics fails its request, and nothing else.
+// guarded calls a handler. If it panics, only its own request fails.
 func guarded(ctx context.Context, h Handler, request []byte) (answer []byte, err error) {
 	defer func() {
 		v := recover()
@@ -259,7 +264,8 @@ func (s *serving) send(reply string, answer []byte, err error) error {
 	return s.conn.PublishMsg(&nats.Msg{Subject: reply, Header: header, Data: data})
 }
 
-// awaitConnection returns when there is a connection, or never will be.
+// awaitConnection returns when there is a connection, when there never will be one,
+// and with ctx.
 func (b *Bus) awaitConnection(ctx context.Context) {
 	status := b.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer b.Conn.RemoveStatusListener(status)

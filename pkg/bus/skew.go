@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Skew is how far the clock now is ahead of that of a stream's leader. The
-// answer's way makes it wrong by at most half of what the question took.
+// Skew measures how far the clock now is ahead of the clock of a stream's leader.
+// It is wrong by at most half of the time that the question and its answer took.
 func (b *Bus) Skew(ctx context.Context, stream string, now func() time.Time) (time.Duration, error) {
 	asked := now()
 	s, err := b.JS.Stream(ctx, stream)

@@ -17,7 +17,8 @@ const (
 	batchSequenceHeader = "Nats-Batch-Sequence"
 	batchCommitHeader   = "Nats-Batch-Commit"
 
-	// maxSearch bounds how many messages of a subject a search reads.
+	// maxSearch bounds how many messages of a subject a search reads: a commit stores
+	// far fewer.
 	maxSearch = 10_000
 )
 
@@ -32,8 +33,8 @@ var batchSequences = sync.OnceValue(func() [][]string {
 
 var batchCommit = []string{"1"}
 
-// submission is what is stored whole or not at all: a request, or several that share
-// an atomic batch.
+// submission is stored whole or not at all: it is one request, or several that
+// share an atomic batch.
 type submission struct {
 	reqs     []*request
 	messages int
@@ -47,7 +48,7 @@ type submission struct {
 	batches   []string // ids of all attempts
 	uncertain bool     // one of the attempts may have stored it
 	expects   uint64   // of the fence, in the attempt under way
-	outrun    int      // attempts refused since another message of the fence was under way
+	outrun    int      // attempts that were rejected because another message of the fence was under way
 }
 
 func newSubmission(reqs []*request) *submission {
@@ -58,7 +59,7 @@ func newSubmission(reqs []*request) *submission {
 	return s
 }
 
-// finish answers every request of the submission; first is the sequence of its first
+// finish answers all requests of the submission. first is the sequence of its first
 // message.
 func (s *submission) finish(first uint64, err error) {
 	for _, r := range s.reqs {
@@ -71,7 +72,7 @@ func (s *submission) finish(first uint64, err error) {
 	}
 }
 
-// send publishes the submission once. The last message asks for the answer.
+// send publishes the submission once. Only its last message asks for an answer.
 func (s *submission) send(g *groupCommit) error {
 	if s.messages == 1 {
 		m := s.reqs[0].msgs[0]
@@ -98,11 +99,12 @@ func (s *submission) send(g *groupCommit) error {
 	return nil
 }
 
-// errCutShort is a batch whose last message was not sent: the engine drops it.
+// errCutShort says that the last message of a batch was not sent: the engine drops
+// the batch.
 var errCutShort = errors.New("batch cut short")
 
-// sendInBatch leaves the message's header as it was: what it adds belongs to
-// this attempt.
+// sendInBatch sends one message of a batch. It removes the headers that it adds, as
+// they belong to this attempt only.
 func (s *submission) sendInBatch(g *groupCommit, m *nats.Msg, id, sequence []string, last bool) error {
 	h := m.Header
 	if h == nil {
@@ -121,13 +123,14 @@ func (s *submission) sendInBatch(g *groupCommit, m *nats.Msg, id, sequence []str
 	return err
 }
 
-// errNoID says that a submission has nothing it could be found by.
+// errNoID says that a submission cannot be found again.
 var errNoID = errors.New("no message has an id")
 
-// find looks in the stream whether an earlier attempt stored the submission, and
-// returns its first sequence, 0 if none did. An engine that refuses a repeat
-// has decided all earlier attempts, so the answer is final. It looks above
-// floor, a sequence the stream had before the first attempt.
+// find looks in the stream for the submission, and returns its first sequence, 0 if
+// no attempt has stored it. Call it only when that can no longer change: the fence
+// has moved, or the engine has rejected a later attempt and so is done with all
+// earlier ones. The search begins above floor, a sequence that the stream had before
+// the first attempt.
 func (s *submission) find(ctx context.Context, b *Bus, stream string, floor uint64) (uint64, error) {
 	m, index := s.firstWithID()
 	if m == nil {
@@ -144,7 +147,7 @@ func (s *submission) find(ctx context.Context, b *Bus, stream string, floor uint
 		}
 		if found.Header.Get(jetstream.MsgIDHeader) == m.Header.Get(jetstream.MsgIDHeader) {
 			if !s.stored(m, found) {
-				return 0, nil // somebody else's message has the id
+				return 0, nil // another process has used the same id
 			}
 			return found.Sequence - uint64(index), nil
 		}
@@ -153,7 +156,8 @@ func (s *submission) find(ctx context.Context, b *Bus, stream string, floor uint
 	return 0, errors.New("too many messages to look through")
 }
 
-// stored tells whether found, which has m's id, is what an attempt stored.
+// stored reports whether found, which has the id of m, was stored by an attempt of
+// ours.
 func (s *submission) stored(m *nats.Msg, found *jetstream.RawStreamMsg) bool {
 	if s.messages > 1 {
 		return slices.Contains(s.batches, found.Header.Get(batchIDHeader))
@@ -161,8 +165,8 @@ func (s *submission) stored(m *nats.Msg, found *jetstream.RawStreamMsg) bool {
 	return string(found.Data) == string(m.Data)
 }
 
-// firstWithID returns the first message that can be found again, and its place
-// in the submission.
+// firstWithID returns the first message with an id, and its index in the
+// submission.
 func (s *submission) firstWithID() (*nats.Msg, int) {
 	n := 0
 	for _, r := range s.reqs {

@@ -17,26 +17,27 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 )
 
-// RequestIDHeader is on every answer, and its value in every access log line. Clients' own values are not taken
-// over: they could be anything, also a token.
+// RequestIDHeader is a header of every answer. Its value is in the access log's line about the request. A value that
+// the client sends is ignored: it could be anything, even a token.
 const RequestIDHeader = "X-Request-ID"
 
-// warnings is how many failed requests of a second are all logged. Used up by whoever makes requests fail:
-// the operator's log leaves lines out, and nobody waits.
+// Limit: 100 lines a second in the log about requests that failed. Beyond it: every 1,000th is logged.
+// Used up by: whoever makes requests fail. Hurts: the operator, whose log leaves lines out; no request waits.
+// Test: TestAccessLogSamplesWarnings.
 const warnings = 100
 
-// AccessOptions are the inputs of AccessLog. Nil functions mean the real ones.
+// AccessOptions are the inputs of AccessLog.
 type AccessOptions struct {
-	Log   *zap.Logger
-	Now   func() time.Time
-	NewID func() string
+	Log   *zap.Logger      // required
+	Now   func() time.Time // nil: time.Now
+	NewID func() string    // of a request; nil: random
 }
 
-// AccessLog logs one line per request: method, route template, status, duration in seconds and bytes answered;
-// never a body, a query, a header, or a parameter in the path. Statuses from 500 are warnings and name the last
-// error the handler gave to gin's Context.Error; everything else is debug, also a request whose client left and what
-// Health answers, for which 503 is no failure. Of the warnings of a second the first hundred are logged, and then every
-// thousandth.
+// AccessLog logs one line per request: method, route template, status, duration in seconds and bytes answered. It
+// never logs a body, a query, a header, or a parameter in the path: any of them may hold a secret. A status of 500 or
+// more is a warning with the last error that the handler gave to gin's Context.Error. All others are debug, and so are
+// requests whose client has left and the answers of Health, for which 503 is no failure. The first 100 warnings of a
+// second are logged, and then every 1,000th.
 func AccessLog(o AccessOptions) gin.HandlerFunc {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -44,7 +45,7 @@ func AccessLog(o AccessOptions) gin.HandlerFunc {
 	if o.NewID == nil {
 		o.NewID = randomID
 	}
-	// Under a load that is refused the log would fill the disk.
+	// Without sampling, a flood of rejected requests would fill the disk with its log.
 	sampled := o.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(core, time.Second, warnings, 10*warnings)
 	}))
@@ -78,7 +79,8 @@ func AccessLog(o AccessOptions) gin.HandlerFunc {
 
 func isHealth(c *gin.Context) bool { return strings.Contains(c.FullPath(), "/health") }
 
-// route names the template, not the path: parameters may be tokens or ids. A path without a route may be anything.
+// route gives the template, not the path: parameters may be tokens or ids. A path without a route may hold anything,
+// so it is not logged at all.
 func route(c *gin.Context) string {
 	if c.FullPath() == "" {
 		return "none"
@@ -92,8 +94,8 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Recover turns a panic into an answer: answer writes it in the dialect's form, nil means a 500 without a body. It
-// goes after AccessLog. The log gets the stack and what may be said of the panic.
+// Recover turns a panic into an answer. answer writes it in the dialect's form; nil means a 500 without a body. Use it
+// after AccessLog. The log gets the stack, and the panic as far as it can hold no secret.
 func Recover(log *zap.Logger, answer func(*gin.Context)) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		defer func() {

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// answerStep is how much of a large answer is sent at a time. Each may take stepWithin. Used up by a client
-// that does not read, which alone is cut off.
+// Limit: a large answer is sent in steps of 16 KiB, each of which its reader has to take within 15 s. Beyond it: the
+// connection is closed; where room is short, after 5 s.
+// Used up by: a client that does not read. Hurts: that client alone. Test: TestLimiter_SlowReaders.
 const answerStep = 16 << 10
 
-// Answer gives a place to an answer that is to be made, which holds nothing yet. The caller weighs it before it is made,
-// and leaves the place when it is sent.
+// Answer gives a place to an answer that the caller is about to build. The place has no bytes yet: call Weigh before the
+// answer is built, and Leave when it is sent.
 func (l *Limiter) Answer(w http.ResponseWriter, who string) *Place {
 	p := &Place{limiter: l, who: who, control: http.NewResponseController(w), answers: true}
 	l.mu.Lock()
@@ -24,8 +25,8 @@ func (l *Limiter) Answer(w http.ResponseWriter, who string) *Place {
 	return p
 }
 
-// Try takes room as Weigh does, but only while the sender has so little that what others of its answers need is left: a
-// sixteenth of all.
+// Try takes room as Weigh does, but only while all of the sender's answers together have at most a sixteenth of the
+// limiter's bytes. So answers that are nice to have leave room for those that the sender needs.
 func (p *Place) Try(bytes int64) bool {
 	p.limiter.mu.Lock()
 	little := p.of.held+bytes <= p.limiter.bytes/16
@@ -33,7 +34,7 @@ func (p *Place) Try(bytes int64) bool {
 	return little && p.take(bytes) == nil
 }
 
-// Keep gives back what is held beyond so many bytes.
+// Keep gives back what the place has beyond so many bytes.
 func (p *Place) Keep(bytes int64) {
 	p.limiter.mu.Lock()
 	more := p.held - bytes
@@ -43,8 +44,8 @@ func (p *Place) Keep(bytes int64) {
 	}
 }
 
-// Send sends the answer. It may take as long as its reader needs, while that one takes a step of it every 15 s; where
-// room is short, one who has taken none for 5 s is cut off.
+// Send sends the answer. It may take as long as its reader needs, if the reader takes 16 KiB every 15 s. Where room is
+// short, a reader who has taken nothing for 5 s is cut off.
 func (p *Place) Send(w http.ResponseWriter, status int, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -58,7 +59,8 @@ func (p *Place) Send(w http.ResponseWriter, status int, contentType string, body
 	}
 }
 
-// sending notes that a step of the answer was taken, and gives a large one time for the next.
+// sending notes that the reader has taken a step, and gives a large answer time for the next one. It is false once the
+// answer had to make room.
 func (p *Place) sending(large bool) bool {
 	now := time.Now()
 	l := p.limiter
@@ -76,7 +78,7 @@ func (p *Place) sending(large bool) bool {
 	return true
 }
 
-// cutOff ends the wait for a sender, or for a reader, that is too slow.
+// cutOff ends the wait for a client that sends its body, or reads its answer, too slowly.
 func (p *Place) cutOff() {
 	past := time.Unix(1, 0)
 	if p.answers {

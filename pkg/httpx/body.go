@@ -12,18 +12,25 @@ import (
 )
 
 const (
-	// firstRead is the room that a body gets before any of it has come: what is announced may never come.
-	// Each connection can use it up once, and is counted for it.
+	// The length that a client announces is no reason to take room: the body may never come.
+	//
+	// Limit: a body gets room for 4 KiB before any of it has come. Beyond it: its room grows with what comes.
+	// Used up by: each connection, once. Hurts: nobody: it counts as bytes of its sender. Test: TestLimiter_SlowBodies.
 	firstRead = 4 << 10
-	// bodyStep is what a body has to bring every stepWithin, if it does not end, and stepWithin is also for the headers
-	// and the first step. So the slowest body of 4 MiB takes four hours, and holds no more than has come of it.
+	// So the slowest body of 4 MiB takes four hours, and uses no more memory than what has come of it.
+	//
+	// Limit: 4 KiB more of a body, or its end, must come every 15 s; the whole may take as long as it needs. Beyond
+	// it: 400 body_unreadable.
+	// Used up by: a client that stands still. Hurts: that client alone. Test: TestLimiter_SlowLine.
 	bodyStep = 4 << 10
-	// Used up by a client that stands still, which alone is cut off.
+	// Limit: 15 s for the headers and the first 4 KiB of a body. Beyond it: 400 body_unreadable.
+	// Used up by: a client that stands still. Hurts: that client alone. Test: TestIngress_SlowClients.
 	stepWithin = 15 * time.Second
-	// extendEvery is how often that time is given anew: a fast body brings many steps.
+	// extendEvery is how often the deadline is moved at most: a fast body brings many steps.
 	extendEvery = time.Second
-	// answerWithin is the time to answer, from the end of the headers, or of a body that took its time. Used
-	// up by a client that does not read, which alone is cut off.
+	// Limit: 60 s to answer, from the end of the headers, or of a body that took more than a second. Beyond it: the
+	// connection is closed.
+	// Used up by: a client that does not read. Hurts: that client alone. Test: TestServeSlowReader.
 	answerWithin = 60 * time.Second
 )
 
@@ -83,9 +90,9 @@ func unreadable(err error) error {
 	return fault.New(fault.Invalid, "body_unreadable", "The body broke off").With(err)
 }
 
-// RateHeaders tells a client where it stands: RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset (seconds
-// until the limit is whole again), and with a retryAfter above 0 also Retry-After. Seconds are rounded up. A limit
-// of 0 means none and sets no RateLimit header.
+// RateHeaders sets RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset (seconds until all of the limit is there
+// again), and Retry-After if retryAfter is above 0. Seconds are rounded up. A limit of 0 means that there is none: no
+// RateLimit header is set.
 func RateHeaders(h http.Header, limit, remaining int, reset, retryAfter time.Duration) {
 	if limit > 0 {
 		h.Set("RateLimit-Limit", strconv.Itoa(limit))

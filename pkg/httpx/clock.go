@@ -8,8 +8,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 )
 
-// CheckClock warns while the machine's clock is doubted, or differs from the
-// engines'.
+// CheckClock makes a health check that warns while the machine's clock is doubted, is behind a time that has been, or
+// differs from the engines' clocks by more than clock.Bound.
 func CheckClock(c *clock.Clock) func(context.Context) Check {
 	return func(context.Context) Check {
 		_, skew := c.Skew()

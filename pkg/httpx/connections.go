@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// connections knows every open connection. http.Server.Shutdown alone is not enough: it waits 5 s for a connection
-// on which no request has come, and it does not wait for the goroutines of those it closes.
+// connections knows every open connection. http.Server.Shutdown alone is not enough: it waits 5 s for connections on
+// which no request has come, and it does not wait for the goroutines of the connections that it closes.
 type connections struct {
 	mu       sync.Mutex
 	open     map[net.Conn]*connection
@@ -18,30 +18,30 @@ type connections struct {
 	empty    chan struct{} // made by wait, closed when the last one goes
 }
 
-// connection is what is known of one.
+// connection is what is known of one connection.
 type connection struct {
 	state  http.ConnState
-	asked  bool   // its last request has come as far as a handler
-	who    string // made it; empty: nobody who is known
-	closed bool   // to make room
+	asked  bool   // a request of it has reached a handler
+	who    string // has made its last request; empty: a stranger, or not known yet
+	closed bool   // to make room for another
 }
 
 type connectionKey struct{}
 
-// ofRequest is a connection, and whose it is one of.
+// ofRequest is the connection on which a request came, and the connections of its server.
 type ofRequest struct {
 	all *connections
 	one *connection
 }
 
-// context lets the handlers of a connection's requests say whose it is.
+// context puts the connection into the context of its requests, for Admitted.
 func (c *connections) context(ctx context.Context, conn net.Conn) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return context.WithValue(ctx, connectionKey{}, ofRequest{c, c.of(conn)})
 }
 
-// of gives a connection. The caller holds the lock.
+// of gives what is known of a connection. The caller has the lock.
 func (c *connections) of(conn net.Conn) *connection {
 	one := c.open[conn]
 	if one == nil {
@@ -51,7 +51,7 @@ func (c *connections) of(conn net.Conn) *connection {
 	return one
 }
 
-// asked notes that a request has come: whose it is says Admitted.
+// asked notes that a request has come. Its sender is a stranger until Admitted names one.
 func (c *connections) asked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if of, ok := r.Context().Value(connectionKey{}).(ofRequest); ok {
@@ -63,8 +63,8 @@ func (c *connections) asked(next http.Handler) http.Handler {
 	})
 }
 
-// Admitted says who made a request, once that is known: where there are too many connections, those of strangers are
-// closed first. Outside a request of Serve it does nothing.
+// Admitted tells the server who has made a request, once that is known. Where there are too many connections, those of
+// strangers are closed first. Outside a request of Serve it does nothing.
 func Admitted(ctx context.Context, who string) {
 	if of, ok := ctx.Value(connectionKey{}).(ofRequest); ok {
 		of.all.mu.Lock()
@@ -95,12 +95,13 @@ func (c *connections) changed(conn net.Conn, state http.ConnState) {
 	c.of(conn).state = state
 }
 
-// looked is how many connections are looked at for one to close: a crowd that comes must cost little.
+// looked is how many connections spare looks at. They are any 64 of them: with thousands of newcomers a look at all of
+// them for each would cost too much.
 const looked = 64
 
-// spare is the connection to close where there are too many. The less is lost with it, the sooner it goes: one on which
-// nothing was asked; an idle one of a stranger; one that works for a stranger; an idle one; then one of somebody who has
-// half of them; and else the new one.
+// spare picks the connection to close where there are too many, so that as little as possible is lost: one without a
+// request yet; else an idle one of a stranger; else a stranger's that has a request under way; else an idle one; else one
+// of a sender who has at least half of them. Where there is none of these, the new connection goes itself.
 func (c *connections) spare(fresh net.Conn) net.Conn {
 	best, rank, n := fresh, 5, 0
 	held, most := map[string][]net.Conn{}, ""
@@ -157,7 +158,7 @@ func (c *connections) count() int {
 	return len(c.open)
 }
 
-// wait returns how many connections are left when all are gone or the time is over.
+// wait waits until no connection is left, for at most d, and returns how many are left.
 func (c *connections) wait(d time.Duration) int {
 	c.mu.Lock()
 	if len(c.open) == 0 {

@@ -12,7 +12,7 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Status is a check's, and the whole report's.
+// Status is the outcome of a check, and of the whole report.
 type Status string
 
 // The statuses, from good to bad. Only Fail makes the answer a 503.
@@ -22,7 +22,7 @@ const (
 	Fail Status = "fail"
 )
 
-// Check is what a check found. The JSON form is what client programs of the 3rdparty dialect read.
+// Check is what a check found. Client programs of the 3rdparty dialect read its JSON form.
 type Check struct {
 	Description   string `json:"description"`
 	ObservedUnit  string `json:"observedUnit"`
@@ -30,8 +30,8 @@ type Check struct {
 	Status        Status `json:"status"`
 }
 
-// Health answers /health, without authentication: its checks must be cheap. Requests that come while they run get what
-// these find, so that a crowd costs no more than one after the other.
+// Health answers /health. That needs no authentication, so the checks must be cheap. Requests that come while the checks
+// run wait for this run and share its result: a crowd costs no more than one client that asks again and again.
 type Health struct {
 	version   string
 	releaseID int
@@ -39,26 +39,26 @@ type Health struct {
 	mu    sync.Mutex
 	names []string
 	ready map[string]func(context.Context) Check
-	run   *checked // the one under way, nil if there is none
+	run   *checked // under way; nil: none is
 }
 
-// checked is what one run of the checks found, once done is closed.
+// checked is one run of the checks. What it found may be read once done is closed.
 type checked struct {
 	done  chan struct{}
 	found map[string]Check
 }
 
-// healthTimeout is a request's, for all its checks together. Used up by a part that is slow: health then says
-// so.
+// Limit: 2 s for all checks of health together. Beyond it: those that are not done have failed.
+// Used up by: a part that is slow. Hurts: nobody: health reports that part. Test: TestHealthSlowAndBrokenChecks.
 const healthTimeout = 2 * time.Second
 
-// NewHealth returns a Health without checks, which is ready.
+// NewHealth returns a Health without checks: until one is registered it is ready.
 func NewHealth(version string, releaseID int) *Health {
 	return &Health{version: version, releaseID: releaseID, ready: map[string]func(context.Context) Check{}}
 }
 
-// Register adds a readiness check, or replaces it. The name has two parts, as in "nats:connection". The check runs
-// beside the others and returns when ctx is done, after 2 s; one that did not return before counts as failed.
+// Register adds a readiness check, or replaces the one of that name. The name has two parts, as in "nats:connection".
+// The check runs beside the others. Its ctx ends after 2 s: it must return then, and has failed.
 func (h *Health) Register(name string, check func(ctx context.Context) Check) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -84,7 +84,7 @@ func (h *Health) Mount(r gin.IRoutes) {
 	r.Match(methods, "/health/live", func(c *gin.Context) { h.answer(c, live()) })
 }
 
-// Ready says whether no check fails.
+// Ready runs the checks, and reports whether none of them fails.
 func (h *Health) Ready(ctx context.Context) bool { return worst(h.runReady(ctx)) != Fail }
 
 func worst(checks map[string]Check) Status {
@@ -107,10 +107,12 @@ func (h *Health) answer(c *gin.Context, checks map[string]Check) {
 	c.JSON(code, r)
 }
 
-// runReady runs the checks, or waits for those that run.
+// runReady runs the checks, or waits for the run that is under way.
 func (h *Health) runReady(ctx context.Context) map[string]Check {
 	h.mu.Lock()
-	// Used up by a stranger: who asks at the same time shares the run, so it hurts nobody.
+	// Limit: 1 run of the checks behind /health at a time. Beyond it: requests that come meanwhile wait for that run,
+	// and get its result.
+	// Used up by: strangers. Hurts: nobody. Test: TestHealthCrowd.
 	own := h.run == nil
 	if own {
 		h.run = &checked{done: make(chan struct{})}
@@ -118,7 +120,7 @@ func (h *Health) runReady(ctx context.Context) map[string]Check {
 	run := h.run
 	h.mu.Unlock()
 	if own {
-		// Others wait for it, so it does not end with who came first.
+		// Other requests wait for this run: it goes on when the client that began it hangs up.
 		run.found = h.runAll(context.WithoutCancel(ctx))
 		h.mu.Lock()
 		h.run = nil

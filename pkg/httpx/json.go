@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// JSON writes v without touching <, > and &, and without a line's end. It panics on what cannot be encoded: what a
-// dialect answers are types of its own.
+// JSON encodes v, with <, > and & as they are and without a newline at the end. It panics if v cannot be encoded: a
+// dialect encodes only types of its own, so that would be a bug.
 func JSON(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -20,8 +20,8 @@ func JSON(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// HasHalf says whether valid JSON names half a surrogate pair, which is no character: encoding/json would put U+FFFD
-// for it, and a text must not change on its way.
+// HasHalf reports whether valid JSON has an escape for half a surrogate pair, which is no character. encoding/json would
+// decode it as U+FFFD, and a text must not change on its way.
 func HasHalf(body []byte) bool {
 	if !bytes.Contains(body, []byte(`\ud`)) && !bytes.Contains(body, []byte(`\uD`)) {
 		return false
@@ -47,7 +47,7 @@ func HasHalf(body []byte) bool {
 	return false
 }
 
-// escaped gives what a \u at the beginning of JSON names, else -1.
+// escaped gives the code unit of a \u escape at the beginning of body, or -1 where there is none.
 func escaped(body []byte) rune {
 	if len(body) < 6 || body[0] != '\\' || body[1] != 'u' {
 		return -1

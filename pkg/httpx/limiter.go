@@ -8,17 +8,18 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// stalledFor is how long a body may bring less than a step, before it may lose its place to anybody who needs
-// the room. Used up by a client that stands still; it alone loses its place.
+// Limit: where room is short, a body that brings less than 4 KiB in 5 s makes room for anybody. Beyond it: 503
+// overloaded for it.
+// Used up by: a client that stands still. Hurts: that client alone. Test: TestLimiter_HalfSentBodies.
 const stalledFor = 5 * time.Second
 
-// Limiter bounds what requests of one kind take up together: their bodies as far as they have come, and what is made of
-// them. Nobody may take up more than he leaves to others, so who comes new finds room, however many were there before.
-// What comes over that is told to come again: in a line that only gets longer everybody would wait until nobody can be
-// answered in time.
+// Limiter bounds the requests of one kind that are under way, and the memory that they use together: their bodies as far
+// as they have come, and what is built from them. No sender may have more than he leaves to others, so a newcomer finds
+// room, however many were there before him. A request that finds no room is rejected at once and may come again. In a
+// queue that only grows, all would wait until nobody can be answered in time.
 //
-// Where room is short, it is made by bodies that are still on their way, the slowest first: those of the sender who
-// needs it, of senders who hold as much, and of anybody if they have stalled.
+// Where room is short, bodies that are still on their way make it, the slowest first. These may be bodies of the sender
+// who needs the room, and of senders who have at least as much as he. A body that has stalled makes room for anybody.
 type Limiter struct {
 	requests int   // bound
 	bytes    int64 // bound
@@ -30,14 +31,14 @@ type Limiter struct {
 	coming map[*Place]struct{} // whose bodies are on their way
 }
 
-// sender is what one takes up.
+// sender is what one sender's requests use.
 type sender struct {
-	places int // whose bodies come, or are inside
+	places int // of requests whose bodies are on their way, of requests inside, and of answers
 	inside int
 	held   int64
 }
 
-// NewLimiter makes a limiter for so many requests at a time, and so many bytes of what they take up.
+// NewLimiter makes a limiter for so many requests at a time, and so many bytes of memory that they use.
 func NewLimiter(requests int, bytes int64) *Limiter {
 	return &Limiter{requests: requests, bytes: bytes, of: map[string]*sender{}, coming: map[*Place]struct{}{}}
 }
@@ -46,7 +47,8 @@ var errOverloaded = &fault.Error{
 	Kind: fault.Unavailable, Code: "overloaded", Text: "Too many requests are under way, try again", RetryAfter: time.Second,
 }
 
-// Place is a request's, from the first byte of its body until it leaves.
+// Place is what one request, or one answer, has of a Limiter. A request has it from the first byte of its body until
+// Leave.
 type Place struct {
 	limiter *Limiter
 	who     string
@@ -57,24 +59,25 @@ type Place struct {
 	held    int64
 	step    time.Time // when the last step of the body had come
 	extends time.Time // when its deadline was moved last
-	lost    bool      // it was told to make room
+	lost    bool      // it had to make room
 	answers bool      // it is for an answer, not for a body
 }
 
-// Enter reads a request's body of at most limit bytes, and lets the request in; the caller leaves the place when it is
-// answered. A request whose body is still on its way counts with what has come of it: slow senders keep nobody out.
+// Enter reads a request's body of at most limit bytes, and lets the request in. The caller calls Leave when the request
+// is answered. While its body is on its way, a request is not among those under way, and only the bytes that have come
+// count: slow senders keep nobody out.
 //
-// A body may take as long as it needs while it brings a step of 4 KiB, or its end, every 15 s. One of more than limit
-// bytes is fault.TooLarge, found out before it is read where the header tells; one that breaks off is fault.Invalid.
-// Where too many are inside, or too much of the same sender, the error is a fault Unavailable, "overloaded".
+// A body may take as long as it needs while 4 KiB of it, or its end, come every 15 s. The error is fault.TooLarge for a
+// body of more than limit bytes (before any of it is read, if the header announces it), and fault.Invalid for one that
+// breaks off. It is fault.Unavailable, "overloaded", where too many requests are under way, or too many of this sender.
 func (l *Limiter) Enter(w http.ResponseWriter, r *http.Request, limit int64, who string) (body []byte, p *Place, err error) {
-	if p = l.begin(w, who); p == nil { // before anything is read, which is cheap
+	if p = l.begin(w, who); p == nil { // rejected before anything is read, which is cheap
 		return nil, nil, errOverloaded
 	}
 	begun := p.step
 	body, err = readBody(r, limit, p)
 	if time.Since(begun) > extendEvery {
-		_ = p.control.SetWriteDeadline(time.Now().Add(answerWithin)) // the time of the body is not that of the answer
+		_ = p.control.SetWriteDeadline(time.Now().Add(answerWithin)) // a slow body does not use up the time to answer
 	}
 	if err == nil {
 		err = p.enter()
@@ -86,11 +89,11 @@ func (l *Limiter) Enter(w http.ResponseWriter, r *http.Request, limit int64, who
 	return body, p, nil
 }
 
-// Weigh takes room for what will be made of the request, before it is made. The error is a fault Unavailable,
-// "overloaded". It may be called again, for more.
+// Weigh takes room for so many bytes. Call it before they are allocated, and again for more. The error is
+// fault.Unavailable, "overloaded", where there is no room.
 func (p *Place) Weigh(bytes int64) error { return p.take(bytes) }
 
-// Leave gives back all that the request took up.
+// Leave gives back all that the place has. It is called once.
 func (p *Place) Leave() {
 	l := p.limiter
 	l.mu.Lock()
@@ -107,7 +110,7 @@ func (p *Place) Leave() {
 	}
 }
 
-// begin gives a place to a body that is about to come, or none.
+// begin gives a place to a body that is about to come; nil: there is no room for its request.
 func (l *Limiter) begin(w http.ResponseWriter, who string) *Place {
 	p := &Place{limiter: l, who: who, control: http.NewResponseController(w), step: time.Now()}
 	p.extends = p.step
@@ -125,7 +128,7 @@ func (l *Limiter) begin(w http.ResponseWriter, who string) *Place {
 	return p
 }
 
-// enter is when the body has come.
+// enter lets the request in: its body has come.
 func (p *Place) enter() error {
 	l := p.limiter
 	l.mu.Lock()
@@ -139,10 +142,10 @@ func (p *Place) enter() error {
 	return nil
 }
 
-// admits says whether there is room for one more request of a sender.
+// admits reports whether there is room for one more request of a sender: he has fewer inside than he leaves to others.
 func (l *Limiter) admits(s *sender) bool { return s.inside < l.requests-l.inside }
 
-// take takes room, which slow bodies may have to make.
+// take takes room for more bytes. Slow bodies may have to make it.
 func (p *Place) take(more int64) error {
 	l := p.limiter
 	l.mu.Lock()
@@ -165,7 +168,8 @@ func (p *Place) take(more int64) error {
 	return nil
 }
 
-// slowest is the body that has to make room where p needs more: none where that is p itself.
+// slowest gives the place that has to make room where p needs more. It is nil where there is none, and where p itself is
+// the slowest.
 func (l *Limiter) slowest(p *Place, more int64) *Place {
 	var slow *Place
 	stalled := time.Now().Add(-stalledFor)
@@ -193,7 +197,7 @@ func (p *Place) hasLost() bool {
 	return p.lost
 }
 
-// stepped notes that a step of the body has come, and gives it time for the next.
+// stepped notes that a step of the body has come, and gives the body time for the next one.
 func (p *Place) stepped() {
 	now := time.Now()
 	l := p.limiter

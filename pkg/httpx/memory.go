@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Memory is a listener inside the process: for simulated time, in which no real socket can be used.
+// Memory is a listener inside the process. Tests in simulated time need it: there a real socket cannot be used.
 type Memory struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -29,7 +29,7 @@ func (m *Memory) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept and Dial with net.ErrClosed; open connections live on.
+// Close ends Accept and Dial with net.ErrClosed. Open connections stay open.
 func (m *Memory) Close() error {
 	m.close.Do(func() { close(m.done) })
 	return nil
@@ -38,7 +38,7 @@ func (m *Memory) Close() error {
 // Addr gives an address that names no host.
 func (m *Memory) Addr() net.Addr { return memoryAddr{} }
 
-// Dial connects to the listener.
+// Dial connects to the listener. It fails with net.ErrClosed when that is closed, and with ctx.
 func (m *Memory) Dial(ctx context.Context) (net.Conn, error) {
 	client, server := net.Pipe()
 	var err error

@@ -8,9 +8,10 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Normalize writes the paths of requests as the routes have them, before they are routed: without empty segments,
-// and what a route says itself in the route's case. Parameters stay as they are, byte for byte. No client is
-// redirected. A path that fits no route loses its empty segments only. No two routes may differ by case alone.
+// Normalize rewrites the path of each request to the form that its route has, before it is routed. Empty segments go,
+// and fixed segments get the case of the route. Parameters stay as they are, byte for byte. Clients are not redirected:
+// many do not follow a redirect of a POST. A path that fits no route only loses its empty segments. No two routes may
+// differ by case alone.
 func Normalize(next http.Handler, routes gin.RoutesInfo) http.Handler {
 	n := normalizer{of: map[string]*branch{}, all: &branch{}}
 	for _, route := range routes {
@@ -33,7 +34,8 @@ func Normalize(next http.Handler, routes gin.RoutesInfo) http.Handler {
 	})
 }
 
-// normalizer knows the routes of each method, and those of all: a path with another method is refused as such.
+// normalizer knows the routes of each method, and those of all methods together: a request with the wrong method gets
+// the route's form too, so that it is answered with 405.
 type normalizer struct {
 	of  map[string]*branch
 	all *branch
@@ -54,12 +56,12 @@ func (n normalizer) path(method, path string) string {
 	return "/" + strings.Join(segments(path), "/")
 }
 
-// segments are a path's parts that are not empty.
+// segments gives the parts of a path that are not empty.
 func segments(path string) []string {
 	return strings.FieldsFunc(path, func(char rune) bool { return char == '/' })
 }
 
-// branch is what the routes have behind the same segments.
+// branch is a node in the tree of the routes' segments: what may follow the segments that lead to it.
 type branch struct {
 	static map[string]*branch // by its name in lower case
 	name   string             // as the route writes it
@@ -99,8 +101,8 @@ func (b *branch) add(route string) {
 	}
 }
 
-// find writes what follows in a path as a route has it, behind what is written already. What a route says itself goes
-// before parameters, as in gin.
+// find appends the rest of a path to written, in the form of a route. A fixed segment goes before a parameter, as in
+// gin. It is false where no route fits.
 func (b *branch) find(path, written string) (string, bool) {
 	path = strings.TrimLeft(path, "/")
 	if path == "" {
@@ -129,7 +131,7 @@ func (b *branch) find(path, written string) (string, bool) {
 	return "", false
 }
 
-// lower lowers the case of ASCII: elsewhere letters of different words may have the same.
+// lower puts ASCII letters into lower case. Other letters stay: two different ones may have the same lower case.
 func lower(s string) string {
 	return strings.Map(func(char rune) rune {
 		if char >= 'A' && char <= 'Z' {

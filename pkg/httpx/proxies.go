@@ -10,20 +10,20 @@ import (
 // Proxies are the addresses whose X-Forwarded-Proto, X-Forwarded-Host and X-Forwarded-For are believed.
 type Proxies []netip.Prefix
 
-// Scheme is "https" or "http": as the client made the request, as far as a proxy says so.
+// Scheme is "https" or "http": how the client made the request. Behind a proxy it is what the proxy says.
 func (p Proxies) Scheme(r *http.Request) string {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	// Of several proxies the first one has written what the client sees.
+	// With several proxies, the first value comes from the proxy that the client has reached.
 	if first := p.forwarded(r, "X-Forwarded-Proto"); first == "http" || first == "https" {
 		scheme = first
 	}
 	return scheme
 }
 
-// Host is the host that the client made the request to.
+// Host is the host to which the client has made the request. Behind a proxy it is what the proxy says.
 func (p Proxies) Host(r *http.Request) string {
 	if first := p.forwarded(r, "X-Forwarded-Host"); first != "" {
 		return first
@@ -31,9 +31,9 @@ func (p Proxies) Host(r *http.Request) string {
 	return r.Host
 }
 
-// From is the network that a request comes from: an address of IPv4, or the 64 bits of one of IPv6 that a customer is
-// given. Behind proxies it is the last address that one of them has seen; what stands before it in X-Forwarded-For
-// anybody may have written. It is none where the address is not known.
+// From is the network that a request comes from: an IPv4 address, or the first 64 bits of an IPv6 address, because a
+// customer is given that many. Behind proxies it is the address that the outermost trusted proxy has seen. Anybody can
+// write what stands before that in X-Forwarded-For. It is the zero Prefix where the address is not known.
 func (p Proxies) From(r *http.Request) netip.Prefix {
 	remote, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -62,7 +62,7 @@ func (p Proxies) From(r *http.Request) netip.Prefix {
 	return network(at)
 }
 
-// parseHop reads an address as proxies write it: some add the port.
+// parseHop parses an address of X-Forwarded-For: some proxies add the port.
 func parseHop(text string) (netip.Addr, error) {
 	if port, err := netip.ParseAddrPort(text); err == nil {
 		return port.Addr().Unmap(), nil

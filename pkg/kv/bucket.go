@@ -13,26 +13,29 @@ import (
 )
 
 const (
-	// within is how long one operation on a bucket may take. Used up by an engine that is slow: the request that needs
-	// the bucket gets ErrUnavailable.
+	// Limit: one operation on a bucket, such as those of sessions, webhooks and settings, takes at most 2 s. Beyond it:
+	// ErrUnavailable: 503 registry_unavailable.
+	// Used up by: an engine that is slow. Hurts: all accounts: their requests that need a bucket. Test: TestBucket_Late.
 	within = 2 * time.Second
-	// changeTries is how often a change is tried again because another one came first. Used up by an
-	// account that changes one key many times at once, and only those requests get ErrChanging.
+	// Limit: a change of a key is tried 5 times where others come first. Beyond it: ErrChanging: 503 changing, with
+	// Retry-After.
+	// Used up by: an account that changes one key, such as its settings, many times at once. Hurts: those requests
+	// alone. Test: TestSettings.
 	changeTries = 5
-	// retrySoon is when to come again.
+	// retrySoon is the Retry-After of both faults.
 	retrySoon = time.Second
 )
 
-// Faults of buckets. Clients of the APIs know their codes.
+// Faults of buckets. Their codes are part of the APIs.
 var (
-	// ErrUnavailable says that the bucket did not answer in time, or not as it should. A write may have been stored.
+	// ErrUnavailable: the bucket did not answer in time, or failed. A write may have been stored all the same.
 	ErrUnavailable = &fault.Error{Kind: fault.Unavailable, Code: "registry_unavailable", Text: "This cannot be looked up or stored now, try again", RetryAfter: retrySoon}
-	// ErrChanging says that nothing was stored because others change the same key.
+	// ErrChanging: nothing was stored, because others change the same key.
 	ErrChanging = &fault.Error{Kind: fault.Unavailable, Code: "changing", Text: "Others change this at the same time, try again", RetryAfter: retrySoon}
 )
 
-// Bucket reads and writes keys of a bucket. Each operation takes at most two seconds. One that fails, for whatever
-// reason, gives an ErrUnavailable with the cause.
+// Bucket reads and writes the keys of a bucket on behalf of requests. Each operation takes at most 2 s. One that fails,
+// for whatever reason, gives ErrUnavailable with the cause.
 type Bucket struct {
 	Bus  *bus.Bus
 	Name string
@@ -52,7 +55,7 @@ func (b Bucket) do(ctx context.Context, f func(context.Context, jetstream.KeyVal
 	return nil
 }
 
-// Get gives a key's value and revision: nil and 0 if there is none.
+// Get reads a key's value and revision. They are nil and 0 if it has none.
 func (b Bucket) Get(ctx context.Context, key string) (value []byte, revision uint64, err error) {
 	err = b.do(ctx, func(ctx context.Context, bucket jetstream.KeyValue) error {
 		entry, err := bucket.Get(ctx, key)
@@ -68,7 +71,7 @@ func (b Bucket) Get(ctx context.Context, key string) (value []byte, revision uin
 	return value, revision, err
 }
 
-// Put stores a value, whatever was there.
+// Put stores a value, and replaces any that was there.
 func (b Bucket) Put(ctx context.Context, key string, value []byte) error {
 	return b.do(ctx, func(ctx context.Context, bucket jetstream.KeyValue) error {
 		_, err := bucket.Put(ctx, key, value)
@@ -76,7 +79,7 @@ func (b Bucket) Put(ctx context.Context, key string, value []byte) error {
 	})
 }
 
-// Create stores a value, and says whether it did: not where the key has one.
+// Create stores a value if the key has none, and reports whether it did.
 func (b Bucket) Create(ctx context.Context, key string, value []byte) (created bool, err error) {
 	err = b.do(ctx, func(ctx context.Context, bucket jetstream.KeyValue) error {
 		_, err := bucket.Create(ctx, key, value)
@@ -86,7 +89,7 @@ func (b Bucket) Create(ctx context.Context, key string, value []byte) (created b
 	return created, err
 }
 
-// Update stores a value if the key still has that revision (0: no value), and says whether it did.
+// Update stores a value if the key still has that revision (0: no value), and reports whether it did.
 func (b Bucket) Update(ctx context.Context, key string, value []byte, revision uint64) (updated bool, err error) {
 	err = b.do(ctx, func(ctx context.Context, bucket jetstream.KeyValue) error {
 		_, err := bucket.Update(ctx, key, value, revision)
@@ -96,7 +99,7 @@ func (b Bucket) Update(ctx context.Context, key string, value []byte, revision u
 	return updated, err
 }
 
-// unlessTaken is nil for an error that says that somebody else has stored something.
+// unlessTaken is nil for the errors of a write that another one has preceded: these are answers, not failures.
 func unlessTaken(err error) error {
 	if bus.IsConflict(err) || errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return nil
@@ -104,9 +107,9 @@ func unlessTaken(err error) error {
 	return err
 }
 
-// Change stores what change makes of a key's value (nil: there is none), and gives that. Changes at the same time follow
-// each other, so change may be called several times. Its error ends the change and is returned as it is; ErrChanging
-// says that others were always faster.
+// Change calls change with a key's value (nil: there is none), and stores and returns the value that this gives. If
+// another writes the key meanwhile, it begins again, so change may be called several times. An error of change ends it
+// and is returned as it is. The error is ErrChanging if others were faster five times.
 func (b Bucket) Change(ctx context.Context, key string, change func(before []byte) (after []byte, err error)) ([]byte, error) {
 	for range changeTries {
 		before, revision, err := b.Get(ctx, key)
@@ -130,7 +133,7 @@ func (b Bucket) Delete(ctx context.Context, key string) error {
 	return b.do(ctx, func(ctx context.Context, bucket jetstream.KeyValue) error { return bucket.Delete(ctx, key) })
 }
 
-// List reads the values under keys, a key with wildcards, as JSON. Those that cannot be read are left out.
+// List reads the values of all keys that match keys, which may have wildcards, as JSON. Values that are no V are left out.
 func List[V any](ctx context.Context, b Bucket, keys string) ([]V, error) {
 	var all []V
 	err := b.do(ctx, func(ctx context.Context, bucket jetstream.KeyValue) error {

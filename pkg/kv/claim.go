@@ -14,36 +14,45 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 )
 
-// Claims is a bucket whose entries are claims: each has one holder, who renews
-// it. An entry that is not renewed lapses, and another may take it.
+// Claims is a bucket whose entries are claims. A claim has one holder, who
+// renews it. If it is not renewed for TTL, the bucket drops the entry, and
+// another process may take it.
+//
+// The bucket counts TTL from the moment a write is stored. The holder counts
+// from the moment it has sent the write, which is earlier, and only to three
+// quarters of TTL. So a holder stops relying on its claim before anybody else
+// can take it, whatever became of its last renewals. What a holder has sent may
+// still arrive later than that: writes that must not count then are fenced by
+// the revision Created.
 type Claims struct {
 	Bucket jetstream.KeyValue
 	TTL    time.Duration    // the bucket's: when an entry lapses after it was written
-	Now    func() time.Time // the holder's clock
+	Now    func() time.Time // the clock of this process
 	Log    *zap.Logger
 }
 
-// RenewEvery is how often a claim is renewed. A renewal waits for its answer as
-// long: an engine that is busy answers late, and what it did is not to be done
-// again.
+// RenewEvery is how often a claim is renewed, and also how long a renewal waits
+// for its answer. A shorter wait would only send again what a busy engine has
+// stored already.
 func (c Claims) RenewEvery() time.Duration { return c.TTL / 4 }
 
-// RelyFor is how long a holder may rely on a claim after it was sent. It is
-// less than TTL, for clocks that run at different speeds and for what the holder
-// has sent by then: that is to arrive before another can hold the claim.
+// RelyFor is how long a holder may rely on a claim, counted from when its last
+// stored write was sent. The rest of TTL allows for clocks that run at different
+// speeds, and for requests that the holder has just sent: they should arrive
+// before another process can hold the claim.
 func (c Claims) RelyFor() time.Duration { return c.TTL * 3 / 4 }
 
 const (
-	// renewAgain is the pause before a renewal that was not answered is sent again.
+	// renewAgain is the pause before a renewal without an answer is sent again.
 	renewAgain = 100 * time.Millisecond
 	// giveBackWithin is how long a stop may take to give a claim back.
 	giveBackWithin = 2 * time.Second
 )
 
 var (
-	// ErrClaimTaken says that another holds the claim.
+	// ErrClaimTaken: another process holds the claim.
 	ErrClaimTaken = errors.New("the claim is another's")
-	// ErrClaimLost says that a claim may be another's by now.
+	// ErrClaimLost: the claim may be another's by now.
 	ErrClaimLost = errors.New("the claim is lost")
 )
 
@@ -55,22 +64,22 @@ type Claim struct {
 
 	created  uint64
 	revision uint64    // of the last write that is known
-	until    time.Time // it is not relied on from then on
-	unheard  time.Time // when the first renewal was sent of which nothing was heard; zero: there is none
+	until    time.Time // from then on it is not relied on
+	unheard  time.Time // when the first of the renewals without an answer was sent; zero: all were answered
 }
 
-// Created is the revision with which the claim was taken: constant while it is
-// renewed, higher for every holder that follows.
+// Created is the revision with which the claim was taken. Renewals do not change
+// it, and every later holder has a higher one: it fences what holders write.
 func (c *Claim) Created() uint64 { return c.created }
 
-// Until is the time from which on the claim must not be relied on, if it is not
-// renewed before.
+// Until is when the holder must stop relying on the claim, unless it is renewed
+// before.
 func (c *Claim) Until() time.Time { return c.until }
 
-// Take takes a claim that nobody holds. The value is its holder's alone: if an
-// earlier try took the claim and its answer was lost, it is recognised by it.
-// The error is ErrClaimTaken if another holds the claim; after any other it may
-// have been taken, and is to be tried again.
+// Take takes a claim that nobody holds. No other process may use the same value:
+// if an earlier try took the claim and its answer was lost, Take recognises the
+// entry by it. The error is ErrClaimTaken if another holds the claim. After any
+// other error the claim may have been taken: try again.
 func (c Claims) Take(ctx context.Context, key string, value []byte) (*Claim, error) {
 	own := &Claim{claims: c, key: key, value: value, until: c.Now().Add(c.RelyFor())}
 	revision, err := c.Bucket.Create(ctx, key, value)
@@ -88,12 +97,14 @@ func (c Claims) Take(ctx context.Context, key string, value []byte) (*Claim, err
 	case !bytes.Equal(entry.Value(), value):
 		return nil, fmt.Errorf("take claim %s: %w", key, ErrClaimTaken)
 	}
+	// Ours, but nobody knows when that was sent: it counts only once it is renewed.
 	own.created, own.revision = entry.Revision(), entry.Revision()
 	return own, own.renewOnce(ctx)
 }
 
 // Hold renews the claim until ctx is done, and returns nil then. It calls
-// renewed with each new Until. An ErrClaimLost says that another may hold it.
+// renewed with Until after each try. The error is ErrClaimLost once another
+// process may hold the claim.
 func (c *Claim) Hold(ctx context.Context, renewed func(until time.Time)) error {
 	for clock.Sleep(ctx, max(min(c.claims.RenewEvery(), c.until.Sub(c.claims.Now())), 0)) == nil {
 		if err := c.renew(ctx, renewed); err != nil && ctx.Err() == nil {
@@ -103,8 +114,7 @@ func (c *Claim) Hold(ctx context.Context, renewed func(until time.Time)) error {
 	return nil
 }
 
-// renew tries until a renewal is answered, or the claim must not be relied on
-// any more.
+// renew tries until a renewal is answered, or Until has come.
 func (c *Claim) renew(ctx context.Context, renewed func(until time.Time)) error {
 	for warned := false; ; {
 		err := c.renewOnce(ctx)
@@ -124,11 +134,12 @@ func (c *Claim) renew(ctx context.Context, renewed func(until time.Time)) error 
 	}
 }
 
+// renewOnce sends one renewal. A conflict need not mean that the claim is lost:
+// the entry may be a renewal of ours whose answer was lost.
 func (c *Claim) renewOnce(ctx context.Context) error {
 	sent := c.claims.Now()
 	revision, err := c.update(ctx)
 	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) || bus.IsConflict(err) {
-		// By ours, if the answer to an earlier renewal was lost.
 		if err = c.recognise(ctx); err != nil {
 			return err
 		}
@@ -151,9 +162,9 @@ func (c *Claim) update(ctx context.Context) (revision uint64, err error) {
 	return c.claims.Bucket.Update(ctx, c.key, c.value, c.revision)
 }
 
-// recognise reads what stands in the bucket. If it is ours and newer than what
-// is known, then a renewal of which nothing was heard was stored, no sooner than
-// the first of them was sent.
+// recognise reads the entry. If it has our value and a newer revision than is
+// known, then one of the renewals without an answer was stored. Which one is not
+// known, so the claim counts from when the first of them was sent.
 func (c *Claim) recognise(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.claims.RenewEvery())
 	defer cancel()
@@ -163,7 +174,7 @@ func (c *Claim) recognise(ctx context.Context) error {
 		return fmt.Errorf("renew claim %s: %w: it has lapsed or was deleted", c.key, ErrClaimLost)
 	case err != nil:
 		return fmt.Errorf("renew claim %s: %w", c.key, err)
-	case entry.Revision() < c.revision: // the node that was asked has not heard of the last write
+	case entry.Revision() < c.revision: // the node that answered does not have our last write yet
 		return fmt.Errorf("renew claim %s: another write is under way", c.key)
 	case !bytes.Equal(entry.Value(), c.value):
 		return fmt.Errorf("renew claim %s: %w: another has it", c.key, ErrClaimLost)
@@ -175,9 +186,9 @@ func (c *Claim) recognise(ctx context.Context) error {
 	return nil
 }
 
-// GiveBack deletes the claim if it is still the holder's, so that the next one
-// need not wait until it lapses. It takes at most 2 s, and goes on when ctx has
-// ended. A claim that is not deleted lapses.
+// GiveBack deletes the claim if it is still this holder's, so that the next one
+// need not wait until it lapses. It takes at most 2 s, and works after ctx has
+// ended too. If it fails, the claim lapses.
 func (c *Claim) GiveBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
 	defer cancel()

@@ -12,10 +12,10 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 )
 
-// deleteOwn deletes a bucket's entry if it holds value, which only its owner
-// writes: a write whose answer was lost, or not waited for, may have given it a
-// revision that the owner does not know. An entry with another value is left,
-// and is no error.
+// deleteOwn deletes an entry if it has value, which only its owner writes. It
+// goes by the value and not by a revision: a write of the owner whose answer was
+// lost may have given the entry a revision that the owner does not know. An
+// entry with another value is left, and is no error.
 func deleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value []byte) error {
 	const again = 20 * time.Millisecond
 	for {
@@ -32,7 +32,7 @@ func deleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value
 		if !bus.IsConflict(err) {
 			return err
 		}
-		// The write came in between, or the node that was asked has not heard of it.
+		// A write came in between, or the node that answered does not have the last one yet.
 		if clock.Sleep(ctx, again) != nil {
 			return err
 		}

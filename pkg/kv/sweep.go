@@ -13,21 +13,28 @@ import (
 )
 
 const (
-	// sweepEvery is how often the markers of deletions are removed: each look-up passes them. Used up by an account that
-	// removes much: its own look-ups pass the markers of that time.
+	// A deletion leaves a marker, which each look-up has to pass.
+	//
+	// Limit: markers of deletions are swept every 1 h.
+	// Used up by: an account that removes much. Hurts: that account alone: its look-ups pass the markers of that time.
+	// Test: TestRemoveMarkers.
 	sweepEvery = time.Hour
 	// sweepFirst is how long after a start the first sweep comes.
 	sweepFirst = time.Minute
-	// markerKept is how long a marker stays for those that watch the bucket and are behind. It hurts nobody: a watch that
-	// is behind for longer reads everything again.
+	// It stays for watches of the bucket that are behind.
+	//
+	// Limit: the marker of a removed device or webhook stays for 1 h, and until the next sweep. Beyond it: it is
+	// removed; until then look-ups of its account pass it.
+	// Used up by: nobody. Hurts: nobody: a watch that is behind for longer reads everything again. Test:
+	// TestRemoveMarkers.
 	markerKept = time.Hour
-	// maxSwept is how many markers are listed at a time. Used up by an account that removes much: the rest comes after
-	// them.
+	// Limit: a sweep lists 10,000 markers at a time. Beyond it: the rest comes after them.
+	// Used up by: accounts that remove much. Hurts: nobody. Test: TestRemoveMarkers.
 	maxSwept = 10_000
 )
 
-// Sweep removes old markers from a bucket, once an hour until ctx is done. It is for buckets from which clients can remove
-// things as often as they like, and which nobody follows for longer than a look-up takes: a follower must see each marker.
+// Sweep removes old markers from a bucket, once an hour until ctx is done. Use it for buckets from which clients can
+// remove as much as they like, and only if no process keeps up with the bucket by a watch: that must see each marker.
 func Sweep(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger, now func() time.Time) {
 	for wait := sweepFirst; clock.Sleep(ctx, wait) == nil; wait = sweepEvery {
 		if n, err := RemoveMarkers(ctx, b, bucket, now().Add(-markerKept)); err != nil && ctx.Err() == nil {
@@ -38,7 +45,7 @@ func Sweep(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger, now 
 	}
 }
 
-// RemoveMarkers removes a bucket's markers of deletions from before a time, and says how many.
+// RemoveMarkers removes a bucket's markers of deletions from before a time, and returns how many it has removed.
 func RemoveMarkers(ctx context.Context, b *bus.Bus, name string, before time.Time) (n int, err error) {
 	stream, err := b.JS.Stream(ctx, "KV_"+name)
 	if err != nil {
@@ -65,7 +72,7 @@ func RemoveMarkers(ctx context.Context, b *bus.Bus, name string, before time.Tim
 	}
 }
 
-// removeMarker removes a marker, and not what has taken its place meanwhile.
+// removeMarker removes a marker, but not a value that has replaced it meanwhile.
 func removeMarker(ctx context.Context, stream jetstream.Stream, bucket string, m jetstream.KeyValueEntry) error {
 	return stream.Purge(ctx, jetstream.WithPurgeSubject("$KV."+bucket+"."+m.Key()), jetstream.WithPurgeSequence(m.Revision()+1))
 }

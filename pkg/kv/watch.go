@@ -1,4 +1,4 @@
-// Package kv is what services share in the use of buckets: to open one, to watch one, and to hold a claim in one.
+// Package kv is how services use buckets: open one, watch one, read and change its keys, and hold a claim in one.
 package kv
 
 import (
@@ -14,12 +14,11 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 )
 
-// openAgain is the pause before a bucket that did not open is tried again, and
-// before one is watched again.
+// openAgain is the pause before a bucket is opened, or watched, again.
 const openAgain = time.Second
 
-// Open opens a bucket, and tries until it can. It fails with ctx, and when the
-// connection is closed.
+// Open opens a bucket, and tries again until it can. It fails only when ctx is
+// done or the connection is closed.
 func Open(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger) (jetstream.KeyValue, error) {
 	for {
 		opened, err := b.JS.KeyValue(ctx, bucket)
@@ -38,10 +37,11 @@ func Open(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger) (jets
 	}
 }
 
-// Follow gives see what a watch of a bucket brings, and nil once all has come
-// that was there when the watch began. The engine ends a watch now and then, as
-// when its node is lost: it begins again then, with all that is there. It
-// returns nil when ctx is done, and fails when the connection is closed.
+// Follow calls see with each entry of a watch, and with nil once all have come
+// that were in the bucket when the watch began. The engine may end a watch, for
+// example when its node is lost. Follow then begins a new one, and see gets all
+// entries again. It returns nil when ctx is done, and fails when the connection
+// is closed.
 func Follow(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger, watch func() (jetstream.KeyWatcher, error), see func(jetstream.KeyValueEntry)) error {
 	for {
 		err := followOnce(ctx, watch, see)
@@ -80,8 +80,8 @@ func followOnce(ctx context.Context, watch func() (jetstream.KeyWatcher, error),
 // watchEnds is how long the client may take to end a watch.
 const watchEnds = time.Second
 
-// EndWatch ends the watch of a bucket, and reads what has come and was not read:
-// the client's goroutine waits until it is read. It returns within a second.
+// EndWatch ends the watch of a bucket, and reads what is left in it: the client's
+// goroutine ends only when all of that is read. It returns within a second.
 func EndWatch(w jetstream.KeyWatcher) {
 	_ = w.Stop() // fails only when the connection is gone
 	over := time.NewTimer(watchEnds)
@@ -92,7 +92,7 @@ func EndWatch(w jetstream.KeyWatcher) {
 			if !ok {
 				return
 			}
-		case <-over.C: // the client does not always close it: not when the connection ends while it begins the watch again
+		case <-over.C: // the client does not close it if the connection ends while it begins the watch again
 			return
 		}
 	}

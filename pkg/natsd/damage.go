@@ -10,11 +10,12 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/natsd/filestore"
 )
 
-// damagedDir has the bytes of what was set aside.
+// damagedDir has copies of the damaged bytes that were set aside.
 const damagedDir = "damaged"
 
-// checkStreams looks for damaged records in all streams and sets them aside.
-// It reads everything, as the engine does at a start after a crash.
+// checkStreams looks for damaged records in all streams, and sets them aside: the
+// engine would drop everything behind them. It reads all files, as the engine does
+// at a start after a crash.
 func (s *Server) checkStreams() error { return filestore.EachBlock(s.storeDir(), s.setAside) }
 
 func (s *Server) setAside(b *filestore.Block) error {

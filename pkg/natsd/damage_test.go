@@ -95,7 +95,7 @@ func TestStart_FlippedBit(t *testing.T) {
 		block  int
 		change func(*testing.T, []byte) []byte
 		lost   []uint64
-		said   int
+		lines  int
 	}{
 		"nothing":          {1, func(_ *testing.T, data []byte) []byte { return data }, nil, 0},
 		"body":             {1, inRecord(3, 5000), []uint64{3}, 1},
@@ -140,12 +140,12 @@ func TestStart_FlippedBit(t *testing.T) {
 			if fmt.Sprint(lost) != fmt.Sprint(test.lost) {
 				t.Errorf("lost %v, want %v", lost, test.lost)
 			}
-			if got := logged.FilterMessageSnippet("the disk has damaged a stream").Len(); got != test.said {
-				t.Errorf("got the lines %v, want %d", logged.All(), test.said)
+			if got := logged.FilterMessageSnippet("the disk has damaged a stream").Len(); got != test.lines {
+				t.Errorf("got the lines %v, want %d", logged.All(), test.lines)
 			}
 			kept, err := filepath.Glob(filepath.Join(dir, engineDir, damagedDir, "*"))
-			if err != nil || len(kept) != test.said {
-				t.Errorf("kept %v, %v, want %d", kept, err, test.said)
+			if err != nil || len(kept) != test.lines {
+				t.Errorf("kept %v, %v, want %d", kept, err, test.lines)
 			}
 		})
 	}

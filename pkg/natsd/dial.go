@@ -12,15 +12,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// keyFile holds the seed of the one user the engine knows.
+// keyFile has the seed of the engine's only user.
 const keyFile = "engine.nk"
 
-// ErrNotRunning says that no engine can be reached on a data directory.
+// ErrNotRunning says that no server runs on a data directory.
 var ErrNotRunning = errors.New("no server is running on this data directory: start one with `trunkline serve`")
 
 // Dial connects to the engine that another process runs on the data directory
-// dir, by the address and the key it left there. The error is ErrNotRunning
-// when there is none.
+// dir. It finds address and key there. The error is ErrNotRunning if no process
+// does.
 func Dial(dir, name string) (*nats.Conn, error) {
 	url, err := readAddress(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -66,7 +66,7 @@ func writeAddress(dir, url string) error {
 	return nil
 }
 
-// readKey reads the engine's key.
+// readKey reads the engine's key. It must not be readable by others.
 func readKey(dir string) (nkeys.KeyPair, error) {
 	path := filepath.Join(dir, keysDir, keyFile)
 	info, err := os.Stat(path)
@@ -107,7 +107,7 @@ func loadOrMakeKey(dir string) (nkeys.KeyPair, error) {
 	return key, nil
 }
 
-// writeWhole writes a private file so that a reader sees all of it or nothing.
+// writeWhole writes a private file in one step: a reader sees all of it or nothing.
 func writeWhole(path string, content []byte) error {
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
 	if err != nil {

@@ -12,21 +12,31 @@ import (
 )
 
 const (
-	// measureEvery is how old a measurement may be: what is written meanwhile
-	// has to fit into the reserve. Used up by a disk that fills within it,
-	// which the reserve covers.
+	// What is written until the next measurement has to fit into the reserve.
+	//
+	// Limit: a measurement of the disk may be 1 s old.
+	// Used up by: a disk that fills within that time. Hurts: nobody: the reserve
+	// covers that. Test: TestDisk_NotMeasured.
 	measureEvery = time.Second
-	// mostFloor bounds the last of the reserve, which nothing may take: the
-	// engine never writes to a stream again whose write failed. Used up by
-	// phones' reports, or by what else writes to the disk: nothing is stored
-	// then.
+	// The engine must not run into a full disk: when a write to a stream has
+	// failed, it never writes to that stream again.
+	//
+	// Limit: everything leaves free a quarter of the reserve, at most 16 MiB. Beyond
+	// it: 503 for pulls and reports too, and no start.
+	// Used up by: phones' reports, and other programs that write to the disk. Hurts:
+	// all accounts: nothing is stored. Test: TestDisk_Thresholds.
 	mostFloor = 16 << 20
-	// fewFiles is as good as none: each atomic batch makes files of its own.
+	// fewFiles counts as none: each atomic batch makes files of its own.
 	fewFiles = 256
 )
 
 // Disk is the file system of a data directory: how full it is, and what may
-// still be stored on it. It is measured when it is asked, at most once a second.
+// still be stored on it. It is measured when a method is called, at most once a
+// second.
+//
+// Senders leave a reserve free, so that phones can still report what they have
+// sent. Phones leave a part of that free, the floor, so that the engine never
+// fails to write.
 type Disk struct {
 	path    string
 	percent int
@@ -38,16 +48,16 @@ type Disk struct {
 	measured time.Time
 	found    space
 	failed   error // of measuring
-	low      bool  // free space is below the reserve, or was and is not far above it
-	out      bool  // the same of the floor
+	low      bool  // free space is below the reserve, or was and is still close to it
+	out      bool  // the same with the floor
 	broken   error // why the engine stores nothing
 }
 
-// space is what a file system has, in bytes, and in files if it says so.
+// space is what a file system has, in bytes and, if it counts them, in files.
 type space struct {
 	total, free, used uint64 // used and free are not all: some is kept for root
 	files             uint64 // free ones
-	noFiles           bool   // it has as many as one likes
+	noFiles           bool   // it does not bound them
 	readOnly          bool
 }
 
@@ -55,10 +65,10 @@ func newDisk(o Options) *Disk {
 	return &Disk{path: o.Dir, percent: o.ReservePercent, least: o.ReserveBytes, measure: measureSpace, log: o.Log}
 }
 
-// Room is nil while senders' messages may be accepted, else it says why not:
-// what is free is below the reserve. It is nil again by itself when space has
-// come back, and some more than was missed. The error is bus.ErrFull where the
-// disk is full, and bus.ErrNotStored.
+// Room is nil while senders' messages may be accepted. Otherwise its error says
+// why not: free space is below the reserve, or Writable fails. It is nil again when
+// free space is somewhat above the reserve. The error is bus.ErrFull where the
+// disk is full, and always bus.ErrNotStored.
 func (d *Disk) Room() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,7 +81,7 @@ func (d *Disk) Room() error {
 	return nil
 }
 
-// RoomFor is Room once so many bytes more are stored.
+// RoomFor is Room, as it would be once so many more bytes are stored.
 func (d *Disk) RoomFor(bytes int64) error {
 	if err := d.Room(); err != nil {
 		return err
@@ -84,16 +94,16 @@ func (d *Disk) RoomFor(bytes int64) error {
 	return nil
 }
 
-// Writable is nil while anything may be stored, else it says why nothing may:
-// the reserve is used up as well, or the disk cannot be written. The errors are
-// Room's.
+// Writable is nil while anything may be stored. Otherwise its error says why
+// nothing may: the reserve is used up as well, or the disk cannot be written. The
+// errors are those of Room.
 func (d *Disk) Writable() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.writable()
 }
 
-// Used is how full the disk is, in percent, and 0 where that is not known.
+// Used is how full the disk is in percent, 0 where that is not known.
 func (d *Disk) Used() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,8 +127,8 @@ func (d *Disk) writable() error {
 	return nil
 }
 
-// look measures if the last measurement is old. What cannot be measured is
-// taken for room: the engine finds out.
+// look measures if the last measurement is old. A disk that cannot be measured
+// counts as one with room: the engine finds out.
 func (d *Disk) look() {
 	now := time.Now()
 	if age := now.Sub(d.measured); !d.measured.IsZero() && age >= 0 && age < measureEvery {
@@ -149,8 +159,9 @@ func (d *Disk) look() {
 	}
 }
 
-// below says whether less than limit is free. To leave that state it takes an
-// eighth more than to enter it, so that nobody is admitted and refused in turn.
+// below reports whether less than limit is free. To leave that state takes an
+// eighth more than to enter it, so that requests are not accepted and rejected in
+// turn.
 func (d *Disk) below(already bool, limit uint64) bool {
 	files := uint64(fewFiles)
 	if already {
@@ -160,15 +171,15 @@ func (d *Disk) below(already bool, limit uint64) bool {
 	return limit > 0 && (d.found.free < limit || !d.found.noFiles && d.found.files < files)
 }
 
-// reserve is what senders' messages leave free, in bytes.
+// reserve is how many bytes senders' messages leave free.
 func (d *Disk) reserve() uint64 {
 	return max(d.found.total/100*uint64(d.percent), uint64(d.least))
 }
 
-// floor is what everything leaves free.
+// floor is how many bytes everything leaves free.
 func (d *Disk) floor() uint64 { return min(d.reserve()/4, mostFloor) }
 
-// full says whether even the floor is used up.
+// full reports whether even the floor is used up.
 func (d *Disk) full() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -176,7 +187,7 @@ func (d *Disk) full() bool {
 	return d.out
 }
 
-// fail says that the engine stores nothing, and why; nil, that it does again.
+// fail notes why the engine stores nothing; nil means that it does again.
 func (d *Disk) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -19,38 +19,39 @@ import (
 type JoinOptions struct {
 	// URLs of engines of one cluster; any of them will do.
 	URLs []string
-	// Name is the connection's, and of the key in a directory NKey.
+	// Name is the name of the connection. If NKey is a directory, it also names the
+	// key in it.
 	Name string
-	// NKey is a file that holds an nkey's seed, or a directory that holds one
-	// for each name, as in ingress.nk.
+	// NKey is a file with the seed of an nkey, or a directory with such a file for
+	// each name, such as ingress.nk.
 	NKey string
 	// Creds is a file with a JWT and its seed.
 	Creds string
-	// CA is a file with the certificates that the engines' are checked by;
-	// empty: the system's. Cert and Key are the files of an own certificate.
+	// CA is a file with the certificates that the engines' certificates are checked
+	// against; empty: those of the system. Cert and Key are files with our own
+	// certificate.
 	CA, Cert, Key string
-	// Once fails at once where no engine can be reached, instead of trying on.
+	// Once: fail where no engine can be reached, instead of trying again.
 	Once bool
-	// Log takes when the engine is lost and found; nil drops it.
+	// Log gets a line when the engine is lost or found; nil drops it.
 	Log *zap.Logger
 }
 
 const (
-	// A node that stands still, or the way to it, goes without a word: it is
-	// given up after two pings without an answer.
+	// A node that stands still, or a network that is cut, does not close the
+	// connection: a node is given up after two pings without an answer.
 	pingEvery = 2 * time.Second
 	mostPings = 2
-	// dialTimeout is for one node: the next may answer.
+	// dialTimeout is for one node: the next one may answer.
 	dialTimeout = 2 * time.Second
 )
 
-// Join connects to engines that run elsewhere. Unless Once is set it comes back
-// before there is a connection, and finds one as soon as an engine can be
-// reached, now and after every break. It buffers nothing meanwhile, as Connect
-// does.
+// Join connects to engines that run elsewhere. Unless Once is set, it returns
+// before there is a connection, and connects as soon as an engine can be reached,
+// now and after every break. As with Connect, nothing is buffered meanwhile.
 //
-// What is asked under a name is answered to inboxes of that name only,
-// _INBOX.<name>.>, so that an engine can keep the parts apart.
+// Answers come to inboxes of this name only, _INBOX.<name>.>, so that the engine's
+// permissions can keep the parts apart.
 func Join(o JoinOptions) (*nats.Conn, error) {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
@@ -62,7 +63,7 @@ func Join(o JoinOptions) (*nats.Conn, error) {
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(mostPings),
 		nats.Timeout(dialTimeout),
-		nats.IgnoreAuthErrorAbort(), // a node may learn of the key later
+		nats.IgnoreAuthErrorAbort(), // a node may be told of the key later
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("engine lost", zap.Error(err)) }),
 		nats.ConnectHandler(func(c *nats.Conn) { log.Info("engine found", zap.String("node", c.ConnectedServerName())) }),
 		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("engine found again", zap.String("node", c.ConnectedServerName())) }),
@@ -78,7 +79,8 @@ func Join(o JoinOptions) (*nats.Conn, error) {
 	return conn, nil
 }
 
-// access is how the connection says who it is, and knows whom it speaks to.
+// access gives the options by which the connection authenticates, and checks the
+// engine's certificate.
 func (o JoinOptions) access() (opts []nats.Option, err error) {
 	if o.NKey != "" && o.Creds != "" {
 		return nil, errors.New("join engines: give an nkey or credentials, not both")
@@ -103,8 +105,8 @@ func (o JoinOptions) access() (opts []nats.Option, err error) {
 	if o.CA == "" && o.Cert == "" && o.Key == "" {
 		return opts, nil
 	}
-	// Read here, so that a wrong file is an error and not a connection that
-	// never comes.
+	// The files are read here, so that a wrong one is an error, and not a connection
+	// that never comes.
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.CA != "" {
 		pem, err := os.ReadFile(o.CA)
@@ -145,8 +147,8 @@ func (o JoinOptions) nkey() (nkeys.KeyPair, error) {
 	return key, nil
 }
 
-// private refuses a key that all can read. Its group may: that is how secrets
-// are mounted into a container.
+// private rejects a key that everybody can read. Its group may read it: secrets are
+// mounted into containers that way.
 func private(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -13,11 +13,11 @@ import (
 	"syscall"
 )
 
-// lock is held on a data directory by the one process that may open it. The
-// kernel gives it free when that process ends, however it ends.
+// lock is the lock of a data directory: only the process that has it may open the
+// directory. The kernel releases it when that process ends, however it ends.
 type lock struct {
 	file *os.File
-	// crashed says that the one before did not give it free by itself.
+	// crashed: the process before this one did not release it in order.
 	crashed bool
 }
 
@@ -42,9 +42,9 @@ func takeLock(dir string) (*lock, error) {
 	return &lock{file, crashed}, nil
 }
 
-// release leaves the file: removing it would let two processes lock two files
-// of one name. Whoever leaves the directory in order says so, else the next one
-// takes it for a crash.
+// release releases the lock. The file stays: if it were removed, two processes
+// could lock two files of the same name. inOrder empties it; a file that is not
+// empty tells the next process that this one has crashed.
 func (l *lock) release(inOrder bool) {
 	if inOrder {
 		_ = l.file.Truncate(0)

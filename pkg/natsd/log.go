@@ -7,11 +7,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// logBridge hands the engine's lines to zap. A fatal one does not end the
-// process: the first is kept, and Start returns it.
+// logBridge gives the engine's log lines to zap. A fatal one does not end the
+// process: the first one is remembered, and Start returns it.
 type logBridge struct {
 	log   *zap.SugaredLogger
-	alarm chan<- struct{} // gets a token with each complaint, if it has none
+	alarm chan<- struct{} // gets a token with each warning or error, if it has none
 
 	mu    sync.Mutex
 	first string

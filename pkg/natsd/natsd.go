@@ -18,19 +18,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// MaxBatchSize is the largest atomic batch the engine takes: 1,000 items and
+// MaxBatchSize is how many messages the engine takes in an atomic batch: 1,000 and
 // a marker, rounded up.
 const MaxBatchSize = 1024
 
-// MaxPayload is the largest message the engine carries, in bytes: a page of
-// 200 of the longest texts, as JSON in JSON, and some more. Used up by a
-// single answer, which the bounds of pages and lists keep below it.
+// MaxPayload is the size of the largest message that the engine carries, in bytes: a
+// page of 200 of the longest texts, as JSON in JSON, and some more.
+//
+// Limit: one message of the engine, such as a page on its way to a phone, has at most
+// 8 MiB. Beyond it: never reached: a page of 200 of the longest texts fits.
+// Used up by: a single answer, which the bounds of pages and lists keep below that.
+// Hurts: nobody. Test: TestPageOfTheLongestTexts.
 const MaxPayload = 8 << 20
 
 const (
-	// Consumers keep their state in memory; no stream does.
+	// Only consumers have their state in memory, no stream has.
 	maxMemory = 64 << 20
-	// Recovery reads what the streams hold, which on a slow disk takes a while.
+	// Recovery reads all of the streams, which takes a while on a slow disk.
 	readyTimeout = 2 * time.Minute
 )
 
@@ -46,8 +50,8 @@ const (
 type Options struct {
 	// Dir is the data directory. It is made if it does not exist.
 	Dir string
-	// InProcessOnly leaves out the listener on 127.0.0.1: only Connect reaches
-	// the engine then. Simulated time needs this.
+	// InProcessOnly: the engine does not listen on 127.0.0.1, so only Connect
+	// reaches it. Simulated time needs this.
 	InProcessOnly bool
 	// Durability is "sync" (default: an answer means synced to the disk) or
 	// "process" (an answer means written to the page cache).
@@ -55,11 +59,11 @@ type Options struct {
 	// MaxStore bounds the bytes of all streams together; 0 leaves it to the
 	// streams' own limits.
 	MaxStore int64
-	// ReservePercent of the disk, or ReserveBytes if that is more, are what
-	// Disk keeps from senders; both 0: nothing.
+	// ReservePercent of the disk, or ReserveBytes if that is more, is the reserve
+	// that senders leave free, see Disk; both 0: none.
 	ReservePercent int
 	ReserveBytes   int64
-	// Log takes the engine's own lines; nil drops them.
+	// Log gets the log lines of the engine too; nil drops all.
 	Log *zap.Logger
 }
 
@@ -71,7 +75,7 @@ type Server struct {
 	lock  *lock
 	disk  *Disk
 	log   *zap.Logger
-	alarm chan struct{} // has a token when the engine complained
+	alarm chan struct{} // has a token when the engine has logged a warning or an error
 
 	stop      sync.Once
 	endTend   context.CancelFunc
@@ -82,9 +86,10 @@ type Server struct {
 	conns  []*nats.Conn
 }
 
-// Start takes the data directory's lock and starts the engine on it. The
-// engine is ready for connections when Start returns. It fails when another
-// process, or this one, already runs an engine on the directory.
+// Start locks the data directory and starts the engine on it. The engine is ready
+// for connections when Start returns. It fails if another process, or this one,
+// already runs an engine on the directory. Damaged files are set aside first, see
+// package filestore.
 func Start(o Options) (*Server, error) {
 	if o.Dir == "" {
 		return nil, errors.New("start engine: no data directory given")
@@ -155,7 +160,7 @@ func (s *Server) launch() error {
 	if err != nil {
 		return fmt.Errorf("configure engine: %w", err)
 	}
-	if err := s.keepStreams(); err != nil {
+	if err := s.retainStreams(); err != nil {
 		return err
 	}
 	bridge := &logBridge{log: s.log.Named("engine").Sugar(), alarm: s.alarm}
@@ -183,7 +188,7 @@ func (s *Server) launch() error {
 	return nil
 }
 
-// engine is the one that runs, or that ran last.
+// engine gives the engine that runs, or that ran last.
 func (s *Server) engine() *server.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,8 +198,8 @@ func (s *Server) engine() *server.Server {
 func engineOptions(o Options, public string) *server.Options {
 	maxStore := o.MaxStore
 	if maxStore <= 0 {
-		// The engine's own default is a share of the disk that is free at the
-		// start, so that a fuller disk would refuse streams that exist.
+		// By default the engine takes a part of what is free on the disk at its start.
+		// If that is less than before, it would reject streams that exist.
 		maxStore = math.MaxInt64 / 4
 	}
 	return &server.Options{
@@ -216,12 +221,13 @@ func engineOptions(o Options, public string) *server.Options {
 	}
 }
 
-// Connect opens an in-process connection named name. It buffers nothing while
-// the engine is away: a publish fails then, instead of being sent later. Stop
-// closes it if its user has not.
+// Connect opens an in-process connection with a name. Nothing is buffered while the
+// engine is away: a publish fails, instead of being sent later. Stop closes the
+// connection if its user has not.
 func (s *Server) Connect(name string) (*nats.Conn, error) { return s.ConnectBy(name, s) }
 
-// ConnectBy is Connect by a way of the caller's, which leads to InProcessConn.
+// ConnectBy is Connect through way, which must lead to InProcessConn. Tests use it to
+// lose or delay what is sent.
 func (s *Server) ConnectBy(name string, way nats.InProcessConnProvider) (*nats.Conn, error) {
 	opts := append(connOptions(name, s.key, s.log), nats.InProcessServer(way))
 	conn, err := nats.Connect("", opts...)
@@ -234,12 +240,12 @@ func (s *Server) ConnectBy(name string, way nats.InProcessConnProvider) (*nats.C
 	return conn, nil
 }
 
-// InProcessConn is a raw connection to the engine, for nats.InProcessServer.
+// InProcessConn opens a raw connection to the engine, for nats.InProcessServer.
 func (s *Server) InProcessConn() (net.Conn, error) {
 	return s.engine().InProcessConn()
 }
 
-// URL is the address the engine listens on, empty with InProcessOnly.
+// URL is the address on which the engine listens, empty with InProcessOnly.
 func (s *Server) URL() string {
 	engine := s.engine()
 	if engine.Addr() == nil {
@@ -251,9 +257,8 @@ func (s *Server) URL() string {
 // Disk is the file system that the engine writes to.
 func (s *Server) Disk() *Disk { return s.disk }
 
-// Stop closes the connections, shuts the engine down and gives the data
-// directory free. Nothing of the engine runs afterwards. A second call does
-// nothing.
+// Stop closes the connections, shuts the engine down and unlocks the data
+// directory. Nothing of the engine runs afterwards. A second call does nothing.
 func (s *Server) Stop() {
 	s.stop.Do(func() {
 		s.endTend()
@@ -278,7 +283,7 @@ func (s *Server) shutdown() {
 	s.engine().WaitForShutdown()
 }
 
-// connOptions are common to every connection to an engine of ours.
+// connOptions are the options of connections to an engine with our own key.
 func connOptions(name string, key nkeys.KeyPair, log *zap.Logger) []nats.Option {
 	public, err := key.PublicKey()
 	if err != nil {
@@ -287,8 +292,8 @@ func connOptions(name string, key nkeys.KeyPair, log *zap.Logger) []nats.Option 
 	return append(commonOptions(name, log.With(zap.String("connection", name))), nats.Nkey(public, key.Sign))
 }
 
-// commonOptions are those of any connection: it buffers nothing while the
-// engine is away, and tries for ever to find it again.
+// commonOptions are the options of all connections: they buffer nothing while the
+// engine is away, and try for ever to find it again.
 func commonOptions(name string, log *zap.Logger) []nats.Option {
 	return []nats.Option{
 		nats.Name(name),
@@ -305,8 +310,8 @@ func commonOptions(name string, log *zap.Logger) []nats.Option {
 	}
 }
 
-// makePrivate makes a directory that only its owner can open, and closes one
-// that others could.
+// makePrivate makes a directory that only its owner can open. If it is there
+// already, it is closed to others.
 func makePrivate(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", dir, err)

@@ -10,7 +10,7 @@ import (
 // readOnlyFlag is ST_RDONLY and MNT_RDONLY.
 const readOnlyFlag = 1
 
-// measureSpace counts only what others than root can use.
+// measureSpace counts only what users other than root can use.
 func measureSpace(path string) (space, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(path, &s); err != nil {

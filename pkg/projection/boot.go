@@ -8,13 +8,19 @@ import (
 	"strings"
 )
 
-// Commits are not synced: what a killed process wrote is in the page cache
-// and stays. Only a power loss takes it, so a mark beside the file, synced
-// before the first write and removed after a clean close, names the boot under
-// which the file was open. Another boot's mark means that the file cannot be
-// trusted, and it is folded anew.
+// Commits to a projection are not synced, since a sync would cost more than the
+// commit. If the process is killed, what it has written stays in the page cache
+// and nothing is lost. Only a power loss can lose some pages of the file and keep
+// others, and bbolt would not notice.
+//
+// So a mark beside the file names the boot of the machine in which the file was
+// opened. The mark is synced before the first write, and removed after the file
+// is closed and synced. A file is opened again if there is no mark, or if it names
+// the running boot: then the machine has not lost power meanwhile. A mark of
+// another boot means that the file cannot be trusted, and it is rebuilt. Where the
+// system does not tell the boot, every commit is synced.
 
-// bootID names the running boot; empty where the system does not tell.
+// bootID gives the id of the running boot, empty where the system does not tell it.
 func bootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -25,8 +31,8 @@ func bootID() string {
 
 func markPath(path string) string { return path + ".open" }
 
-// readMark gives the boot under which the file was open and not closed; empty
-// if it was closed.
+// readMark gives the boot in which the file was opened and not closed, empty if it
+// was closed.
 func readMark(path string) (string, error) {
 	mark, err := os.ReadFile(markPath(path))
 	if errors.Is(err, os.ErrNotExist) {
@@ -38,7 +44,7 @@ func readMark(path string) (string, error) {
 	return strings.TrimSpace(string(mark)), nil
 }
 
-// markOpen leaves the mark.
+// markOpen writes the mark, which is on the disk when it returns.
 func markOpen(path, boot string) error {
 	err := writeSynced(markPath(path), boot+"\n")
 	if err == nil {
@@ -50,7 +56,7 @@ func markOpen(path, boot string) error {
 	return nil
 }
 
-// writeSynced writes a small file that is on the disk when it returns.
+// writeSynced writes a small file. It is on the disk when this returns.
 func writeSynced(path, content string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -66,9 +72,10 @@ func writeSynced(path, content string) error {
 	return err
 }
 
-// markClosed removes the mark. The file itself must be synced.
+// markClosed removes the mark. The file itself must be synced before.
 func markClosed(path string) error {
-	// A rename must not reach the disk after the mark has left it.
+	// If the file was renamed into place, that must be on the disk before the mark
+	// is gone.
 	err := syncDir(path)
 	if err == nil {
 		err = os.Remove(markPath(path))

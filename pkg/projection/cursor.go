@@ -12,12 +12,13 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 )
 
-// booksName is the bucket of the file's own books: its schema and its cursors.
+// booksName is the bucket in which the file has its schema and its cursors.
 var booksName = []byte("_projection")
 
 var schemaKey = []byte("schema")
 
-// cursor is how far a stream is folded, and how that place is known again.
+// cursor is how far a stream is folded. Time and creation serve to find out whether
+// the stream is still the same one.
 type cursor struct {
 	seq     uint64 // of the last event applied; 0: none yet
 	time    int64  // when that event was stored, in ns
@@ -33,7 +34,7 @@ func (c cursor) bytes() []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(c.created))
 }
 
-// cursors are those of a file, by stream.
+// cursors are the cursors of a file, by stream.
 type cursors map[string]cursor
 
 func readCursors(tx *bolt.Tx, sources []Source) (cursors, error) {
@@ -70,18 +71,18 @@ func writeCursor(tx *bolt.Tx, stream string, c cursor) error {
 	return nil
 }
 
-// errLost says that a stream is not the one that was folded: it was lost,
-// restored, cut or made anew, or events went that were never read.
+// errLost says that a stream is not the one that was folded: it was lost, restored,
+// cut or recreated, or events are gone that were never read.
 var errLost = errors.New("stream is not what was folded")
 
-// checkCursor holds a cursor to its stream and gives the stream's creation
-// time.
+// checkCursor checks that a stream still has the event at a cursor, or has aged out
+// exactly up to it. It returns the stream's creation time.
 func checkCursor(ctx context.Context, b *bus.Bus, stream string, at cursor) (int64, error) {
 	var last *jetstream.RawStreamMsg
 	var err error
 	if at.seq != 0 {
-		// The event before the stream's state: what ages out between the two
-		// answers is then seen in the state.
+		// The event is read before the state of the stream. If it ages out between the
+		// two answers, the state shows that.
 		last, err = b.Get(ctx, stream, at.seq)
 		if err != nil && !errors.Is(err, bus.ErrNoMessage) {
 			return 0, err
@@ -95,7 +96,7 @@ func checkCursor(ctx context.Context, b *bus.Bus, stream string, at cursor) (int
 	created := info.Created.UnixNano()
 	switch {
 	case at.created != 0 && at.created != created:
-		return 0, fmt.Errorf("%w: %s was made anew at %v", errLost, stream, info.Created)
+		return 0, fmt.Errorf("%w: %s was recreated at %v", errLost, stream, info.Created)
 	case at.seq == 0:
 	case last != nil && last.Time.UnixNano() != at.time:
 		return 0, fmt.Errorf("%w: %s has another event at %d", errLost, stream, at.seq)

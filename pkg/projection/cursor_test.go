@@ -77,7 +77,7 @@ func TestCursorHeldToStream(t *testing.T) {
 			want: map[string]int{"ORDERS.a": 9},
 		},
 		{
-			name: "made anew, shorter",
+			name: "recreated, shorter",
 			change: func(t *testing.T, b *bus.Bus, _ jetstream.Stream) {
 				remake(t, b, orders)
 				publish(t, b, "ORDERS.c", "other")
@@ -85,7 +85,7 @@ func TestCursorHeldToStream(t *testing.T) {
 			want: map[string]int{"ORDERS.c": 1},
 		},
 		{
-			name: "made anew, longer",
+			name: "recreated, longer",
 			change: func(t *testing.T, b *bus.Bus, _ jetstream.Stream) {
 				remake(t, b, orders)
 				for range 20 {
@@ -95,7 +95,7 @@ func TestCursorHeldToStream(t *testing.T) {
 			want: map[string]int{"ORDERS.c": 20},
 		},
 		{
-			name: "made anew, as if all had aged out",
+			name: "recreated, as if all had aged out",
 			change: func(t *testing.T, b *bus.Bus, _ jetstream.Stream) {
 				must(t, b.JS.DeleteStream(t.Context(), orders))
 				_, err := b.JS.CreateStream(t.Context(), jetstream.StreamConfig{

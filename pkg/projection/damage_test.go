@@ -50,9 +50,9 @@ func TestDamagedEvent(t *testing.T) {
 		f.stop()
 
 		core, logged := observer.New(zap.ErrorLevel)
-		anew := start(t, filepath.Join(t.TempDir(), "anew.db"), b, tally{}, projection.Options{Log: zap.New(core)})
-		must(t, anew.Ready(t.Context()))
-		anew.stop()
+		rebuilt := start(t, filepath.Join(t.TempDir(), "rebuilt.db"), b, tally{}, projection.Options{Log: zap.New(core)})
+		must(t, rebuilt.Ready(t.Context()))
+		rebuilt.stop()
 		lines := logged.FilterMessageSnippet("lacks events").All()
 		if len(lines) != 1 || !strings.Contains(lines[0].ContextMap()["error"].(string), "1 of "+orders) {
 			t.Errorf("got the lines %v, want one about one event of %s", lines, orders)

@@ -14,10 +14,10 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Dump writes every key of every bucket in order, one line each: the bucket,
-// the key and the value, as Options.Render gives them. A bucket in a bucket is
-// written with its path, a bucket's sequence as a line of its own. The file's
-// own books are left out, so that equal content gives equal bytes.
+// Dump writes every key of every bucket in order, one line each: the bucket, the key
+// and the value, as Options.Render gives them. A nested bucket is written with its
+// path. The sequence of a bucket is a line of its own. Schema and cursors are left
+// out, so that equal content gives equal bytes.
 func (f *File) Dump(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	err := f.View(func(tx *bolt.Tx) error {
@@ -40,7 +40,7 @@ func (f *File) Dump(w io.Writer) error {
 // entry is a key of a bucket, or a bucket's sequence.
 type entry struct {
 	path     [][]byte // names of buckets and, for a key, the key
-	value    []byte   // nil: no key but a sequence
+	value    []byte   // nil: it is a sequence
 	sequence uint64
 }
 
@@ -68,7 +68,7 @@ func renderHex(_, key, value []byte) (string, string) {
 	return hex.EncodeToString(key), hex.EncodeToString(value)
 }
 
-// entries gives what projections have written, in the order of the paths.
+// entries gives what Apply has written, in the order of the paths.
 func entries(tx *bolt.Tx) iter.Seq[entry] {
 	return func(yield func(entry) bool) {
 		c := tx.Cursor()
@@ -101,22 +101,22 @@ func walk(b *bolt.Bucket, path [][]byte, yield func(entry) bool) bool {
 	return true
 }
 
-// compare gives the first difference between two files' content in words, or
-// nothing.
-func compare(live, anew *bolt.Tx, render func(bucket, key, value []byte) (string, string)) string {
+// compare describes the first difference between the content of two files; empty if
+// there is none.
+func compare(live, rebuilt *bolt.Tx, render func(bucket, key, value []byte) (string, string)) string {
 	nextLive, stopLive := iter.Pull(entries(live))
 	defer stopLive()
-	nextAnew, stopAnew := iter.Pull(entries(anew))
-	defer stopAnew()
+	nextRebuilt, stopRebuilt := iter.Pull(entries(rebuilt))
+	defer stopRebuilt()
 	for {
 		a, inLive := nextLive()
-		b, inAnew := nextAnew()
-		if !inLive && !inAnew {
+		b, inRebuilt := nextRebuilt()
+		if !inLive && !inRebuilt {
 			return ""
 		}
 		order := slices.CompareFunc(a.path, b.path, bytes.Compare)
 		switch {
-		case !inAnew || inLive && order < 0:
+		case !inRebuilt || inLive && order < 0:
 			return "only the live file has: " + a.line(render)
 		case !inLive || order > 0:
 			return "only the rebuilt file has: " + b.line(render)

@@ -14,8 +14,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// Endpoints answer requests about the projection under its name, such as
-// "quota" or "dispatcher-0".
+// Endpoints answer requests to verify, rebuild and dump the projection under a name,
+// such as "quota" or "dispatcher-0".
 func (f *File) Endpoints(name string) []bus.Endpoint {
 	verify := func(ctx context.Context, _ request.Verify) (request.Verified, error) {
 		difference, err := f.Verify(ctx)
@@ -36,11 +36,11 @@ func (f *File) Endpoints(name string) []bus.Endpoint {
 	}
 }
 
-// freshWithin is how long a dump waits for what was stored before it.
+// freshWithin is how long a dump waits until what was stored before it is folded.
 const freshWithin = 2 * time.Second
 
-// fresh waits until nothing that is stored is left to fold, or for freshWithin
-// where the fold is far behind.
+// fresh waits until everything that is stored is folded, but not longer than
+// freshWithin.
 func (f *File) fresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, freshWithin)
 	defer cancel()
@@ -59,7 +59,7 @@ func (f *File) fresh(ctx context.Context) {
 	}
 }
 
-// dumpTo writes a dump to a new file: one that is there is never touched.
+// dumpTo writes a dump to a new file. It never overwrites one.
 func (f *File) dumpTo(path string) (int64, error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {

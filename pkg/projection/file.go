@@ -13,7 +13,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 )
 
-// File is a projection's bbolt file. Open it, let Run fold, read with View.
+// File is the bbolt file of a projection. Open it, let Run fold, and read with View.
 type File struct {
 	path       string
 	bus        *bus.Bus
@@ -29,16 +29,16 @@ type File struct {
 	ready   chan struct{}
 	behind  int // streams that still have to catch up before ready is closed
 	follow  []*reader
-	begun   bool
+	begun   bool // Run was called
 	trouble trouble
 
 	ended  chan struct{} // closed when Run has returned
 	runErr error         // what it returned; read after ended
 
 	upkeep  chan struct{}              // holds one token: one Rebuild or Verify at a time
-	between chan func(context.Context) // run by the fold between two commits
+	between chan func(context.Context) // functions that the fold calls between two commits
 
-	// Of the fold only.
+	// Used by the fold only.
 	at      cursors
 	applied []Event
 }
@@ -48,9 +48,9 @@ var (
 	errEnded  = errors.New("projection is no longer followed")
 )
 
-// Open opens the file at path, which it makes or makes anew if it is missing,
-// damaged, of another schema, or was open when the machine lost power. Nothing
-// is folded before Run.
+// Open opens the file at path. If it is missing, damaged, of another schema, or was
+// open when the machine lost power, Open begins with an empty one: the projection is
+// rebuilt. Nothing is folded before Run.
 func Open(path string, b *bus.Bus, p Projection, o Options) (*File, error) {
 	f := &File{
 		path:      path,
@@ -99,7 +99,7 @@ func (f *File) open() error {
 		return err
 	}
 	if reason != "" {
-		f.o.Log.Warn("projection is folded anew", zap.String("file", f.path), zap.String("reason", reason))
+		f.o.Log.Warn("projection is rebuilt", zap.String("file", f.path), zap.String("reason", reason))
 		if err := os.Remove(f.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -108,7 +108,8 @@ func (f *File) open() error {
 		}
 	}
 	f.live = s
-	// What a killed process left half made. The lock on the file is ours now.
+	// A killed process may have left these. Nobody uses them: the lock on the file is
+	// ours now.
 	for _, leftover := range []string{f.newPath(), f.snapshotPath(), f.verifyPath()} {
 		if err := os.Remove(leftover); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -138,7 +139,7 @@ func (f *File) open() error {
 	})
 }
 
-// openOld opens the file as it is, or gives a reason not to use it.
+// openOld opens the file as it is, or gives the reason why it cannot be used.
 func (f *File) openOld(closed bool) (s *store, reason string, err error) {
 	if closed {
 		known, fits, err := checkSum(f.path)
@@ -174,13 +175,12 @@ func (f *File) newPath() string      { return f.path + ".new" }
 func (f *File) snapshotPath() string { return f.path + ".snapshot" }
 func (f *File) verifyPath() string   { return f.path + ".verify" }
 
-// durable says whether every commit must be synced, because a power loss could
-// not be told afterwards.
+// durable reports whether every commit must be synced, because a power loss would not
+// be noticed afterwards.
 func (f *File) durable() bool { return f.boot == "" }
 
-// View runs read on a consistent state of the file. What read gets of bbolt is
-// valid until it returns. It may take its time: neither commits nor rebuilds
-// wait for it.
+// View calls read with a consistent state of the file. What read gets from bbolt is
+// valid until it returns. It may take long: neither commits nor rebuilds wait for it.
 func (f *File) View(read func(*bolt.Tx) error) error {
 	s, err := f.enter()
 	if err != nil {
@@ -200,7 +200,7 @@ func (f *File) enter() (*store, error) {
 	return f.live, nil
 }
 
-// swap puts s, folded in the file new, in the live file's place.
+// swap replaces the live file by s, which is at newPath.
 func (f *File) swap(s *store) error {
 	if err := s.db.View(f.o.Replaced); err != nil {
 		return fmt.Errorf("load replaced projection: %w", err)
@@ -216,13 +216,15 @@ func (f *File) swap(s *store) error {
 	return nil
 }
 
-// makeAnew puts an empty file in the place of one that its streams belie.
-func (f *File) makeAnew() error {
+// startOver replaces the live file by an empty one: its streams are not those that
+// were folded.
+func (f *File) startOver() error {
 	s, err := f.openNew(f.newPath())
 	if err != nil {
 		return err
 	}
-	// Nobody may think applied what he then does not see.
+	// Before the swap: nobody may believe that an event is applied and then not see
+	// it.
 	f.at = cursors{}
 	for _, p := range f.positions {
 		p.reset()
@@ -250,8 +252,8 @@ func (f *File) openNew(path string) (*store, error) {
 	return s, nil
 }
 
-// Close closes the file and waits for every open View. Run must have returned,
-// or never have begun.
+// Close waits for every open View, and closes the file. Run must have returned, or
+// never have been called.
 func (f *File) Close() error {
 	f.mu.Lock()
 	s := f.live
@@ -260,7 +262,7 @@ func (f *File) Close() error {
 	if s == nil {
 		return nil
 	}
-	err := s.settle()
+	err := s.sync()
 	s.retire()
 	<-s.closed
 	if err == nil {

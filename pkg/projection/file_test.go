@@ -15,14 +15,14 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
-// How a closed file is opened again: kept, or begun anew.
+// How a closed file is opened again: kept, or rebuilt.
 func TestOpen(t *testing.T) {
 	keep := func(*testing.T, string) {}
 	tests := []struct {
-		name   string
-		change func(t *testing.T, path string)
-		then   tally
-		anew   bool
+		name    string
+		change  func(t *testing.T, path string)
+		then    tally
+		rebuilt bool
 	}{
 		{"same", keep, tally{}, false},
 		{"other schema", keep, tally{schema: 1}, true},
@@ -107,7 +107,7 @@ func TestOpen(t *testing.T) {
 				}
 				return nil
 			}})
-			if want := map[bool]int{true: 0, false: 600}[test.anew]; cursorAtOpen != want {
+			if want := map[bool]int{true: 0, false: 600}[test.rebuilt]; cursorAtOpen != want {
 				t.Errorf("opened with %d events, want %d", cursorAtOpen, want)
 			}
 			ready(t, f)
@@ -141,9 +141,9 @@ func TestOpenAfterKill(t *testing.T) {
 	f.stop()
 	page := os.Getpagesize()
 	for _, test := range []struct {
-		name   string
-		damage func(left []byte) []byte
-		anew   bool
+		name    string
+		damage  func(left []byte) []byte
+		rebuilt bool
 	}{
 		{"whole", func(left []byte) []byte { return left }, false},
 		{"cut", func(left []byte) []byte { return left[:len(left)-page] }, true},
@@ -171,7 +171,7 @@ func TestOpenAfterKill(t *testing.T) {
 			must(t, os.WriteFile(path+".open", boot, 0o600))
 			f, err := projection.Open(path, b, tally{}, projection.Options{})
 			must(t, err)
-			if got, want := f.Cursor(orders), map[bool]uint64{true: 0, false: 300}[test.anew]; got != want {
+			if got, want := f.Cursor(orders), map[bool]uint64{true: 0, false: 300}[test.rebuilt]; got != want {
 				t.Errorf("opened at %d, want %d", got, want)
 			}
 			must(t, f.Close())

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Run folds the streams into the file until ctx is done, which is no error. It
-// holds the cursors to the streams at the start and after every break of the
-// connection, and folds everything anew when they lie. A stream that is not
-// there is waited for. Run once.
+// Run folds the streams into the file until ctx is done, which is no error. At the
+// start and after every break of the connection it checks the cursors against the
+// streams. If a stream is not the one that was folded, it rebuilds the file from the
+// beginning. It waits for a stream that does not exist. Call it once.
 func (f *File) Run(ctx context.Context) error {
 	f.mu.Lock()
 	begun := f.begun
@@ -38,15 +38,15 @@ func (f *File) run(ctx context.Context) error {
 		if !errors.Is(err, errLost) {
 			return err
 		}
-		f.o.Log.Warn("projection is folded anew", zap.String("file", f.path), zap.Error(err))
+		f.o.Log.Warn("projection is rebuilt", zap.String("file", f.path), zap.Error(err))
 		f.unready()
-		if err := f.insist(ctx, f.makeAnew); err != nil {
+		if err := f.insist(ctx, f.startOver); err != nil {
 			return err
 		}
 	}
 }
 
-// followStreams reads and folds until something ends it.
+// followStreams reads and folds until a reader or the fold fails, or ctx is done.
 func (f *File) followStreams(ctx context.Context) error {
 	q := newQueue()
 	var readers []*reader
@@ -66,11 +66,11 @@ func (f *File) followStreams(ctx context.Context) error {
 	return g.Wait()
 }
 
-// pullBatch is how many events a reader asks for at once: enough that the next
-// ones have come when one transaction is done.
+// pullBatch is how many events a reader asks for at once. The next ones should have
+// come when a transaction is done.
 func (f *File) pullBatch() int { return max(f.o.BatchMax, 512) }
 
-// fold takes what has arrived into the live file, transaction by transaction.
+// fold applies what has arrived to the live file, transaction by transaction.
 func (f *File) fold(ctx context.Context, q *queue) error {
 	var items []item
 	var committed time.Time
@@ -96,8 +96,8 @@ func (f *File) fold(ctx context.Context, q *queue) error {
 	}
 }
 
-// commit applies a batch to the live file, as soon as that can be written, and
-// tells everyone.
+// commit applies a batch to the live file, which it tries until that can be written,
+// and wakes everybody who waits for its events.
 func (f *File) commit(ctx context.Context, batch []item) error {
 	err := f.insist(ctx, func() (err error) {
 		f.applied, err = apply(f.live, f.projection, batch, f.at, f.applied)
@@ -122,7 +122,7 @@ func (f *File) commit(ctx context.Context, batch []item) error {
 	return nil
 }
 
-// release takes a batch off its readers' backlogs.
+// release takes a batch off the backlogs of its readers.
 func release(batch []item) {
 	r, events, bytes := batch[0].reader, 0, 0
 	for i := range batch {
@@ -136,9 +136,10 @@ func release(batch []item) {
 	r.folded(events, bytes)
 }
 
-// apply folds a batch and its cursors into a file in one transaction, moves at,
-// and gives the events it applied in applied's memory. An event at or before
-// its cursor has been applied.
+// apply applies a batch and moves the cursors in the file, in one transaction, so that
+// an event is never applied twice or left out. It skips events at or before their
+// cursor. It moves at too, and returns the events that it has applied, in the memory
+// of applied.
 func apply(s *store, p Projection, batch []item, at cursors, applied []Event) ([]Event, error) {
 	applied = applied[:0]
 	moved := make(cursors, len(at))
@@ -161,7 +162,7 @@ func apply(s *store, p Projection, batch []item, at cursors, applied []Event) ([
 	if err != nil {
 		return applied[:0], err
 	}
-	defer tx.Rollback() // after a commit it does nothing
+	defer tx.Rollback() // does nothing after a commit
 	for _, e := range applied {
 		if err := p.Apply(tx, e); err != nil {
 			return applied[:0], fmt.Errorf("apply %s %d: %w", e.Stream, e.Seq, err)

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// gatherFor is how closely commits to the live file follow each other.
+// gatherFor is the least time between two commits to the live file, see gather.
 const gatherFor = 10 * time.Millisecond
 
-// gather lets more events arrive when the last commit was a moment ago: one of
-// a single event costs about as much as one of fifty. After a pause it does
-// not, and never for an event that somebody waits for.
+// gather waits for more events if the last commit was a moment ago: a commit of one
+// event costs about as much as one of fifty. It does not wait if the last commit was
+// longer ago, or if somebody waits for an event that has come.
 func (f *File) gather(ctx context.Context, q *queue, committed time.Time) {
 	rest := gatherFor - time.Since(committed)
 	if rest <= 0 || f.awaited(q) {
@@ -32,7 +32,7 @@ func (f *File) gather(ctx context.Context, q *queue, committed time.Time) {
 	}
 }
 
-// awaited says whether somebody waits for an event that has arrived.
+// awaited reports whether somebody waits for an event that has arrived.
 func (f *File) awaited(q *queue) bool {
 	for stream, p := range f.positions {
 		if p.awaits(q.newest(stream)) {

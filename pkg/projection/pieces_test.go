@@ -63,9 +63,9 @@ func TestCompare(t *testing.T) {
 		put(t, in(t, tx, "c"), "k", "v")
 	}
 	for name, test := range map[string]struct {
-		change func(tx *bolt.Tx)
-		live   string // what is said when the live file is the changed one
-		anew   string // and when the other one is
+		change  func(tx *bolt.Tx)
+		live    string // what is said when the live file is the changed one
+		rebuilt string // and when the other one is
 	}{
 		"nothing":    {func(*bolt.Tx) {}, "", ""},
 		"own books":  {func(tx *bolt.Tx) { put(t, in(t, tx, string(booksName)), "k", "v") }, "", ""},
@@ -78,20 +78,20 @@ func TestCompare(t *testing.T) {
 	} {
 		a := file(t, func(tx *bolt.Tx) { base(tx); test.change(tx) })
 		b := file(t, base)
-		said := func(live, anew *bolt.DB) (difference string) {
+		difference := func(live, rebuilt *bolt.DB) (difference string) {
 			_ = live.View(func(l *bolt.Tx) error {
-				return anew.View(func(n *bolt.Tx) error {
+				return rebuilt.View(func(n *bolt.Tx) error {
 					difference = compare(l, n, renderHex)
 					return nil
 				})
 			})
 			return difference
 		}
-		if got := said(a, b); got != test.live {
+		if got := difference(a, b); got != test.live {
 			t.Errorf("%s, live: got %q, want %q", name, got, test.live)
 		}
-		if got := said(b, a); got != test.anew {
-			t.Errorf("%s, anew: got %q, want %q", name, got, test.anew)
+		if got := difference(b, a); got != test.rebuilt {
+			t.Errorf("%s, rebuilt: got %q, want %q", name, got, test.rebuilt)
 		}
 	}
 	one, two := file(t, func(tx *bolt.Tx) { _ = in(t, tx, "c").SetSequence(7) }), file(t, func(tx *bolt.Tx) { _ = in(t, tx, "c").SetSequence(8) })

@@ -1,5 +1,6 @@
-// Package projection keeps a bbolt file that is a fold of JetStream streams:
-// it can be deleted at any time and is folded anew, giving the same content.
+// Package projection maintains bbolt files that are folds of JetStream streams. Such a
+// file can be deleted at any time: it is rebuilt from the streams, with the same
+// content.
 package projection
 
 import (
@@ -18,14 +19,15 @@ import (
 type Event struct {
 	Stream  string
 	Subject string
-	Kind    string // of the header event.KindHeader; empty if it has none
+	Kind    string // the header event.KindHeader, empty if there is none
 	Seq     uint64
 	Time    time.Time // when the stream stored it, UTC
 	Header  nats.Header
 	Data    []byte
 }
 
-// Source is a stream and the subjects in it that are folded; none means all.
+// Source is a stream and those of its subjects that are folded. No subjects means
+// all.
 type Source struct {
 	Stream   string
 	Subjects []string
@@ -33,26 +35,26 @@ type Source struct {
 
 // Projection says what is folded and how.
 type Projection interface {
-	// Schema is raised when Apply changes: the file is then folded anew, never
-	// migrated. A change of Sources does the same by itself.
+	// Schema must be raised when Apply changes: the file is rebuilt then, it is never
+	// migrated. It is also rebuilt when Sources change.
 	Schema() int
-	// Sources are the streams, each named once. The events of one stream come
-	// in its order; those of two streams come in any, so Apply must commute
-	// across streams.
+	// Sources are the streams, each once. The events of one stream come in its order.
+	// Those of different streams come in any order, and the result must not depend on
+	// it.
 	Sources() []Source
-	// Apply writes an event's effect. It must depend on tx and e only: no
-	// clock, no network, no randomness. Neither tx nor e may be kept. An event
-	// that cannot be decoded is ErrUnreadable: it is logged and set aside, and
-	// what Apply wrote before it said so stays. Any other error stops Run. A
-	// kind that Apply does not know is its own to ignore.
+	// Apply writes the effect of an event. It must depend on tx and e only: no clock,
+	// no network, no randomness. It must not keep tx or e after it returns. It returns
+	// ErrUnreadable for an event that cannot be decoded, which is logged and skipped;
+	// what Apply has written before stays. Any other error ends Run. Kinds of events
+	// that Apply does not know come too, and it ignores them.
 	Apply(tx *bolt.Tx, e Event) error
 }
 
 // ErrUnreadable says that an event cannot be decoded.
 var ErrUnreadable = errors.New("event cannot be decoded")
 
-// lenient sets aside what cannot be decoded: one such event must not end a
-// service for good.
+// lenient skips events that cannot be decoded: one of them must not end a service for
+// good.
 type lenient struct {
 	Projection
 	log *zap.Logger
@@ -67,22 +69,21 @@ func (l lenient) Apply(tx *bolt.Tx, e Event) error {
 	return err
 }
 
-// Options say how a File behaves. The zero value will do.
+// Options say how a File behaves. The zero value is usable.
 type Options struct {
-	// Committed is called after every commit to the live file, with the events
-	// of that commit, before Wait returns for them. The slice is only valid
-	// during the call.
+	// Committed is called after every commit to the live file with its events, before
+	// Wait returns for them. The slice is valid only during the call.
 	Committed func([]Event)
-	// Replaced is called when the content was exchanged as a whole: in Open,
-	// and after a rebuild before View shows the new content. Memory that
-	// mirrors the file is loaded here.
+	// Replaced is called when the whole content has been replaced: in Open, and after
+	// a rebuild before View shows the new content. It loads what mirrors the file in
+	// memory.
 	Replaced func(tx *bolt.Tx) error
 	// Render makes a key and a value readable in Dump and Verify. Without it
 	// they are written in hex.
 	Render func(bucket, key, value []byte) (string, string)
-	// Log takes warnings; nil drops them.
+	// Log gets warnings; nil drops them.
 	Log *zap.Logger
-	// BatchMax bounds the events of one transaction, default 1024.
+	// BatchMax bounds the events of one transaction; 1,024 if 0.
 	BatchMax int
 }
 
@@ -105,7 +106,7 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// schemaOf says in bytes what a file was folded by.
+// schemaOf encodes the schema and the sources by which a file is folded.
 func schemaOf(p Projection) []byte {
 	lines := []string{}
 	for _, s := range p.Sources() {

@@ -2,21 +2,21 @@ package projection
 
 import "sync"
 
-// item is an event on its way into the file, or only the word caughtUp.
+// item is an event on its way into the file, or without an event only caughtUp.
 type item struct {
 	Event
 	reader   *reader
 	at       cursor
 	size     int
-	caughtUp bool // with this one, all is folded that the stream held at first
+	caughtUp bool // once this is folded, so is all that the stream had when reading began
 }
 
-// queue holds what readers have brought until it is folded.
+// queue has the events that were read and are not folded yet.
 type queue struct {
 	mu      sync.Mutex
 	items   []item
-	last    map[string]uint64 // by stream: the newest event that came
-	arrived chan struct{}     // has a token when there is something to do
+	last    map[string]uint64 // by stream: the newest event that has come
+	arrived chan struct{}     // has a token when there is something to fold
 }
 
 func newQueue() *queue {
@@ -46,8 +46,8 @@ func (q *queue) newest(stream string) uint64 {
 	return q.last[stream]
 }
 
-// take gives all that has arrived and keeps spare's memory for what comes, but
-// not the memory of a burst.
+// take gives all that has arrived. It uses the memory of spare for what comes next,
+// unless that has grown far too large in a burst.
 func (q *queue) take(spare []item) []item {
 	clear(spare)
 	q.mu.Lock()

@@ -16,48 +16,52 @@ import (
 )
 
 const (
-	// setupTimeout bounds what begins a session. Where much is stored, the
-	// server counts for a while what a new consumer has before it.
+	// setupTimeout bounds the steps that begin a session. In a large stream the engine
+	// takes a while to count what a new consumer has before it.
 	setupTimeout = 30 * time.Second
-	// Over a network a consumer is made within setupFirst, or another one: its
-	// node may stand still and the next one not. What takes longer setupSoon
-	// times is slow, and gets twice as long from then on.
+	// Over a network a consumer has to be made within setupFirst, or another one is
+	// tried: the node of the first may stand still. After setupSoon such tries the
+	// network counts as slow, and each next try has twice as long.
 	setupFirst = time.Second
 	setupSoon  = 6
-	// checkExtra is what it takes longer to look up the cursor.
+	// checkExtra is the additional time for checking the cursor.
 	checkExtra = 2 * time.Second
-	// A session that failed is tried again after minPause, then twice that…
+	// A session that has failed is begun again after minPause, then after twice that,
+	// up to maxReadPause.
 	minPause     = 50 * time.Millisecond
 	maxReadPause = time.Second
-	// sayAgain is when a failure is logged that has been before.
-	sayAgain = 30 * time.Second
-	// backlogBytes bounds what is read and not folded yet. Used up by all
-	// accounts together: the fold is behind, and nothing is lost.
+	// logAgain is the time after which the same failure is logged again.
+	logAgain = 30 * time.Second
+	// Limit: events that are read and not folded yet take at most 16 MiB of each
+	// stream. Beyond it: the rest stays in the stream until they are folded.
+	// Used up by: all accounts together. Hurts: nobody: the fold is behind anyway. Test:
+	// TestLargeEvents.
 	backlogBytes = 16 << 20
 )
 
-// reader brings the events of one stream into a queue: in order, each once,
-// whatever happens to the connection and to the consumer.
+// reader reads the events of one stream into a queue: in order, and each once,
+// whatever happens to the connection or the consumer.
 type reader struct {
 	bus    *bus.Bus
 	log    *zap.Logger
 	source Source
 	queue  *queue
 	batch  int    // events asked for at once
-	until  uint64 // the last sequence wanted; 0: read for ever
-	from   uint64 // the sequence before the first one wanted
+	until  uint64 // the last sequence to read; 0: read for ever
+	from   uint64 // the sequence before the first one to read
 	last   cursor // of the last event queued
 	came   uint64 // events queued
 
 	sessions int // begun so far
-	late     int // in a row that did not begin in time
+	late     int // sessions in a row that could not begin in time
 
-	// behind is how many events are left of those the stream held at first.
+	// behind is how many events are left of those that the stream had when reading
+	// began.
 	behind   uint64
-	caughtUp bool // and said so
+	caughtUp bool // none is left, and that is queued
 
 	backlog struct{ events, bytes atomic.Int64 } // queued and not folded yet
-	room    chan struct{}                        // says that the backlog shrank
+	room    chan struct{}                        // gets a token when the backlog has shrunk
 	current atomic.Pointer[session]
 }
 
@@ -70,15 +74,15 @@ func newReader(b *bus.Bus, log *zap.Logger, s Source, q *queue, batch int, from 
 
 var errRefused = errors.New("consumer refused")
 
-// errCut ends a session because its connection went.
+// errCut ends a session because its connection is lost.
 var errCut = errors.New("connection was cut")
 
-// run reads until ctx is done, the last wanted event is queued (nil, or
-// errUnreadable), or the stream is no longer what was folded (errLost).
+// run reads until ctx is done, the event at until is queued (nil, or errUnreadable if
+// some could not be read), or the stream is not the one that was folded (errLost).
 func (r *reader) run(ctx context.Context) error {
 	status := r.bus.Conn.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer r.bus.Conn.RemoveStatusListener(status)
-	pause, said, at := minPause, "", time.Time{}
+	pause, logged, at := minPause, "", time.Time{}
 	for {
 		before, sessions := r.last.seq, r.sessions
 		err := r.readOnce(ctx, status)
@@ -93,9 +97,9 @@ func (r *reader) run(ctx context.Context) error {
 		if r.last.seq > before {
 			pause = minPause
 		}
-		if text := err.Error(); text != said || r.sessions > sessions || time.Since(at) > sayAgain {
+		if text := err.Error(); text != logged || r.sessions > sessions || time.Since(at) > logAgain {
 			r.log.Warn("reading stopped, trying again", zap.Uint64("seq", r.last.seq), zap.Error(err))
-			said, at = text, time.Now()
+			logged, at = text, time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -107,7 +111,7 @@ func (r *reader) run(ctx context.Context) error {
 	}
 }
 
-// readOnce reads through one connection and consumer until one of them fails.
+// readOnce reads with one connection and one consumer, until one of them fails.
 func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error {
 	for len(status) > 0 {
 		<-status
@@ -120,7 +124,7 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 	go func() {
 		defer close(watched)
 		select {
-		case <-status: // a request in flight would else wait for its timeout
+		case <-status: // otherwise a request in flight would wait for its timeout
 			cancel(errCut)
 		case <-ctx.Done():
 		}
@@ -142,9 +146,9 @@ func (r *reader) readOnce(ctx context.Context, status <-chan nats.Status) error 
 	return err
 }
 
-// begin makes a consumer that starts after the last event, and only then holds
-// that event to the stream: should the stream be made anew afterwards, the
-// consumer is gone with it.
+// begin makes a consumer that starts after the last event, and only then checks that
+// event against the stream. In this order nothing is missed: if the stream is recreated
+// after the check, the consumer is gone with it.
 func (r *reader) begin(ctx context.Context) (*session, error) {
 	inbox := r.bus.Conn.NewInbox()
 	s := &session{
@@ -163,7 +167,7 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 		s.end()
 		var api *jetstream.APIError
 		if r.sessions == 0 && errors.As(err, &api) && api.Code == 400 {
-			// The server calls the request itself wrong: no time will mend that.
+			// To the server the request itself is wrong: it would never succeed.
 			return nil, fmt.Errorf("%w: %w", errRefused, err)
 		}
 		return nil, fmt.Errorf("make consumer: %w", err)
@@ -190,7 +194,7 @@ func (r *reader) begin(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-// setup is how long a step of what begins a session may take.
+// setup is how long one step at the beginning of a session may take.
 func (r *reader) setup() time.Duration {
 	if r.bus.Inside() {
 		return setupTimeout
@@ -202,8 +206,8 @@ func (r *reader) setup() time.Duration {
 	return step
 }
 
-// makeConsumer makes one that begins at a sequence. What comes of a try whose
-// answer does not come in time is given back.
+// makeConsumer makes a consumer that begins at a sequence. If the answer does not come
+// in time, the consumer that may have been made is removed.
 func (r *reader) makeConsumer(ctx context.Context, from uint64) (jetstream.Consumer, error) {
 	name := nuid.Next()
 	c, err := r.bus.JS.CreateConsumer(ctx, r.source.Stream, jetstream.ConsumerConfig{
@@ -223,7 +227,7 @@ func (r *reader) makeConsumer(ctx context.Context, from uint64) (jetstream.Consu
 	return c, err
 }
 
-// count asks how many events the stream holds from a sequence on.
+// count asks how many events the stream has from a sequence on.
 func (r *reader) count(ctx context.Context, from uint64) (uint64, error) {
 	c, err := r.makeConsumer(ctx, from)
 	if err != nil {
@@ -233,16 +237,16 @@ func (r *reader) count(ctx context.Context, from uint64) (uint64, error) {
 	return c.CachedInfo().NumPending, nil
 }
 
-// give gives a consumer back.
+// give removes a consumer.
 func (r *reader) give(c jetstream.Consumer) { r.remove(c.CachedInfo().Name) }
 
-// remove does not wait for the answer: a consumer that stays is removed by the
-// server when nobody pulls.
+// remove removes a consumer. It does not wait for the answer: if it fails, the server
+// removes the consumer when nobody pulls.
 func (r *reader) remove(name string) {
 	_ = r.bus.Conn.Publish(jetstream.DefaultAPIPrefix+"CONSUMER.DELETE."+r.source.Stream+"."+name, nil)
 }
 
-// catchUp queues word that all has been queued that the stream held at first.
+// catchUp queues caughtUp: all that the stream had when reading began is queued.
 func (r *reader) catchUp() {
 	if !r.caughtUp {
 		r.caughtUp = true
@@ -260,7 +264,7 @@ func (r *reader) enqueue(items []item) {
 	r.queue.put(items)
 }
 
-// hasRoom says whether more may be asked for.
+// hasRoom reports whether more events may be asked for.
 func (r *reader) hasRoom() bool {
 	return r.backlog.events.Load() < int64(2*r.batch) && r.backlog.bytes.Load() < backlogBytes
 }
@@ -287,7 +291,7 @@ func (r *reader) lag(ctx context.Context) (uint64, error) {
 	}
 	lag := info.NumPending + uint64(max(0, r.backlog.events.Load()))
 	if received := s.received.Load(); info.Delivered.Consumer > received {
-		lag += info.Delivered.Consumer - received // on the wire
+		lag += info.Delivered.Consumer - received // on their way
 	}
 	return lag, nil
 }

@@ -41,7 +41,7 @@ func TestCutConnections(t *testing.T) {
 }
 
 // An engine that comes back as it was is read on; one whose data was set back
-// and which then took other events is folded anew.
+// and which then took other events is rebuilt.
 func TestEngineRestarts(t *testing.T) {
 	dir, backup := t.TempDir(), filepath.Join(t.TempDir(), "backup")
 	server, direct := startListening(t, dir)
@@ -72,7 +72,7 @@ func TestEngineRestarts(t *testing.T) {
 	publish(t, direct, "ORDERS.b", "goes on")
 	f.catchUp(direct)
 	if len(replaced) > 0 {
-		t.Error("folded anew although the streams are the same")
+		t.Error("rebuilt although the streams are the same")
 	}
 
 	restart(func() {
@@ -309,7 +309,7 @@ func (w *wire) carry(client net.Conn) {
 	<-back
 }
 
-// What no time will mend ends Run.
+// A request that can never succeed ends Run.
 func TestRunFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		p     tally

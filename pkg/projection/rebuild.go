@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// replayBatch is the size of transactions that nobody waits for.
+// replayBatch is how many events a transaction has when nobody waits for it.
 const replayBatch = 4096
 
-// Rebuild folds the streams into a second file, up to where the live one is,
-// and puts it in the live one's place. Reading and folding go on meanwhile.
-// Without success the live file stays. It needs Run.
+// Rebuild folds the streams into a second file, up to where the live one is, and
+// replaces the live one by it. Meanwhile the live file is read and folded as always.
+// If Rebuild fails, the live file stays. It works only while Run does.
 func (f *File) Rebuild(ctx context.Context) error {
 	if err := f.rebuild(ctx); err != nil {
 		return fmt.Errorf("rebuild projection: %w", err)
@@ -46,8 +46,8 @@ func (f *File) rebuild(ctx context.Context) error {
 			os.Remove(f.newPath())
 		}
 	}()
-	// The live file moves on meanwhile. Only the last few events are folded
-	// while it stands still.
+	// The live file moves on meanwhile, so the second one follows it several times.
+	// Only the last few events are folded while the live one has to wait.
 	at := cursors{}
 	for range 10 {
 		goal, err := f.liveCursors()
@@ -92,11 +92,11 @@ func (f *File) finishRebuild(ctx context.Context, s *store, at cursors, before *
 	return f.swap(s)
 }
 
-// Verify folds the streams into a temporary file, exactly up to where the live
-// one is, and compares. It returns the first difference in words, which quote
-// the content and are not for a log, or nothing if there is none. Where a
-// stream's beginning has aged out, the fold begins with what is left. Reading
-// and folding go on meanwhile.
+// Verify folds the streams into a temporary file, exactly up to where the live one is,
+// and compares the two. It describes the first difference, or returns nothing if there
+// is none. The description quotes the content, so it must not be logged. If the
+// beginning of a stream has aged out, the fold begins with what is left. Meanwhile the
+// live file is read and folded as always.
 func (f *File) Verify(ctx context.Context) (string, error) {
 	difference, err := f.verify(ctx)
 	if err != nil {
@@ -111,8 +111,8 @@ func (f *File) verify(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer done()
-	// A copy, so that no long transaction keeps pages of the live file from
-	// being used again.
+	// A copy is compared: with a long transaction on the live file, bbolt could not use
+	// its free pages again, and the file would grow.
 	defer os.Remove(f.snapshotPath())
 	err = f.View(func(tx *bolt.Tx) error { return tx.CopyFile(f.snapshotPath(), 0o600) })
 	if err != nil {
@@ -124,11 +124,11 @@ func (f *File) verify(ctx context.Context) (string, error) {
 	}
 	defer live.Close()
 	defer os.Remove(f.verifyPath())
-	anew, err := f.openNew(f.verifyPath())
+	rebuilt, err := f.openNew(f.verifyPath())
 	if err != nil {
 		return "", err
 	}
-	defer anew.retire()
+	defer rebuilt.retire()
 
 	var goal cursors
 	err = live.View(func(tx *bolt.Tx) error {
@@ -138,12 +138,12 @@ func (f *File) verify(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := f.replay(ctx, anew, cursors{}, goal); err != nil {
+	if _, err := f.replay(ctx, rebuilt, cursors{}, goal); err != nil {
 		return "", err
 	}
 	difference := ""
 	err = live.View(func(a *bolt.Tx) error {
-		return anew.db.View(func(b *bolt.Tx) error {
+		return rebuilt.db.View(func(b *bolt.Tx) error {
 			difference = compare(a, b, f.o.Render)
 			return nil
 		})
@@ -151,7 +151,7 @@ func (f *File) verify(ctx context.Context) (string, error) {
 	return difference, err
 }
 
-// takeUpkeep waits for its turn to rebuild or verify.
+// takeUpkeep waits until no other Rebuild or Verify runs.
 func (f *File) takeUpkeep(ctx context.Context) (done func(), err error) {
 	select {
 	case f.upkeep <- struct{}{}:
@@ -169,8 +169,8 @@ func (f *File) liveCursors() (at cursors, err error) {
 	return at, err
 }
 
-// replay folds a file on from at to goal, both cursors of the same streams, and
-// moves at there. It gives the number of events applied.
+// replay folds the events from at to goal into a file, and moves at there. Both are
+// cursors of the same streams. It returns the number of events applied.
 func (f *File) replay(ctx context.Context, s *store, at, goal cursors) (applied int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	q := newQueue()
@@ -216,8 +216,8 @@ func (f *File) replay(ctx context.Context, s *store, at, goal cursors) (applied 
 			applied += len(events)
 		}
 	}
-	// The last events may have aged out since. Everything up to the goal is
-	// folded all the same.
+	// The last events may have aged out meanwhile. Even so, all that is left up to the
+	// goal is folded.
 	err = s.db.Update(func(tx *bolt.Tx) error {
 		for stream, c := range goal {
 			if err := writeCursor(tx, stream, c); err != nil {

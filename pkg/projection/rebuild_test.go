@@ -170,7 +170,7 @@ func TestRebuildAfterAllAgedOut(t *testing.T) {
 	f.await(orders, publish(t, b, "ORDERS.a", "goes on"))
 }
 
-// Against streams that were made anew there is nothing to verify.
+// Against streams that were recreated there is nothing to verify.
 func TestVerifyOtherStream(t *testing.T) {
 	b := bustest.New(t)
 	makeStreams(t, b)
@@ -210,7 +210,7 @@ func TestVerifyStopsAtCursor(t *testing.T) {
 		)
 	}))
 	must(t, db.Close())
-	must(t, os.Remove(path+".sum")) // else it is folded anew
+	must(t, os.Remove(path+".sum")) // else it is rebuilt
 	s, err := b.JS.Stream(t.Context(), orders)
 	must(t, err)
 	must(t, s.DeleteMsg(t.Context(), 10))
@@ -273,7 +273,7 @@ func TestVerifyFindsDifference(t *testing.T) {
 			must(t, err)
 			must(t, db.Update(func(tx *bolt.Tx) error { return test.plant(tx.Bucket([]byte("counts"))) }))
 			must(t, db.Close())
-			must(t, os.Remove(path+".sum")) // else it is folded anew
+			must(t, os.Remove(path+".sum")) // else it is rebuilt
 
 			f = start(t, path, b, tally{}, projection.Options{Render: readable})
 			ctx, cancel := patient(t)

@@ -16,13 +16,14 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// pullBytes bounds the events of one pull. Used up by large events: the rest
-// is read next, and it hurts nobody.
+// Limit: one read brings events of at most 8 MiB. Beyond it: the rest comes with the
+// next.
+// Used up by: large events. Hurts: nobody. Test: TestLargeEvents.
 const pullBytes = 8 << 20
 
-// pace is how often a quiet server is heard of. It ends a pull after a time
-// and, over a network, says every heartbeat that it still knows of it: a node
-// of a cluster, or the way to it, can go without a word.
+// pace is how often something comes from a server that has no events. It ends each
+// pull after a time. Over a network it also sends a heartbeat while the pull is open,
+// because a node, or the network, may be gone without closing the connection.
 type pace struct{ pull, heartbeat time.Duration }
 
 func paceOf(b *bus.Bus) pace {
@@ -32,7 +33,8 @@ func paceOf(b *bus.Bus) pace {
 	return pace{pull: 30 * time.Second, heartbeat: time.Second}
 }
 
-// silence is how long nothing may come while a pull is open.
+// silence is how long nothing may come while a pull is open, until the session counts
+// as dead.
 func (p pace) silence() time.Duration {
 	if p.heartbeat == 0 {
 		return p.pull + 10*time.Second
@@ -40,7 +42,7 @@ func (p pace) silence() time.Duration {
 	return 2 * p.heartbeat
 }
 
-// answer is how long the server may take to say how far a consumer is.
+// answer is how long the server has to answer how far a consumer is.
 func (p pace) answer() time.Duration {
 	if p.heartbeat == 0 {
 		return setupTimeout
@@ -48,9 +50,9 @@ func (p pace) answer() time.Duration {
 	return p.silence()
 }
 
-// session is the reading of one stream through one consumer and connection. At
-// most one pull is open at a time: its events go into the queue while those of
-// the one before are folded.
+// session reads one stream with one consumer and one connection. At most one pull is
+// open at a time: its events go into the queue while those of the one before are
+// folded.
 type session struct {
 	reader   *reader
 	consumer jetstream.Consumer
@@ -59,15 +61,15 @@ type session struct {
 	messages chan *nats.Msg
 	pace     pace
 
-	pulls   int // made so far; the last one's number ends its reply subject
+	pulls   int // made so far; the reply subject of a pull ends with its number
 	reply   string
 	open    bool
 	left    int  // events the open pull may still bring
 	bytes   int  // and bytes
-	came    int  // events it brought
-	heard   bool // anything since the last look
+	came    int  // events that it has brought
+	heard   bool // something has come since the last look
 	suspect bool // a pull ended although events wait
-	done    bool // the last wanted event is queued
+	done    bool // the last event to read is queued
 	items   []item
 
 	received atomic.Uint64 // the consumer's number of the last event
@@ -107,7 +109,7 @@ func (s *session) run(ctx context.Context) error {
 	return s.complete(ctx)
 }
 
-// receive takes a message and those that came with it.
+// receive takes a message and those that have come with it.
 func (s *session) receive(ctx context.Context, m *nats.Msg) error {
 	defer s.flush()
 	for {
@@ -198,7 +200,7 @@ func (s *session) takeEvent(m *nats.Msg) error {
 	return nil
 }
 
-// takeStatus reads a word of the server about a pull.
+// takeStatus reads a status of the server about a pull.
 func (s *session) takeStatus(ctx context.Context, m *nats.Msg) error {
 	if m.Subject != s.reply {
 		return nil // of a pull that has ended
@@ -221,8 +223,8 @@ func (s *session) takeStatus(ctx context.Context, m *nats.Msg) error {
 	return fmt.Errorf("pull ended: %s %s", code, text)
 }
 
-// look asks whether events wait although a pull ended without them. Twice, with
-// none in between, means that the consumer is stuck, and another one is made.
+// look asks whether events wait although a pull has ended without any. If so twice in a
+// row, the consumer is stuck: the session fails, and the next one makes another.
 func (s *session) look(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, s.pace.answer())
 	info, err := s.consumer.Info(asking)
@@ -248,16 +250,18 @@ func (s *session) look(ctx context.Context) error {
 	return nil
 }
 
-// errUnreadable is a stream that does not give all that it holds.
+// errUnreadable says that a stream does not give all events that it has.
 var errUnreadable = errors.New("events are damaged on the disk")
 
-// complete says whether all has come that the stream holds of what was wanted:
-// the server passes over events whose checksum is wrong without a word.
+// complete checks that all events have come that the stream has in the range to read:
+// the server silently skips events whose checksum is wrong. It fails with
+// errUnreadable if some have not.
 func (s *session) complete(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, setupTimeout)
 	defer cancel()
 	r := s.reader
-	// What is stored between the two makes the second count higher, not the first.
+	// Events that are stored between the two make only the second count higher, so they
+	// cannot be taken for missing ones.
 	all, err := r.count(ctx, r.from+1)
 	if err != nil {
 		return err
@@ -272,7 +276,7 @@ func (s *session) complete(ctx context.Context) error {
 	return nil
 }
 
-// end ends the reading.
+// end ends the session, and removes its consumer.
 func (s *session) end() {
 	_ = s.sub.Unsubscribe() // fails only when the connection is gone
 	if s.consumer != nil {

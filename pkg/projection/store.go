@@ -15,14 +15,17 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// mapSize is the address space kept for a file. As long as a file fits, bbolt
-// never maps it anew, for which it would wait for every open View and hold up
-// every new one. Used up by all accounts together: everybody's pulls pause
-// while it grows.
+// If a file grows beyond its address space, bbolt maps it again. For that it waits for
+// every open View, and new ones wait for it.
+//
+// Limit: the file of a projection has 8 GiB of address space. Beyond it: it grows on,
+// with pauses.
+// Used up by: all accounts together. Hurts: all accounts: their pulls pause while it
+// grows. Test: TestLongView.
 const mapSize = 8 << 30
 
-// lockTimeout is how long a file that is still held, by a process about to
-// end, is waited for.
+// lockTimeout is how long Open waits for a file that another process still has open,
+// because it is about to end.
 const lockTimeout = 2 * time.Second
 
 // store is one open bbolt file. Once it is retired, its last reader closes it.
@@ -33,15 +36,14 @@ type store struct {
 	readers int
 	retired bool
 	closed  chan struct{}
-	err     error // of closing
+	err     error // of closing it
 }
 
 var errDamaged = errors.New("file is damaged")
 
-// openStore opens a file and makes it if it is missing. errDamaged means that
-// its content cannot be read, and not that it cannot be reached. A file that
-// was not closed is read as a whole first. With durable, every commit is
-// synced.
+// openStore opens a file, and makes it if it is missing. A file that was not closed is
+// read as a whole first. errDamaged means that its content is damaged; with any other
+// error the file could not be read. With durable, every commit is synced.
 func openStore(path string, durable, closed bool) (*store, error) {
 	if err := inspect(path, !closed); err != nil {
 		return nil, err
@@ -49,8 +51,8 @@ func openStore(path string, durable, closed bool) (*store, error) {
 	db, err := openDB(path, bolt.Options{
 		NoSync:     !durable,
 		NoGrowSync: !durable,
-		// The list of free pages is written when the file is closed. Written by
-		// every commit, it would cost more than the commit.
+		// The list of free pages is only written when the file is closed. To write it
+		// with every commit would cost more than the commit.
 		NoFreelistSync:  !durable,
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: mapSize,
@@ -61,8 +63,8 @@ func openStore(path string, durable, closed bool) (*store, error) {
 	return &store{db: db, closed: make(chan struct{})}, nil
 }
 
-// inspect looks for damage that bbolt would meet where its panic cannot be
-// caught.
+// inspect looks for damage on which bbolt would panic later, in a goroutine where that
+// cannot be caught.
 func inspect(path string, whole bool) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
@@ -91,7 +93,7 @@ func inspect(path string, whole bool) error {
 	})
 }
 
-// guard makes errDamaged of what damaged pages cause: a panic in bbolt, or a
+// guard turns what damaged pages cause into errDamaged: a panic in bbolt, or a memory
 // fault where the file ends too early.
 func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -122,7 +124,7 @@ func openDB(path string, o bolt.Options) (db *bolt.DB, err error) {
 	switch {
 	case err == nil:
 		return db, nil
-	case errors.Is(err, errDamaged): // a panic, which leaves the file open
+	case errors.Is(err, errDamaged): // after a panic the file is still open
 		file.Close()
 		return nil, err
 	case errors.Is(err, syscall.ENOMEM) && o.InitialMmapSize > 0:
@@ -136,8 +138,8 @@ func openDB(path string, o bolt.Options) (db *bolt.DB, err error) {
 	return nil, fmt.Errorf("%w: %w", errDamaged, err)
 }
 
-// hasSchema says whether the file was folded by schema. A file without
-// anything was.
+// hasSchema reports whether the file was folded by schema. That is true of an empty
+// file.
 func (s *store) hasSchema(schema []byte) (bool, error) {
 	same := false
 	err := s.db.View(func(tx *bolt.Tx) error {
@@ -163,7 +165,7 @@ func (s *store) begin(schema []byte) error {
 	})
 }
 
-// enter registers a reader; leave takes it off again.
+// enter counts a reader in, and leave counts it out.
 func (s *store) enter() {
 	s.mu.Lock()
 	s.readers++
@@ -180,7 +182,7 @@ func (s *store) leave() {
 	}
 }
 
-// retire closes the file as soon as nobody reads it. No reader may enter after.
+// retire closes the file as soon as nobody reads it. No reader may enter after that.
 func (s *store) retire() {
 	s.mu.Lock()
 	s.retired = true
@@ -191,8 +193,8 @@ func (s *store) retire() {
 	}
 }
 
-// settle writes all that is not on the disk yet, before a clean close.
-func (s *store) settle() error {
+// sync writes everything that is not on the disk yet, before a clean close.
+func (s *store) sync() error {
 	s.db.NoFreelistSync = false
 	err := s.db.Update(func(*bolt.Tx) error { return nil })
 	if err == nil {

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// bbolt has no checksums: a bit that flips on the disk is a wrong number, or a
-// panic. So a closed file has a checksum beside it, and is folded anew if it
-// does not fit. Of a killed process's file only the structure is read through.
+// bbolt has no checksums: a bit that flips on the disk becomes a wrong number, or a
+// panic. So a closed file has a checksum beside it, and is rebuilt if that is wrong.
+// The file of a killed process has none: only its structure can be checked.
 
 func sumPath(path string) string { return path + ".sum" }
 
@@ -30,7 +30,7 @@ func sumOf(path string) (string, error) {
 	return fmt.Sprintf("crc32c %08x of %d bytes", sum.Sum32(), size), nil
 }
 
-// writeSum leaves the checksum of a file that is closed and synced.
+// writeSum writes the checksum of a file that is closed and synced.
 func writeSum(path string) error {
 	sum, err := sumOf(path)
 	if err == nil {
@@ -42,7 +42,7 @@ func writeSum(path string) error {
 	return nil
 }
 
-// checkSum holds a file to its checksum. It is not known where there is none.
+// checkSum compares a file with its checksum. known is false where there is none.
 func checkSum(path string) (known, fits bool, err error) {
 	want, err := os.ReadFile(sumPath(path))
 	if errors.Is(err, os.ErrNotExist) {

@@ -241,7 +241,7 @@ func dump(t testing.TB, f *projection.File) string {
 // foldAnew gives the dump of a file folded from nothing.
 func foldAnew(t testing.TB, b *bus.Bus, p projection.Projection) string {
 	t.Helper()
-	f := start(t, filepath.Join(t.TempDir(), "anew.db"), b, p, projection.Options{})
+	f := start(t, filepath.Join(t.TempDir(), "rebuilt.db"), b, p, projection.Options{})
 	defer f.stop()
 	ready(t, f)
 	return dump(t, f.File)

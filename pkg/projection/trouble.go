@@ -12,22 +12,23 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// Unwritten is the code of the fault that says that a file cannot be written,
-// as on a full disk: what it shows is old. Folding goes on by itself when it
-// can be written again.
+// Unwritten is the code of the fault for a file that cannot be written, for example
+// because the disk is full. What View shows is old then. Folding continues by itself
+// when the file can be written again.
 const Unwritten = "projection_unwritten"
 
-// errUnwritten is a transaction that could not be committed. Nothing of it is
-// in the file.
+// errUnwritten says that a transaction could not be committed. No part of it is in
+// the file.
 var errUnwritten = errors.New("file cannot be written")
 
-// trouble is what keeps a file from being written, if anything does.
+// trouble is why a file cannot be written, if it cannot.
 type trouble struct {
 	err   error
-	since chan struct{} // closed when err came to be
+	since chan struct{} // closed when there is an err
 }
 
-// Err is nil while the file is written, else the fault Unwritten.
+// Err is nil while the file can be written, and otherwise a fault with the code
+// Unwritten.
 func (f *File) Err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -41,8 +42,8 @@ func (t trouble) fault() error {
 	return fault.New(fault.Unavailable, Unwritten, "What is stored cannot be folded: a projection's disk is full or cannot be written").With(t.err)
 }
 
-// inTrouble notes that the file could not be written, or with nil that it was,
-// and tells who waits for it.
+// inTrouble notes that the file could not be written, or with nil that it was. It
+// wakes those who wait for events, so that they can fail.
 func (f *File) inTrouble(err error) {
 	f.mu.Lock()
 	before := f.trouble.err
@@ -62,10 +63,10 @@ func (f *File) inTrouble(err error) {
 	}
 }
 
-// maxWritePause is the longest that a write waits until it is tried again.
+// maxWritePause is the longest pause before a write is tried again.
 const maxWritePause = 5 * time.Second
 
-// insist calls write until it does not fail for the disk's sake.
+// insist calls write until it succeeds, or fails for another reason than the disk.
 func (f *File) insist(ctx context.Context, write func() error) error {
 	for pause := minPause; ; pause = min(2*pause, maxWritePause) {
 		err := write()
@@ -89,8 +90,8 @@ func (f *File) insist(ctx context.Context, write func() error) error {
 	}
 }
 
-// ofDisk says whether an error is one that room on the disk, or a disk that
-// can be written again, mends.
+// ofDisk reports whether an error will pass when the disk has room, or can be written,
+// again.
 func ofDisk(err error) bool {
 	var errno syscall.Errno
 	return errors.Is(err, errUnwritten) || errors.As(err, &errno)

@@ -8,12 +8,12 @@ import (
 	"sync/atomic"
 )
 
-// position is how far a stream is applied, and who waits for more.
+// position is how far a stream is applied, and the waiters for later events.
 type position struct {
 	applied atomic.Uint64
 
 	mu      sync.Mutex
-	waiters []waiter        // by seq
+	waiters []waiter        // in the order of seq
 	began   chan<- struct{} // gets a token when somebody begins to wait
 }
 
@@ -22,7 +22,7 @@ type waiter struct {
 	done chan struct{}
 }
 
-// advance says that all up to seq is applied.
+// advance notes that all events up to seq are applied, and wakes their waiters.
 func (p *position) advance(seq uint64) {
 	if p.applied.Load() == seq {
 		return
@@ -38,10 +38,10 @@ func (p *position) advance(seq uint64) {
 	p.waiters = slices.Delete(p.waiters, 0, n)
 }
 
-// reset says that nothing is applied any more. Who waits waits on.
+// reset notes that nothing is applied any more. Waiters go on waiting.
 func (p *position) reset() { p.applied.Store(0) }
 
-// await gives a waiter for seq, whose channel is nil if seq is applied.
+// await gives a waiter for seq. Its channel is nil if seq is applied already.
 func (p *position) await(seq uint64) waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,21 +58,21 @@ func (p *position) await(seq uint64) waiter {
 	return w
 }
 
-// wakes says who is told when somebody begins to wait.
+// wakes sets the channel that gets a token when somebody begins to wait.
 func (p *position) wakes(began chan<- struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.began = began
 }
 
-// awaits says whether somebody waits for an event at or before seq.
+// awaits reports whether somebody waits for an event at or before seq.
 func (p *position) awaits(seq uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.waiters) > 0 && p.waiters[0].seq <= seq
 }
 
-// forget drops a waiter that gave up.
+// forget drops a waiter that has given up.
 func (p *position) forget(w waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,11 +95,11 @@ func compareWaiter(w waiter, seq uint64) int {
 	return 0
 }
 
-// Wait returns when the event seq of stream, and all before it, are applied:
-// View and the memory that Committed keeps show them then. seq must be at or
-// before the last event that the sources match; Wait would else wait for the
-// next one that does. It fails when ctx or Run ends first, and with the fault
-// Unwritten while the file cannot be written. Never call it inside View.
+// Wait returns when the event seq of stream, and all before it, are applied: View shows
+// them then, and Committed has had them. seq must be at or before the last event that
+// the sources match, otherwise Wait waits for the next one that they match. It fails
+// when ctx or Run ends first, and with the fault Unwritten while the file cannot be
+// written. Never call it inside View.
 func (f *File) Wait(ctx context.Context, stream string, seq uint64) error {
 	p := f.positions[stream]
 	if p == nil {
@@ -126,7 +126,7 @@ func (f *File) Wait(ctx context.Context, stream string, seq uint64) error {
 		if err := f.Err(); err != nil && p.applied.Load() < seq {
 			return fmt.Errorf("wait for %s %d: %w", stream, seq, err)
 		}
-		return f.Wait(ctx, stream, seq) // it was short
+		return f.Wait(ctx, stream, seq) // the file can be written again
 	case <-f.ended:
 		p.forget(w)
 		if p.applied.Load() >= seq {
@@ -136,8 +136,8 @@ func (f *File) Wait(ctx context.Context, stream string, seq uint64) error {
 	}
 }
 
-// Cursor is the sequence of the last event of stream that is applied; 0 if
-// there is none.
+// Cursor is the sequence of the last event of stream that is applied, 0 if there is
+// none.
 func (f *File) Cursor(stream string) uint64 {
 	p := f.positions[stream]
 	if p == nil {
@@ -146,9 +146,8 @@ func (f *File) Cursor(stream string) uint64 {
 	return p.applied.Load()
 }
 
-// Ready returns when everything is applied that the streams held when Run
-// began, or when the file was last begun anew. It fails when ctx or Run ends
-// first.
+// Ready returns when everything is applied that the streams had when Run began, or
+// when Run last began to rebuild the file. It fails when ctx or Run ends first.
 func (f *File) Ready(ctx context.Context) error {
 	f.mu.Lock()
 	ready := f.ready
@@ -168,7 +167,7 @@ func (f *File) Ready(ctx context.Context) error {
 	}
 }
 
-// caughtUp counts a stream that has caught up.
+// caughtUp notes that one more stream has caught up.
 func (f *File) caughtUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,7 +176,7 @@ func (f *File) caughtUp() {
 	}
 }
 
-// unready begins the count again. Who waits already waits on.
+// unready begins the count again. Those who wait in Ready already go on waiting.
 func (f *File) unready() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -200,8 +199,8 @@ func (f *File) setReaders(readers []*reader) {
 	f.follow = readers
 }
 
-// Lag counts, by stream, the events that match the sources and are not applied
-// yet. It asks the server, and fails while Run does not follow.
+// Lag counts, by stream, the events that match the sources and are not applied yet. It
+// asks the server. It fails while Run does not read the streams.
 func (f *File) Lag(ctx context.Context) (map[string]uint64, error) {
 	f.mu.Lock()
 	readers := f.follow

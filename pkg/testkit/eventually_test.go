@@ -11,13 +11,13 @@ import (
 // failing notes that it was told to fail.
 type failing struct {
 	testing.TB
-	said string
+	text string
 }
 
 func (f *failing) Helper() {}
 
 func (f *failing) Fatalf(format string, _ ...any) {
-	f.said = format
+	f.text = format
 	runtime.Goexit()
 }
 
@@ -38,11 +38,11 @@ func TestEventually_Never(t *testing.T) {
 		go func() {
 			defer close(ended)
 			Eventually(f, "never", func() bool { return false })
-			f.said = "it returned"
+			f.text = "it returned"
 		}()
 		<-ended
-		if took := time.Since(begun); took != Patience || !strings.Contains(f.said, "not within") {
-			t.Errorf("it ended after %v with %q, want a failure after %v", took, f.said, Patience)
+		if took := time.Since(begun); took != Patience || !strings.Contains(f.text, "not within") {
+			t.Errorf("it ended after %v with %q, want a failure after %v", took, f.text, Patience)
 		}
 	})
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// A claim that lapses leaves no word in the bucket, so a standby tries again
-// and again. A try that is rejected stores nothing.
+// A claim that lapses leaves nothing in the bucket that a watch could see, so a
+// standby tries again and again. A try that is rejected stores nothing.
 const retryEvery = time.Second
 
-// errLeadLost ends a leadership, and not the service.
+// errLeadLost ends a leadership, but not the service.
 var errLeadLost = errors.New("leadership is lost")
 
-// acquire waits until the leader's claim is free and takes it. It fails only
-// with ctx.
+// acquire waits until the leader's claim is free, and takes it. It fails only with
+// ctx.
 func (q *Quota) acquire(ctx context.Context) (*kv.Claim, error) {
 	retry := time.NewTicker(retryEvery)
 	defer retry.Stop()

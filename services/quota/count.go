@@ -16,20 +16,22 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/event"
 )
 
-// count folds the accepted messages into counts by month and account. A month's
-// counts end at a barrier that names another month: no message's month ends
-// those of another, for the clock that gave it may have been wrong. An account's
-// messages are all in one shard, and so are the barriers that end its counts, so
-// the content is the same whatever the interleaving of the shards.
+// count folds the accepted messages into counts by month and account. The counts of
+// a month are dropped at a barrier that names another month. A message with another
+// month does not do that: the clock that gave the month may have been wrong. All
+// messages of an account are in one shard, as are the barriers that drop its counts.
+// So the result is the same in whatever order events of different shards come.
 type count struct{ shards streams.Shards }
 
-// usedBucket holds month and account → count, 7 bytes and two times 8.
+// usedBucket maps month and account (7 and 8 bytes) to a count (8 bytes).
 var usedBucket = []byte("used")
 
 const monthLayout = "2006-01"
 
+// Schema is raised when Apply changes.
 func (count) Schema() int { return 4 }
 
+// Sources are accepted messages and barriers of all shards.
 func (c count) Sources() []projection.Source {
 	var all []projection.Source
 	for _, shard := range c.shards.All() {
@@ -41,6 +43,8 @@ func (c count) Sources() []projection.Source {
 	return all
 }
 
+// Apply counts a message the first time that it comes, or drops the counts that a
+// barrier ends.
 func (c count) Apply(tx *bolt.Tx, e projection.Event) error {
 	if shard, month, ok := readOver(e); ok {
 		return c.end(tx, shard, month)
@@ -70,7 +74,7 @@ func (c count) Apply(tx *bolt.Tx, e projection.Event) error {
 	return nil
 }
 
-// end drops what is counted of a shard in other months.
+// end drops a shard's counts of other months.
 func (c count) end(tx *bolt.Tx, shard streams.Shard, month string) error {
 	if err := forgetOthers(tx, shard, month); err != nil {
 		return err
@@ -107,7 +111,8 @@ func readKey(key []byte) (monthOfAccount, bool) {
 	return monthOfAccount{streams.AccountID(binary.BigEndian.Uint64(key[at:])), string(key[:at])}, true
 }
 
-// readOver reads a barrier that names a month: all others are over in a shard.
+// readOver reads a barrier that names a month: in its shard, all other months are
+// over.
 func readOver(e projection.Event) (streams.Shard, string, bool) {
 	if event.Kind(e.Kind) != event.KindBarrier {
 		return 0, "", false
@@ -117,13 +122,13 @@ func readOver(e projection.Event) (streams.Shard, string, bool) {
 	return shard, month, err == nil && isMonth(month)
 }
 
-// isMonth says whether a text is a month as events name it.
+// isMonth reports whether a text is a month in the form that events have.
 func isMonth(text string) bool {
 	_, err := time.Parse(monthLayout, text)
 	return err == nil && len(text) == len(monthLayout)
 }
 
-// bucket makes a bucket that is not there.
+// bucket gives a bucket, and makes it if it is not there.
 func bucket(tx *bolt.Tx, name []byte) (*bolt.Bucket, error) {
 	if b := tx.Bucket(name); b != nil {
 		return b, nil
@@ -135,15 +140,16 @@ func bucket(tx *bolt.Tx, name []byte) (*bolt.Bucket, error) {
 	return b, nil
 }
 
-// counted is what quota reads of an accepted message.
+// counted is the part of an accepted message that quota reads.
 type counted struct {
 	account      streams.AccountID
 	id           streams.MessageID
 	month, grant string
 }
 
-// readCounted reads an accepted message. What is none, or cannot be read, was
-// accepted by nobody and counts for nothing; what was scheduled counted then.
+// readCounted reads an accepted message. It is false for other events, for what
+// cannot be read, since no ingress has accepted that, and for a scheduled message
+// that is enqueued now, since that has counted when it was accepted.
 func readCounted(e projection.Event) (counted, bool) {
 	var c counted
 	var err error

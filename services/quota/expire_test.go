@@ -23,21 +23,21 @@ import (
 type slow struct {
 	w    *world
 	mu   sync.Mutex
-	gate chan struct{} // closed when it is let go; nil while it is not held
+	held chan struct{} // closed when it is let go; nil while it is not held
 }
 
 func (s *slow) hold() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gate = make(chan struct{})
+	s.held = make(chan struct{})
 }
 
 func (s *slow) letGo() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gate != nil {
-		close(s.gate)
-		s.gate = nil
+	if s.held != nil {
+		close(s.held)
+		s.held = nil
 	}
 }
 
@@ -55,10 +55,10 @@ type slowConn struct {
 func (c *slowConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.s.mu.Lock()
-	gate := c.s.gate
+	held := c.s.held
 	c.s.mu.Unlock()
-	if gate != nil && bytes.Contains(p[:n], []byte("sms.enqueue.")) {
-		<-gate
+	if held != nil && bytes.Contains(p[:n], []byte("sms.enqueue.")) {
+		<-held
 	}
 	return n, err
 }

@@ -12,17 +12,18 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// fence refuses from now on what ingress instances have sent to a shard and has
-// not arrived. Whatever is stored of it stands before. Each of them hears of it
-// with its next commit, and asks anew for the room of what it has not sent.
+// fence moves the fences of ingress instances in a shard. What they have sent and is
+// not stored yet never will be, and what is stored comes before the moved fence. Each
+// instance learns of that with its next commit, and asks again for the room of what
+// it has not sent.
 func (q *Quota) fence(ctx context.Context, shard streams.Shard, instances []int) error {
 	for _, instance := range instances {
 		msg, err := event.Message(streams.FenceSubject(shard, instance), event.Fence{By: q.name})
 		if err != nil {
 			return err
 		}
-		// No matter what was there, and how often: one that comes in late
-		// refuses what is under way once more, and nothing is lost by it.
+		// This needs no expectation and may be stored twice: one that comes late only
+		// rejects again what is under way then, and that is sent again.
 		if _, err := q.bus.JS.PublishMsg(ctx, msg); err != nil {
 			q.noteFull(shard, err)
 			return fmt.Errorf("move the fence of ingress %d in shard %v: %w", instance, shard, err)
@@ -31,9 +32,9 @@ func (q *Quota) fence(ctx context.Context, shard streams.Shard, instances []int)
 	return nil
 }
 
-// fenceOthers moves the fences of all instances that there have been in a shard,
-// but for those that answered: grants of which this leader does not know end
-// with it.
+// fenceOthers moves the fences of all instances that have ever stored in a shard,
+// except those that have answered. An instance that did not answer may have grants
+// that this leader does not know: after this they can no longer be used.
 func (q *Quota) fenceOthers(ctx context.Context, shard streams.Shard, answered map[int]bool) error {
 	stream, err := q.bus.JS.Stream(ctx, streams.EnqueueStream(shard))
 	if err != nil {
@@ -53,7 +54,7 @@ func (q *Quota) fenceOthers(ctx context.Context, shard streams.Shard, answered m
 	return q.fence(ctx, shard, others)
 }
 
-// instancesOf lists who has grants.
+// instancesOf lists the instances that have the grants.
 func instancesOf(grants []request.Grant) []int {
 	var all []int
 	for _, one := range grants {

@@ -8,10 +8,10 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// maxCount is the most messages of one grant: those of one atomic batch.
+// maxCount is the most messages of one grant: as many as one request may have.
 const maxCount = 1000
 
-// monthOfAccount is what grants count against.
+// monthOfAccount is a month of an account: messages and grants are counted by it.
 type monthOfAccount struct {
 	account streams.AccountID
 	month   string
@@ -20,23 +20,23 @@ type monthOfAccount struct {
 // grant is an open grant.
 type grant struct {
 	request.Grant
-	left int       // messages that have not arrived
-	ends time.Time // by itself
+	left int       // messages that have not arrived yet
+	ends time.Time // when it ends by itself
 	at   *list.Element
 }
 
-// grants are the open ones of a leadership.
+// grants are the open grants of a leadership.
 type grants struct {
 	byID     map[string]*grant
-	byEnd    list.List                // of *grant, the one that ends first in front
-	reserved map[monthOfAccount]int64 // what is left of them together
+	byEnd    list.List                // of *grant, the first to end in front
+	reserved map[monthOfAccount]int64 // messages left in all of them
 }
 
 func newGrants() *grants {
 	return &grants{byID: make(map[string]*grant), reserved: make(map[monthOfAccount]int64)}
 }
 
-// open adds a grant. It must not end before those that are there.
+// open adds a grant. It must not end before any that is open.
 func (g *grants) open(given request.Grant, ends time.Time) {
 	one := &grant{Grant: given, left: given.Count, ends: ends}
 	one.at = g.byEnd.PushBack(one)
@@ -44,7 +44,8 @@ func (g *grants) open(given request.Grant, ends time.Time) {
 	g.reserved[one.key()] += int64(one.left)
 }
 
-// take takes messages off that have arrived, or will not come.
+// take deducts messages that have arrived, or that will not come. A grant without
+// any left is closed.
 func (g *grants) take(one *grant, count int) {
 	count = min(count, one.left)
 	one.left -= count
@@ -57,7 +58,7 @@ func (g *grants) take(one *grant, count int) {
 	}
 }
 
-// due lists the grants that have come to their end by themselves.
+// due lists the grants whose time is over.
 func (g *grants) due(now time.Time) []request.Grant {
 	var due []request.Grant
 	for at := g.byEnd.Front(); at != nil; at = at.Next() {

@@ -13,11 +13,13 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// messages are those of a shard and a month that have been counted, so that each
-// counts once however often it is stored, and the events that were not counted
-// for it. Both go with the month's counts. An instance gives ids in a row, so
-// they are kept as runs: under account, instance and second, 6 bytes for each run.
-type messages struct{ ids, repeats []byte } // the buckets; the second one holds sequences
+// messages remembers the messages of a shard and a month that have been counted, so
+// that each counts once however often it is stored. It also remembers the events
+// that did not count for that reason. Both are dropped with the counts of the month.
+//
+// An instance gives consecutive ids, so they are stored as runs, with 6 bytes each,
+// by account, instance and second.
+type messages struct{ ids, repeats []byte } // buckets: of runs of ids, and of sequences of events
 
 const (
 	idsBucket     = "ids"
@@ -34,14 +36,15 @@ func monthBucket(of string, shard streams.Shard, month string) []byte {
 
 const (
 	runBytes = 6 // 4 of the first tick, 2 of the length
-	// Used up by much traffic, and it hurts nobody: another run begins.
+	// Limit: a run has at most 65,535 ids. Beyond it: another run begins.
+	// Used up by: much traffic. Hurts: nobody. Test: TestAddToRuns_Join.
 	maxRun    = 1<<16 - 1
 	blockBits = 22 // of an id's time and sequence within a block: a second's
 
 	sequenceBits, instanceBits = 12, 10 // of an id
 )
 
-// note notes that a message is counted, and says whether it was before.
+// note notes that a message is counted, and reports whether it was counted before.
 func (m messages) note(tx *bolt.Tx, account streams.AccountID, id streams.MessageID) (again bool, err error) {
 	ids, err := bucket(tx, m.ids)
 	if err != nil {
@@ -62,8 +65,8 @@ func (m messages) note(tx *bolt.Tx, account streams.AccountID, id streams.Messag
 	return false, nil
 }
 
-// addToRuns gives the runs with tick among them, as other bytes, and says
-// whether it was there.
+// addToRuns gives the runs with tick added, in new memory. If tick is in them
+// already, it gives nil and true.
 func addToRuns(runs []byte, tick uint32) (with []byte, again bool) {
 	start := func(i int) uint32 { return binary.BigEndian.Uint32(runs[i*runBytes:]) }
 	length := func(i int) uint32 { return uint32(binary.BigEndian.Uint16(runs[i*runBytes+4:])) }
@@ -88,7 +91,8 @@ func addToRuns(runs []byte, tick uint32) (with []byte, again bool) {
 	return append(with, runs[to*runBytes:]...), false
 }
 
-// noteRepeat notes that an event does not count, since its message has.
+// noteRepeat notes that an event did not count, because its message has counted
+// before.
 func (m messages) noteRepeat(tx *bolt.Tx, e projection.Event) error {
 	repeats, err := bucket(tx, m.repeats)
 	if err != nil {
@@ -100,7 +104,7 @@ func (m messages) noteRepeat(tx *bolt.Tx, e projection.Event) error {
 	return nil
 }
 
-// forgetOthers drops what is known of a shard's messages of other months.
+// forgetOthers forgets a shard's messages of other months.
 func forgetOthers(tx *bolt.Tx, shard streams.Shard, month string) error {
 	var over [][]byte
 	err := tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
@@ -120,8 +124,8 @@ func forgetOthers(tx *bolt.Tx, shard streams.Shard, month string) error {
 	return nil
 }
 
-// repeated says of a counted event that was folded whether its message had been
-// counted before.
+// repeated reports whether an event that is folded did not count, because its
+// message had been counted before.
 func (c count) repeated(tx *bolt.Tx, e projection.Event, one counted) bool {
 	noted := tx.Bucket(messagesOf(c.shards.Of(one.account), one.month).repeats)
 	return noted != nil && noted.Get(binary.BigEndian.AppendUint64(nil, e.Seq)) != nil

@@ -15,12 +15,13 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// ingresses knows which ingress instances may hold open grants: those whose claim
-// was renewed within GrantTTL. A claim that lapsed proves nothing: its ingress
-// may be cut off with a publish under way. One that was removed does.
+// ingresses knows which ingress instances may have open grants: those whose claim was
+// renewed within GrantTTL. That a claim has lapsed proves nothing: its ingress may be
+// cut off with a publish under way. But an ingress removes its claim only when it has
+// stopped, and has no grant then.
 type ingresses struct {
 	now   func() time.Time
-	freed chan struct{} // says that the leader's claim was removed
+	freed chan struct{} // gets a token when the leader's claim is removed
 
 	mu       sync.Mutex
 	seen     map[int]time.Time
@@ -40,7 +41,7 @@ func (i *ingresses) follow(ctx context.Context, b *bus.Bus, claims jetstream.Key
 }
 
 func (i *ingresses) see(entry jetstream.KeyValueEntry) {
-	if entry == nil { // all has come that was there
+	if entry == nil { // all entries from before the watch have come
 		return
 	}
 	i.mu.Lock()
@@ -50,9 +51,9 @@ func (i *ingresses) see(entry jetstream.KeyValueEntry) {
 	case err == nil && removed:
 		delete(i.seen, instance)
 	case err == nil:
-		// One that is told of late, as to an instance that has just begun to
-		// watch, was renewed before. When is not known: the engine's clock need
-		// not agree with this one.
+		// The entry may be older, as when this process has just begun to watch. How
+		// old is not known, since the engine's clock may differ from this one. Now is
+		// the safe answer.
 		i.seen[instance] = i.now()
 	case entry.Key() == streams.QuotaClaim && removed:
 		select {
@@ -65,7 +66,7 @@ func (i *ingresses) see(entry jetstream.KeyValueEntry) {
 	i.moved = make(chan struct{})
 }
 
-// wait returns once everything up to a revision has been seen.
+// wait returns once all entries up to a revision have been seen.
 func (i *ingresses) wait(ctx context.Context, revision uint64) error {
 	for {
 		i.mu.Lock()
@@ -82,7 +83,7 @@ func (i *ingresses) wait(ctx context.Context, revision uint64) error {
 	}
 }
 
-// instances lists the ingress instances that may hold open grants.
+// instances lists the ingress instances that may have open grants.
 func (i *ingresses) instances() []int {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -14,10 +14,10 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// lead serves whenever this instance holds the claim.
+// lead takes the claim whenever it is free, and serves while it has it.
 func (q *Quota) lead(ctx context.Context) error {
 	for {
-		// One that is still folding would make everybody wait.
+		// A leader that still folds the past would let everybody wait.
 		if err := q.file.Ready(ctx); err != nil {
 			return err
 		}
@@ -33,7 +33,9 @@ func (q *Quota) lead(ctx context.Context) error {
 	}
 }
 
-// serveAsLeader is one leadership. Nothing is granted after it returns.
+// serveAsLeader is one leadership: it begins with a claim, and ends when that is
+// lost, when the streams are not the ones that were counted, or with ctx. Nothing is
+// granted after it returns.
 func (q *Quota) serveAsLeader(ctx context.Context, claim *kv.Claim) error {
 	leader := claim.Created()
 	q.log.Info("leads", zap.Uint64("leader", leader))
@@ -63,7 +65,8 @@ func (q *Quota) serveAsLeader(ctx context.Context, claim *kv.Claim) error {
 	return err
 }
 
-// sweep ends grants that neither their events nor a release have ended.
+// sweep closes grants whose time is over, and that neither their events nor a
+// release have closed.
 func (q *Quota) sweep(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -74,8 +77,10 @@ func (q *Quota) sweep(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for shard, due := range q.ledger.due() {
-			// Their events may be under way, or stored and not folded yet: then
-			// they would be neither counted nor granted.
+			// Their messages may be under way, or stored and not folded yet. Closed now,
+			// they would be neither counted nor granted, and the account could go over
+			// its limit. So what is under way is rejected first, and what is stored is
+			// folded.
 			err := q.fence(ctx, shard, instancesOf(due))
 			if err == nil {
 				err = q.foldAll(ctx, shard)
@@ -89,7 +94,8 @@ func (q *Quota) sweep(ctx context.Context) error {
 	}
 }
 
-// retry calls f until it succeeds or ctx is done, and says so in the log.
+// retry calls f until it succeeds, and logs each failure. It fails with ctx, and when
+// the connection is closed.
 func (q *Quota) retry(ctx context.Context, what string, f func(context.Context) error) error {
 	for {
 		err := f(ctx)
@@ -109,7 +115,7 @@ func (q *Quota) retry(ctx context.Context, what string, f func(context.Context) 
 	}
 }
 
-// byShard sorts grants by where their events go.
+// byShard groups grants by the shard of their messages.
 func (q *Quota) byShard(all []request.Grant) map[streams.Shard][]request.Grant {
 	sorted := make(map[streams.Shard][]request.Grant)
 	for _, one := range all {

@@ -13,32 +13,32 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// ledger holds, under one lock, what is counted and what is granted: a message
-// moves from its grant into the count at once, and is never in both or in
-// neither.
+// ledger has, under one lock, what is counted and what is granted. When a message is
+// folded, it moves from its grant into the count in one step, so it is never in both
+// or in neither.
 type ledger struct {
 	now     func() time.Time
-	sure    func() time.Time // whose month it is
+	sure    func() time.Time // the time that has surely come: its month counts
 	shards  streams.Shards
 	maxOpen int
 
 	mu     sync.Mutex
 	counts map[monthOfAccount]int64
-	folded map[string]uint64 // stream → last event in counts
-	term   *term             // nil while not leading
+	folded map[string]uint64 // by stream: the last event in counts
+	term   *term             // nil while this instance does not lead
 }
 
-// term is a leadership as the ledger knows it.
+// term is what the ledger knows of a leadership.
 type term struct {
-	leader uint64        // revision of the claim's creation
-	until  time.Time     // nothing is granted from then on
-	lost   chan struct{} // closed when counts are not what they were
-	open   map[streams.Shard]bool
-	full   map[streams.Shard]bool // no barrier fits into the stream, and no message either
-	given  uint64
+	leader uint64                 // revision at which the claim was taken
+	until  time.Time              // from then on nothing is granted
+	lost   chan struct{}          // closed when counts are of other streams than before
+	open   map[streams.Shard]bool // granted in
+	full   map[streams.Shard]bool // the stream has no room for a barrier, and so for no message either
+	given  uint64                 // grants so far, for their ids
 	grants *grants
-	// released are grants given back while those of earlier leaders are still
-	// being asked for: an answer under way may list them. Nil afterwards.
+	// released are grants that were given back while ingresses are still being asked
+	// for grants of earlier leaders: an answer under way may list them. Nil afterwards.
 	released map[string]bool
 }
 
@@ -53,9 +53,9 @@ var (
 	errTooMany    = &fault.Error{Kind: fault.Unavailable, Code: "quota_busy", Text: "Too many messages are about to be stored; try again", RetryAfter: time.Second}
 )
 
-// load takes over the content of a projection file as a whole: one rebuilt up
-// to where the live one was, or an empty one, into which the streams are folded
-// anew because they are not what they were. That ends the term.
+// load takes over the content of a whole projection file. It may be a file that was
+// rebuilt up to where the live one was. Or it is empty, because the streams are not
+// the ones that were folded, and are folded from their beginning. That ends the term.
 func (l *ledger) load(tx *bolt.Tx) error {
 	counts, err := loadCounts(tx)
 	if err != nil {
@@ -74,15 +74,15 @@ func (l *ledger) load(tx *bolt.Tx) error {
 	return nil
 }
 
-// startAt says up to which event the loaded counts go.
+// startAt notes up to which event of a stream the loaded counts go.
 func (l *ledger) startAt(stream string, seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.folded[stream] = seq
 }
 
-// fold counts what was committed to the projection, as Apply does, and takes
-// it off the grants. A message that comes again does neither.
+// fold counts what was committed to the projection, as Apply does, and deducts it
+// from the grants. A message that comes again changes neither.
 func (l *ledger) fold(events []projection.Event, again func(projection.Event, counted) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +144,7 @@ func (t *term) isLost() bool {
 	}
 }
 
-// begin opens an empty term and gives what says that it is lost.
+// begin opens an empty term. lost is closed when the term has to end.
 func (l *ledger) begin(leader uint64, until time.Time) (lost <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -167,7 +167,7 @@ func (l *ledger) extend(until time.Time) {
 	l.term.until = until
 }
 
-// end closes the term. Its grants are the next leader's to ask for.
+// end closes the term. The next leader asks the ingresses for its grants.
 func (l *ledger) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -181,7 +181,7 @@ func (l *ledger) openShard(shard streams.Shard) {
 	l.term.open[shard] = true
 }
 
-// fullShard says that a shard's stream has no room for a barrier.
+// fullShard notes that a shard's stream has no room for a barrier.
 func (l *ledger) fullShard(shard streams.Shard) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,7 +190,8 @@ func (l *ledger) fullShard(shard streams.Shard) {
 	}
 }
 
-// ready says why an account cannot be answered for now.
+// ready gives the reason why nothing can be said about an account now, nil if there
+// is none.
 func (l *ledger) ready(now time.Time, account streams.AccountID) error {
 	switch {
 	case l.term == nil || l.term.isLost() || !now.Before(l.term.until):
@@ -203,16 +204,17 @@ func (l *ledger) ready(now time.Time, account streams.AccountID) error {
 	return nil
 }
 
-// current is the month that counts: that of the time that has surely come.
+// current is the month that counts: that of the time that has surely come, whatever
+// a wrong clock says.
 func (l *ledger) current() string { return l.sure().UTC().Format(monthLayout) }
 
-// used is what an account has used in a month, open grants included.
+// used is how many messages an account has used in a month, with its open grants.
 func (l *ledger) used(account streams.AccountID, month string) int64 {
 	one := monthOfAccount{account, month}
 	return l.term.grants.reserved[one] + l.counts[one]
 }
 
-// reserve grants all of a request or refuses it.
+// reserve grants all messages of a request, or none.
 func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -222,7 +224,7 @@ func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
 	}
 	month := l.current()
 	used := l.used(r.Account, month)
-	// Not used+count > limit, which could overflow.
+	// used+count > limit could overflow.
 	if used > r.Limit-int64(r.Count) {
 		refusal := fault.New(fault.LimitExceeded, "limit_exceeded", "The monthly limit of messages is reached")
 		refusal.Limit, refusal.Used = r.Limit, used
@@ -248,7 +250,7 @@ func (l *ledger) reserve(r request.Reserve) (request.Grant, error) {
 	return given, nil
 }
 
-// release ends a grant. One that is not open has ended already.
+// release closes a grant that is given back. One that is not open is closed already.
 func (l *ledger) release(given request.Grant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -262,7 +264,7 @@ func (l *ledger) release(given request.Grant) {
 	}
 }
 
-// usage is what an account has used in the month that counts.
+// usage is how many messages an account has used in the month that counts.
 func (l *ledger) usage(account streams.AccountID) (request.Usage, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -274,9 +276,10 @@ func (l *ledger) usage(account streams.AccountID) (request.Usage, error) {
 	return request.Usage{Month: month, Used: l.used(account, month)}, nil
 }
 
-// takeOver opens grants of earlier leaders for another GrantTTL: how old they
-// are is not known. It gives those that were new to it, and up to where each
-// stream is folded: events behind that are no longer taken off.
+// takeOver opens grants of earlier leaders for another GrantTTL: how old they are is
+// not known. It returns those that were not open yet, and up to which event each
+// stream is folded. Later events are deducted from these grants by fold; earlier ones
+// have to be read again, see deduct.
 func (l *ledger) takeOver(given []request.Grant) (taken []request.Grant, folded map[string]uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -296,15 +299,15 @@ func (l *ledger) takeOver(given []request.Grant) (taken []request.Grant, folded 
 	return taken, folded
 }
 
-// allTaken says that takeOver is not called again in this term.
+// allTaken ends the time of takeOver: it is not called again in this term.
 func (l *ledger) allTaken() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.term.released = nil
 }
 
-// settle takes messages off grants that had arrived before takeOver.
-func (l *ledger) settle(arrived map[string]int) {
+// deduct deducts messages from grants that had arrived before takeOver.
+func (l *ledger) deduct(arrived map[string]int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, count := range arrived {
@@ -314,7 +317,7 @@ func (l *ledger) settle(arrived map[string]int) {
 	}
 }
 
-// expire ends grants that came to their end by themselves.
+// expire closes grants whose time is over.
 func (l *ledger) expire(due []request.Grant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -325,7 +328,7 @@ func (l *ledger) expire(due []request.Grant) {
 	}
 }
 
-// due lists the grants that have come to their end by themselves, by shard.
+// due lists the grants whose time is over, by shard.
 func (l *ledger) due() map[streams.Shard][]request.Grant {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -40,7 +40,7 @@ func newMetrics(r prometheus.Registerer, l *ledger) *metrics {
 	}
 }
 
-// refused counts a refusal. The codes are the few of this package.
+// refused counts a rejection, by the code of its fault: this package has only a few.
 func (m *metrics) refused(err error) {
 	m.refusals.WithLabelValues(fault.As(err).Code).Inc()
 }

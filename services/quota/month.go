@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// monthKept is for how long into a month the counts of the one before are
-	// kept: until nobody counts in it, and not longer than streams keep all of
-	// its messages, so that a rebuild counts the same.
+	// monthKept is how long into a month the counts of the one before are kept. By
+	// then no message counts in that month any more. It must not be longer than the
+	// streams keep all messages of that month, so that a rebuild counts the same.
 	monthKept = 3 * 24 * time.Hour
-	// monthLooked is how often it is looked for counts of other months.
+	// monthLooked is how often a leader looks for counts of other months.
 	monthLooked = time.Minute
 )
 
-// newMonth says which month's counts alone are to be kept: that of the time that
-// has surely come, once it is some days old. Nothing is said while the clock is
-// doubted, or behind what was known.
+// newMonth makes a function that gives the only month whose counts are still needed:
+// that of the time that has surely come, once it is some days old. Before, and while
+// the clock is doubted or is behind a time that has been, it gives nothing.
 func newMonth(d service.Deps) func() string {
 	return func() string {
 		sure := d.Sure().UTC()
@@ -37,7 +37,7 @@ func newMonth(d service.Deps) func() string {
 	}
 }
 
-// endMonths ends the counts of other months while this instance leads.
+// endMonths drops the counts of other months while this instance leads.
 func (q *Quota) endMonths(ctx context.Context, leader uint64) error {
 	for {
 		if month := q.month(); month != "" {

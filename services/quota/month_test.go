@@ -58,7 +58,7 @@ func TestMonthChanges(t *testing.T) {
 		}
 		i.stop()
 
-		// Some days into a month the counts of all others end, also where that is folded anew.
+		// Some days into a month the counts of all others end, also where that is folded again.
 		for _, again := range []string{"a", "another file"} {
 			time.Sleep(time.Until(end.Add(monthKept + time.Hour)))
 			i = w.start(again)

@@ -1,5 +1,17 @@
-// Package quota counts messages by account and UTC month, and grants room
-// under the accounts' limits.
+// Package quota counts messages by account and UTC month, and grants room under the
+// accounts' limits.
+//
+// Counts are a fold of the streams of accepted messages, so they are behind what is
+// being stored right now. So that no account gets over its limit meanwhile, an
+// ingress asks for a grant before it stores a request. The leader answers from its
+// counts and the grants that are open. A grant closes when its messages are folded,
+// when the ingress gives it back, or when its time is over. In the last case the
+// leader first moves the fence of the ingress, so that its messages cannot arrive
+// later.
+//
+// Open grants are in the leader's memory only. A new leader asks every ingress for
+// its grants, moves the fences of those that do not answer, and folds up to a barrier
+// in each shard before it grants anything there: see recover.
 package quota
 
 import (
@@ -22,30 +34,30 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// Projection names quota's projection in requests about it.
+// Projection is the name of quota's projection in requests about it.
 const Projection = "quota"
 
-// Deps is what quota is made of.
+// Deps are the parts that quota needs.
 type Deps struct {
 	service.Deps
 	Shards streams.Shards
 }
 
-// Quota is one instance of the service. Any number may run: one leads and
-// grants, the others fold and stand by.
+// Quota is one instance of the service. Any number of them may run: one leads and
+// grants, and the others fold and stand by.
 type Quota struct {
 	bus    *bus.Bus
 	path   string
-	name   string // its own, in the fences that it moves
+	name   string // of this instance, in the fences that it moves
 	log    *zap.Logger
 	now    func() time.Time
-	month  func() string // whose counts alone are kept, empty while that is not to be said
+	month  func() string // see newMonth
 	shards streams.Shards
 
 	ledger  *ledger
 	metrics *metrics
 
-	opened chan struct{} // closed when what Run sets is set
+	opened chan struct{} // closed when Run has set the fields below
 
 	// Set by Run.
 	file      *projection.File
@@ -53,7 +65,7 @@ type Quota struct {
 	claims    kv.Claims
 }
 
-// New makes an instance that does nothing until Run.
+// New makes an instance. It does nothing until Run.
 func New(cfg Config, d Deps) *Quota {
 	q := &Quota{
 		bus:    d.Bus,
@@ -71,11 +83,11 @@ func New(cfg Config, d Deps) *Quota {
 	return q
 }
 
-// Name is quota.
+// Name is "quota".
 func (q *Quota) Name() string { return "quota" }
 
-// Ready returns when everything is folded that was stored at the start, so that
-// this instance can lead. It fails with ctx, and while nothing can be folded.
+// Ready returns when everything that was stored at the start is folded, so that this
+// instance can lead. It fails with ctx, and while the projection cannot be written.
 func (q *Quota) Ready(ctx context.Context) error {
 	select {
 	case <-q.opened:
@@ -88,11 +100,11 @@ func (q *Quota) Ready(ctx context.Context) error {
 	return q.file.Ready(ctx)
 }
 
-// Run folds, stands by, and serves while it leads. The buckets and streams
-// must be there. The end of ctx is no error.
+// Run folds, stands by, and serves while it leads. The buckets and streams must
+// exist. The end of ctx is no error.
 func (q *Quota) Run(ctx context.Context) error {
 	err := q.run(ctx)
-	// While the engine is away a leadership lasts beyond the claim that it has lost, and may end with ctx only.
+	// While the engine is away, a leadership that has lost its claim may last until ctx ends.
 	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, errLeadLost) || errors.Is(err, kv.ErrClaimLost)) {
 		err = nil
 	}
@@ -111,7 +123,7 @@ func (q *Quota) run(ctx context.Context) error {
 	fold := count{q.shards}
 	q.file, err = projection.Open(q.path, q.bus, fold, projection.Options{
 		Committed: func(events []projection.Event) {
-			// It fails where the file is closed, and nothing is granted any more.
+			// It fails only if the file is closed, and then nothing is granted any more.
 			_ = q.file.View(func(tx *bolt.Tx) error {
 				q.ledger.fold(events, func(e projection.Event, one counted) bool { return fold.repeated(tx, e, one) })
 				return nil
@@ -124,7 +136,7 @@ func (q *Quota) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open projection %s: %w", Projection, err)
 	}
-	// Nothing is folded before its Run, so what was loaded stands at these.
+	// Nothing is folded before the Run of the file, so the loaded counts go up to its cursors.
 	for _, shard := range q.shards.All() {
 		stream := streams.EnqueueStream(shard)
 		q.ledger.startAt(stream, q.file.Cursor(stream))

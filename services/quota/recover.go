@@ -23,15 +23,17 @@ const (
 	askTimeout = 2 * time.Second
 	// foldTimeout is how long the fold may take to reach what is stored.
 	foldTimeout = 5 * time.Second
-	// codeStoreFailed is the engine's when a stream has reached its size.
+	// codeStoreFailed is the engine's error code for a stream that is full.
 	codeStoreFailed = 10077
 )
 
-// recover learns what earlier leaders left behind, and then opens the shards.
+// recover learns which grants of earlier leaders are still open, and then opens the
+// shards: from then on this leader grants.
 //
-// Every ingress is asked before the barriers are published: a grant that it
-// does not list was stored or given back before it answered, so its events lie
-// before the barrier, and it uses no grant of an earlier leader afterwards.
+// Every ingress is asked before the barriers are published. If an ingress does not
+// list a grant, it was used or given back before the answer, and the ingress uses no
+// other grant of an earlier leader after it has answered. So the grant's messages are
+// stored before the barrier, and are counted when the barrier is folded.
 func (q *Quota) recover(ctx context.Context, leader uint64, began time.Time) {
 	answered, err := q.askAll(ctx, leader, began)
 	if err != nil {
@@ -47,8 +49,8 @@ func (q *Quota) recover(ctx context.Context, leader uint64, began time.Time) {
 			if err != nil {
 				return // with ctx
 			}
-			// A full stream takes no barrier, and no message either: its
-			// accounts lose nothing by waiting.
+			// A full stream takes no barrier, but no message either: its accounts lose
+			// nothing by waiting.
 			err = q.retry(ctx, "fold up to a barrier", func(ctx context.Context) error {
 				return q.foldToBarrier(ctx, shard, leader)
 			})
@@ -60,12 +62,13 @@ func (q *Quota) recover(ctx context.Context, leader uint64, began time.Time) {
 	shards.Wait()
 }
 
-// askAll takes over the grants of every ingress that may have any. One that
-// stays silent is waited for until the grants of earlier leaders have ended by
-// themselves. It says who answered, and fails only with ctx.
+// askAll takes over the grants of every ingress that may have any. It waits for an
+// ingress that is silent until the time of all grants of earlier leaders is over. It
+// returns the instances that have answered, and fails only with ctx.
 func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) (answered map[int]bool, err error) {
-	// The claim is younger than the grants under the one before it, and they
-	// than the claim of the ingress that has them.
+	// An ingress takes its claim before it asks for grants, and this leader's claim is
+	// younger than all grants of earlier leaders. So whoever has seen the bucket up to
+	// this claim knows every ingress that can have such grants.
 	if err := q.ingresses.wait(ctx, leader); err != nil {
 		return nil, err
 	}
@@ -89,12 +92,12 @@ func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) (ans
 		for instance, grants := range answers {
 			answered[instance] = true
 			for _, one := range grants {
-				one.Instance = instance // an earlier version does not say it
+				one.Instance = instance // earlier versions do not send it
 				given = append(given, one)
 			}
 		}
 		taken, folded := q.ledger.takeOver(given)
-		if err := q.settle(ctx, taken, folded); err != nil {
+		if err := q.deductArrived(ctx, taken, folded); err != nil {
 			return nil, err
 		}
 		if len(answers) == len(silent) {
@@ -106,7 +109,7 @@ func (q *Quota) askAll(ctx context.Context, leader uint64, began time.Time) (ans
 	}
 }
 
-// ask asks instances at the same time and gives the answers that came.
+// ask asks all instances at the same time, and returns the answers that came in time.
 func (q *Quota) ask(ctx context.Context, leader uint64, instances []int) map[int][]request.Grant {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -132,13 +135,13 @@ func (q *Quota) ask(ctx context.Context, leader uint64, instances []int) map[int
 	return answers
 }
 
-// foldToBarrier publishes a barrier and folds up to it, and so past everything
-// that was stored before.
+// foldToBarrier publishes a barrier and folds up to it: everything that was stored
+// before is folded then.
 func (q *Quota) foldToBarrier(ctx context.Context, shard streams.Shard, leader uint64) error {
 	return q.mark(ctx, shard, event.Barrier{Claim: leader})
 }
 
-// mark publishes a barrier and folds up to it.
+// mark publishes a barrier, and returns when it is folded.
 func (q *Quota) mark(ctx context.Context, shard streams.Shard, barrier event.Barrier) error {
 	msg, err := event.Message(streams.BarrierSubject(shard), barrier)
 	if err != nil {
@@ -152,7 +155,7 @@ func (q *Quota) mark(ctx context.Context, shard streams.Shard, barrier event.Bar
 	return q.file.Wait(ctx, streams.EnqueueStream(shard), stored.Sequence)
 }
 
-// noteFull notes that a shard's stream took no more.
+// noteFull notes that a shard's stream is full, if that is what err says.
 func (q *Quota) noteFull(shard streams.Shard, err error) {
 	var refused *jetstream.APIError
 	if errors.As(err, &refused) && refused.ErrorCode == codeStoreFailed {
@@ -160,7 +163,7 @@ func (q *Quota) noteFull(shard streams.Shard, err error) {
 	}
 }
 
-// foldAll folds what a shard holds by now.
+// foldAll returns when all messages that a shard has now are folded.
 func (q *Quota) foldAll(ctx context.Context, shard streams.Shard) error {
 	ctx, cancel := context.WithTimeout(ctx, foldTimeout)
 	defer cancel()
@@ -172,15 +175,16 @@ func (q *Quota) foldAll(ctx context.Context, shard streams.Shard) error {
 	return q.file.Wait(ctx, stream, last)
 }
 
-// settle takes off the grants just taken over what had been folded of them
-// before, which only the log can tell.
-func (q *Quota) settle(ctx context.Context, taken []request.Grant, folded map[string]uint64) error {
+// deductArrived deducts from grants that were just taken over the messages that had
+// been folded before. The counts do not say to which grant a message belonged, so the
+// stream is read again.
+func (q *Quota) deductArrived(ctx context.Context, taken []request.Grant, folded map[string]uint64) error {
 	for shard, grants := range q.byShard(taken) {
 		stream := streams.EnqueueStream(shard)
 		err := q.retry(ctx, "read back grants", func(ctx context.Context) error {
 			arrived, err := q.readBack(ctx, shard, grants, folded[stream])
 			if err == nil {
-				q.ledger.settle(arrived)
+				q.ledger.deduct(arrived)
 			}
 			return err
 		})
@@ -191,7 +195,7 @@ func (q *Quota) settle(ctx context.Context, taken []request.Grant, folded map[st
 	return nil
 }
 
-// readBack counts the events of grants up to a sequence.
+// readBack counts the messages of grants up to a sequence.
 func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []request.Grant, last uint64) (map[string]int, error) {
 	ctx, cancel := context.WithTimeout(ctx, request.GrantTTL)
 	defer cancel()
@@ -205,7 +209,7 @@ func (q *Quota) readBack(ctx context.Context, shard streams.Shard, grants []requ
 			subjects = append(subjects, streams.AccountSubjects(shard, one.Account), streams.ScheduledSubject(shard, one.Account))
 		}
 	}
-	// No grant is older than GrantTTL; the rest is for clocks that differ.
+	// No grant is older than GrantTTL. The other half is for clocks that differ.
 	since := q.now().Add(-2 * request.GrantTTL)
 	arrived := make(map[string]int)
 	seen := make(map[streams.MessageID]bool)
@@ -235,7 +239,7 @@ func readLog(ctx context.Context, b *bus.Bus, stream string, subjects []string, 
 	}
 	info := consumer.CachedInfo()
 	defer func() {
-		// One that stays is removed by the server when nobody pulls.
+		// If this fails, the engine removes the consumer when nobody pulls.
 		_ = b.JS.DeleteConsumer(context.WithoutCancel(ctx), stream, info.Name)
 	}()
 	for left := info.NumPending; left > 0; {

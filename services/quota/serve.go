@@ -13,7 +13,8 @@ import (
 
 const version = "1.0.0"
 
-// serve answers requests while this instance leads; its life is longer.
+// serve answers requests while this instance leads. life lasts longer, see
+// bus.ServeOptions.
 func (q *Quota) serve(ctx, life context.Context) error {
 	return q.bus.Serve(ctx, bus.ServeOptions{
 		Name:        "quota",
@@ -82,7 +83,7 @@ func (q *Quota) measureLag(ctx context.Context) error {
 		}
 		lag, err := q.file.Lag(ctx)
 		if err != nil {
-			continue // the fold itself says what is wrong
+			continue // the fold logs what is wrong
 		}
 		total := uint64(0)
 		for _, events := range lag {

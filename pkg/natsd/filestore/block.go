@@ -11,17 +11,17 @@ import (
 	"github.com/minio/highwayhash"
 )
 
-// Block is one of the files that the engine keeps a stream in: records, each
-// with a checksum, one after the other. After a crash the engine reads them all
-// and cuts a file off at the first record that is not whole, which is right for
-// one that was half written at its end, and loses thousands of messages if one
-// bit has flipped in the middle.
+// Block is one of the files of a stream: records, one after the other, each with a
+// checksum. After a crash the engine reads them all, and cuts a file off at the
+// first record that is not whole. That is right for a record that was half written
+// at the end. But if one bit has flipped in the middle, it loses thousands of
+// messages.
 type Block struct {
 	Path   string
 	Stream string
 	Index  int  // 17 of 17.blk
 	last   bool // of its stream: its end may be half written
-	staged bool // the engine keeps batches that it had not finished writing
+	staged bool // the engine still has batches that it had not finished writing
 	data   []byte
 	hash   hash.Hash64
 }
@@ -39,15 +39,15 @@ const (
 	erased      = 1 << 63 // in the sequence
 	tombstone   = 1 << 62
 
-	// farthest is how many sequences a damaged stretch may hold.
+	// farthest is how many sequences a damaged stretch has at most.
 	farthest = 1 << 20
 )
 
-// compressed begins a block that is compressed as a whole. The engine checks
-// those itself and refuses the stream.
+// compressed begins a block that is compressed as a whole. The engine checks such
+// blocks itself, and does not open a stream with a damaged one.
 var compressed = []byte("cmp")
 
-// Damage is a stretch of a block that holds no whole record.
+// Damage is a stretch of a block without a whole record.
 type Damage struct {
 	From, To      int    // offsets
 	Before, After uint64 // the sequences of the messages around it; 0: in another block
@@ -66,7 +66,7 @@ func openBlock(path, stream string, index int, last bool) (*Block, error) {
 	return &Block{Path: path, Stream: stream, Index: index, last: last, data: data, hash: sum}, nil
 }
 
-// record is the length and the sequence of one.
+// record is the length and the sequence of a record.
 type record struct {
 	length int
 	seq    uint64
@@ -74,7 +74,7 @@ type record struct {
 
 func (r record) number() uint64 { return r.seq &^ (erased | tombstone) }
 
-// head reads the head of a record, if there can be one at an offset.
+// head reads the first bytes of a record, if there can be one at an offset.
 func (b *Block) head(at int) (r record, subject int, headers, ok bool) {
 	if at+emptyRecord > len(b.data) {
 		return r, 0, false, false
@@ -91,7 +91,7 @@ func (b *Block) head(at int) (r record, subject int, headers, ok bool) {
 	return r, subject, headers, r.length >= least && r.length <= longestRecord && at+r.length <= len(b.data)
 }
 
-// whole reads the record at an offset and holds it to its checksum.
+// whole reads the record at an offset, and checks it against its checksum.
 func (b *Block) whole(at int) (record, bool) {
 	r, subject, headers, ok := b.head(at)
 	if !ok {
@@ -109,8 +109,8 @@ func (b *Block) whole(at int) (record, bool) {
 	return r, bytes.Equal(b.hash.Sum(nil), all[r.length-recordSum:])
 }
 
-// Damages lists the damaged stretches. The end of the stream's last block is
-// none: it may have been half written when the process was killed.
+// Damages lists the damaged stretches. The end of the stream's last block is not
+// among them: it may have been half written when the process was killed.
 func (b *Block) Damages() (all []Damage) {
 	if bytes.HasPrefix(b.data, compressed) {
 		return nil
@@ -176,9 +176,9 @@ func (b *Block) messageFrom(at int) uint64 {
 	return 0
 }
 
-// endsInOneBatch says whether all whole records from an offset on belong to one
-// atomic batch. A batch is synced when all of it is written, so that a power
-// cut before leaves some of its pages and not others.
+// endsInOneBatch reports whether all whole records from an offset on belong to one
+// atomic batch. A batch is synced only when all of it is written, so a power cut
+// before that leaves some of its pages and not others.
 func (b *Block) endsInOneBatch(at int) bool {
 	batch := b.batch(at)
 	for at < len(b.data) && len(batch) > 0 {
@@ -197,8 +197,8 @@ func (b *Block) endsInOneBatch(at int) bool {
 	return len(batch) > 0
 }
 
-// batch is the id of the atomic batch that a whole record belongs to, empty if
-// there is none.
+// batch is the id of the atomic batch to which a whole record belongs, empty if it
+// belongs to none.
 func (b *Block) batch(at int) []byte {
 	r, subject, headers, _ := b.head(at)
 	if !headers {
@@ -211,11 +211,11 @@ func (b *Block) batch(at int) []byte {
 	return bytes.TrimSpace(id)
 }
 
-// Bytes is what stands in a damaged stretch.
+// Bytes are the bytes of a damaged stretch.
 func (b *Block) Bytes(d Damage) []byte { return b.data[d.From:d.To] }
 
-// SetAside writes, in the place of a damaged stretch, a record that the engine
-// takes for a deleted message and passes over, so that it keeps what follows.
+// SetAside overwrites a damaged stretch with a record that looks to the engine like
+// a deleted message. It skips that, and so does not lose what follows.
 func (b *Block) SetAside(d Damage) error {
 	record := make([]byte, d.To-d.From)
 	binary.LittleEndian.PutUint32(record, uint32(len(record)))

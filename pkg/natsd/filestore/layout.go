@@ -1,7 +1,7 @@
-// Package filestore knows how the engine lays streams out in files, which is
-// private to nats-server: its folders, and the records in them. It must exist
-// because the engine cuts a file off at the first record that is not whole, and
-// deletes a stream that it cannot open: without this one flipped bit costs all
+// Package filestore knows the folders and records in which the engine stores
+// streams. That format is private to nats-server. The package must exist because
+// the engine cuts a file off at the first record that is not whole, and deletes a
+// stream that it cannot open: without it, one flipped bit would cost everything
 // that was stored behind it. Nothing else in Trunkline knows the format.
 package filestore
 
@@ -20,8 +20,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// EachBlock calls f with each block of each stream of a store, with several at
-// a time. It holds so many of them in memory, and returns the first error.
+// EachBlock calls f with each block of each stream of a store. It calls f for several
+// blocks at the same time, as many as there are processors, and has that many in
+// memory. It returns the first error.
 func EachBlock(store string, f func(*Block) error) error {
 	paths, err := filepath.Glob(filepath.Join(store, "*", "streams", "*", "msgs", "*.blk"))
 	if err != nil {
@@ -57,9 +58,9 @@ func blockIndex(path string) int {
 	return index
 }
 
-// Unmade says whether dir is what is left of a stream whose making was cut
-// short: it lacks a file of its definition, and has no message nor a trace of
-// one.
+// Unmade reports whether dir is what is left of a stream that was never made in
+// full, for example because of a power cut: a file of its definition is missing or
+// empty, and so are all files that could have messages.
 func Unmade(dir string) bool {
 	defined := true
 	for _, name := range []string{server.JetStreamMetaFile, server.JetStreamMetaFileSum} {
@@ -84,7 +85,7 @@ func Unmade(dir string) bool {
 	return err == nil && !found
 }
 
-// Streams lists the streams that a store holds, as account/streams/name.
+// Streams lists the streams of a store, as account/streams/name.
 func Streams(store string) (all []string, err error) {
 	accounts, err := entries(store)
 	for _, account := range accounts {
@@ -100,7 +101,7 @@ func Streams(store string) (all []string, err error) {
 	return all, err
 }
 
-// entries names what is in a directory; nothing if it is none.
+// entries lists the names in a directory; none if it is not there or no directory.
 func entries(dir string) (names []string, err error) {
 	all, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {

@@ -199,7 +199,7 @@ func TestDamage_Projection(t *testing.T) {
 	s.Stop()
 	value(file)
 	s.Start()
-	if !s.logged("projection is ", "dispatcher-0.db", "checksum") {
+	if !s.logged("projection is rebuilt", "dispatcher-0.db", "checksum") {
 		t.Error("no line says that the file was damaged")
 	}
 	if diff := cmp.Diff(live, s.dumps()); diff != "" {
@@ -209,7 +209,7 @@ func TestDamage_Projection(t *testing.T) {
 	s.Kill()
 	value(file)
 	s.Start()
-	if found := s.failing("projection", "verify", "dispatcher-0"); found == "" && !s.logged("projection is ", "dispatcher-0.db") {
+	if found := s.failing("projection", "verify", "dispatcher-0"); found == "" && !s.logged("projection is rebuilt", "dispatcher-0.db") {
 		t.Error("verify finds no difference, and the file was not rebuilt")
 	}
 	s.command("projection", "rebuild", "dispatcher-0")

@@ -1,4 +1,4 @@
-// Package filestoretest finds its way in a stream's files, for tests that damage them.
+// Package filestoretest finds records in the files of a stream, for tests that damage them.
 package filestoretest
 
 import (
@@ -22,5 +22,5 @@ func At(t testing.TB, block []byte, seq uint64) int {
 	return 0
 }
 
-// Compressed says whether a block is compressed as a whole.
+// Compressed reports whether a block is compressed as a whole.
 func Compressed(block []byte) bool { return bytes.HasPrefix(block, []byte("cmp")) }

@@ -18,7 +18,7 @@ import (
 // A disk that was full to the last byte: the engine gives up, and is started
 // again when there is room, under connections that stay. What was acknowledged
 // is there.
-func TestMend_FullDisk(t *testing.T) {
+func TestRepair_FullDisk(t *testing.T) {
 	disk := disktest.Tmpfs(t, 64*mib)
 	core, logged := observer.New(zap.WarnLevel)
 	s := mustStart(t, Options{Dir: filepath.Join(disk, "data"), InProcessOnly: true, Log: zap.New(core)})
@@ -65,7 +65,7 @@ func TestMend_FullDisk(t *testing.T) {
 }
 
 // An engine that complains about something else goes on.
-func TestMend_OtherComplaints(t *testing.T) {
+func TestRepair_OtherComplaints(t *testing.T) {
 	s := mustStart(t, Options{Dir: t.TempDir(), InProcessOnly: true})
 	t.Cleanup(s.Stop)
 	before := s.engine()

@@ -13,12 +13,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// probeEvery is how often it is tried whether the disk can be written again.
+// probeEvery is the pause before the next try to write to the disk.
 const probeEvery = time.Second
 
-// tend starts the engine again after a failed write. The engine never writes
-// to such a stream again, and does not answer who publishes to it; what it had
-// acknowledged before is on the disk. Connections stay, and find the new one.
+// tend starts the engine again after a failed write. The engine never writes to
+// that stream again by itself, and does not answer publishes to it. What it has
+// acknowledged before is on the disk. Connections stay open, and find the new
+// engine.
 func (s *Server) tend(ctx context.Context) {
 	for {
 		select {
@@ -32,7 +33,7 @@ func (s *Server) tend(ctx context.Context) {
 		}
 		s.disk.fail(errors.New("the engine cannot write to the disk"))
 		s.log.Error("the engine could not write to the disk and stores nothing; it is started again once the disk can be written", zap.String("reason", reason))
-		for mended := false; !mended; mended = s.mend() == nil {
+		for repaired := false; !repaired; repaired = s.repair() == nil {
 			again := time.NewTimer(probeEvery)
 			select {
 			case <-ctx.Done():
@@ -46,7 +47,8 @@ func (s *Server) tend(ctx context.Context) {
 	}
 }
 
-// failedWrite is why the engine stores nothing any more, empty while it does.
+// failedWrite gives the reason why the engine no longer stores anything, empty
+// while it does.
 func (s *Server) failedWrite() string {
 	for _, problem := range s.engine().Healthz(&server.HealthzOptions{Details: true}).Errors {
 		if problem.Type == server.HealthzErrorJetStream || strings.Contains(problem.Error, "write error") {
@@ -56,8 +58,8 @@ func (s *Server) failedWrite() string {
 	return ""
 }
 
-// mend starts the engine again if the disk can be written.
-func (s *Server) mend() error {
+// repair starts the engine again if the disk can be written.
+func (s *Server) repair() error {
 	if err := s.probe(); err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func (s *Server) mend() error {
 	return err
 }
 
-// probe writes a file as the engine does.
+// probe tries to write a file, as the engine does.
 func (s *Server) probe() error {
 	if s.disk.full() {
 		return s.disk.Writable()

@@ -14,20 +14,20 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/natsd/filestore"
 )
 
-// The engine deletes a stream that it cannot open at its start, whatever the
-// reason: a damaged file, no room for a new one. So while it starts, all files
-// of the streams have a second name beside them, which costs no room, and what
-// it has deleted is put back.
+// At its start the engine deletes a stream that it cannot open, whatever the
+// reason: a damaged file, or no room for a new one. So while it starts, all files
+// of the streams have a second name (a hard link) in a folder beside them. That
+// takes no room, and what the engine has deleted can be put back.
 
-// openingDir holds the second names.
+// openingDir has the second names.
 const openingDir = "opening"
 
 func (s *Server) storeDir() string   { return filepath.Join(s.dir, engineDir, server.JetStreamStoreDir) }
 func (s *Server) openingDir() string { return filepath.Join(s.dir, engineDir, openingDir) }
 
-// keepStreams gives all files their second names. A start that was cut short is
-// made good first.
-func (s *Server) keepStreams() error {
+// retainStreams gives all files their second names. If an earlier start was cut
+// short, what the engine has deleted in it is put back first.
+func (s *Server) retainStreams() error {
 	if err := s.putBack(nil); err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (s *Server) keepStreams() error {
 			return err
 		}
 		if d.IsDir() && strings.HasPrefix(d.Name(), ".") {
-			return filepath.SkipDir // what the engine was told to delete, and had no time to
+			return filepath.SkipDir // a stream that the engine was told to delete, and has not deleted yet
 		}
 		second := filepath.Join(s.openingDir(), strings.TrimPrefix(path, s.storeDir()))
 		if d.IsDir() {
@@ -46,19 +46,19 @@ func (s *Server) keepStreams() error {
 	})
 	switch {
 	case errors.Is(err, os.ErrNotExist): // there is no stream yet
-		return s.letGo()
+		return s.dropSecond()
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, os.ErrPermission): // by the file system
 		s.log.Warn("this file system gives no file a second name: a stream that the engine cannot open at its start is lost", zap.Error(err))
-		return s.letGo()
+		return s.dropSecond()
 	case err != nil:
-		return errors.Join(fmt.Errorf("keep the streams while the engine starts: %w", err), s.letGo())
+		return errors.Join(fmt.Errorf("keep the streams while the engine starts: %w", err), s.dropSecond())
 	}
 	return nil
 }
 
-// checkOpen holds the engine's streams to those that were there before, puts
-// back what is missing, and says which that is. A stream whose making was cut
-// short is none.
+// checkOpen compares the engine's streams with those from before its start. If any
+// are missing, it stops the engine and puts them back; the error names them. What
+// is left of a stream that was never made in full does not count.
 func (s *Server) checkOpen(engine *server.Server) error {
 	info, err := engine.Jsz(&server.JSzOptions{Accounts: true, Streams: true})
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *Server) checkOpen(engine *server.Server) error {
 		}
 	}
 	if len(missing) == 0 {
-		return s.letGo()
+		return s.dropSecond()
 	}
 	engine.Shutdown()
 	engine.WaitForShutdown()
@@ -94,8 +94,8 @@ func (s *Server) checkOpen(engine *server.Server) error {
 	return fmt.Errorf("the engine cannot open %s, and all was left as it was: look at the disk and restore the data directory", strings.Join(missing, ", "))
 }
 
-// dropUnmade removes what is left of streams whose making was cut short: made
-// again over that, they would lack the same files as before.
+// dropUnmade removes what is left of streams that were never made in full. If they
+// were made again on top of that, the same files would still be missing.
 func (s *Server) dropUnmade(open map[string]bool) error {
 	all, err := filestore.Streams(s.storeDir())
 	if err != nil {
@@ -114,8 +114,9 @@ func (s *Server) dropUnmade(open map[string]bool) error {
 	return nil
 }
 
-// putBack puts the streams back that are not open, or that are not there if it
-// is not known which are open, and drops all other second names.
+// putBack puts back the streams that are not open, and drops all other second
+// names. If open is nil, it is not known which are open, and those that are not
+// there are put back.
 func (s *Server) putBack(open map[string]bool) error {
 	all, err := filestore.Streams(s.openingDir())
 	if err != nil {
@@ -134,10 +135,10 @@ func (s *Server) putBack(open map[string]bool) error {
 			s.log.Error("a stream was put back that the engine could not open in a start that was cut short", zap.String("stream", filepath.Base(kept)))
 		}
 	}
-	return s.letGo()
+	return s.dropSecond()
 }
 
-// moveTo puts a stream in the place of what is left of it.
+// moveTo puts a stream where what is left of it was.
 func moveTo(first, second string) error {
 	if err := os.RemoveAll(first); err != nil {
 		return err
@@ -147,14 +148,15 @@ func moveTo(first, second string) error {
 		if err == nil {
 			err = os.Rename(second, first)
 		}
-		// The engine removes the folders above, if they are empty, behind our back.
+		// The engine may remove the folders above at the same time, if they are empty.
 		if err == nil || try == 10 || !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
 }
 
-func (s *Server) letGo() error {
+// dropSecond removes all second names.
+func (s *Server) dropSecond() error {
 	if err := os.RemoveAll(s.openingDir()); err != nil {
 		return fmt.Errorf("drop second names: %w", err)
 	}

@@ -93,7 +93,7 @@ func TestStart_StreamWithoutDefinition(t *testing.T) {
 }
 
 // A power cut may leave a stream with a part of its files only, while it is
-// made: it is made anew.
+// made: it is made again.
 func TestStart_StreamWhoseMakingWasCutShort(t *testing.T) {
 	dir := crashed(t)
 	streams := filepath.Join(dir, engineDir, "jetstream", "$G", "streams")
