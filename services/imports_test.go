@@ -107,7 +107,7 @@ var rules = []rule{
 // stateImports is all that the dispatcher's state may import. What it may use of
 // the packages time and clock, its own test says.
 var stateImports = []string{
-	"bytes", "crypto/sha256", "encoding/binary", "encoding/hex", "errors", "fmt", "math", "slices", "strconv", "strings", "time",
+	"bytes", "crypto/sha256", "encoding/binary", "encoding/hex", "errors", "fmt", "math", "slices", "strconv", "strings", "time", "unicode/utf8",
 	"github.com/tidwall/gjson", "go.etcd.io/bbolt",
 	"pkg/clock", "pkg/projection", "streams", "streams/event", "streams/request",
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// backend is what the dialects speak to. It passes every call on, and counts those that are rejected: this is the only
-// place that does, so the packages behind it may call each other without being counted.
+// backend is what the dialects call. It passes every call on, and counts those that are rejected. Nothing else counts
+// them, so the packages behind it may call each other without being counted.
 type backend struct {
 	access   *access.Access
 	fleet    *fleet.Fleet

@@ -1,5 +1,5 @@
 // Package ingress is the HTTP side: it admits senders and phones, stores what they send, and asks the other parts
-// for the rest. It keeps no state, and any number of it may run.
+// for the rest. It keeps no state, and any number of ingresses may run.
 package ingress
 
 import (
@@ -34,7 +34,7 @@ type Disk interface {
 // Deps is what ingress is made of.
 type Deps struct {
 	service.Deps
-	Aside    *bus.Bus // another connection, for what must not wait behind pages: the claim and the checks; nil: Bus
+	Aside    *bus.Bus // another connection, for the claim and the checks, which must not wait behind pages; nil: Bus
 	Shards   streams.Shards
 	Disk     Disk                // nil where the engine is in another process
 	Listener net.Listener        // where HTTP is served; Run closes it
@@ -107,8 +107,8 @@ func (i *Ingress) committer(stream string, fence *bus.Fence, observe observer) *
 // Name is "ingress".
 func (i *Ingress) Name() string { return "ingress" }
 
-// Run serves until ctx is done. Then it takes no more requests, finishes those in flight, commits what they wait
-// for, and gives its number back, in this order.
+// Run serves until ctx is done. Then it takes no more requests, finishes those that are under way, commits what they
+// wait for, and gives its number back, in this order.
 func (i *Ingress) Run(ctx context.Context) error {
 	return nest(ctx, i.runParts, i.claim.run, i.runCommitters, i.releases.Run, i.serveHTTP)
 }
@@ -139,8 +139,8 @@ func (i *Ingress) serveHTTP(ctx context.Context) error {
 	})
 }
 
-// serveRequests answers the other parts under an instance number; the
-// ingress's life is longer than it has that.
+// serveRequests answers requests of the other parts under an instance number, until ctx is done: the number is lost. life
+// ends later, with the ingress.
 func (i *Ingress) serveRequests(ctx, life context.Context, number int) error {
 	err := i.deps.Bus.Serve(ctx, bus.ServeOptions{
 		Name:        "ingress",
