@@ -125,7 +125,7 @@ func (i *Ingress) holding(context.Context) httpx.Check {
 		check.Status = httpx.Warn
 	}
 	if over > 0 {
-		check.Description = "An account holds its share of a stream and is refused: the dispatcher's log names it"
+		check.Description = "An account has stored all that it may in a stream and is rejected: the dispatcher's log names it"
 	}
 	return check
 }

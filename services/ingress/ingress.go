@@ -26,7 +26,7 @@ import (
 
 // Disk is what the streams are stored on.
 type Disk interface {
-	Room() error     // why senders are refused, as bus.ErrNotStored
+	Room() error     // why senders are rejected, as bus.ErrNotStored
 	Writable() error // why nothing at all is stored, as bus.ErrNotStored
 	Used() int       // percent
 }

@@ -34,12 +34,15 @@ type version struct {
 	Withdrawn bool `json:"withdrawn,omitempty"`
 }
 
+// Schema is raised whenever the same events would give another file.
 func (fold) Schema() int { return 1 }
 
+// Sources names the stream of releases.
 func (fold) Sources() []projection.Source {
 	return []projection.Source{{Stream: streams.ReleaseStream, Subjects: []string{streams.ReleaseSubjects, streams.DownloadSubjects}}}
 }
 
+// Apply folds one event. It sets aside what it does not know: a later version stored that.
 func (fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	w, err := newWriter(tx)
 	if err != nil {

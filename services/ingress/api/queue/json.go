@@ -36,6 +36,7 @@ type maybe[T any] struct {
 	ok    bool // it is a T, and not null
 }
 
+// UnmarshalJSON notes whether the value is a T. It never fails.
 func (m *maybe[T]) UnmarshalJSON(raw []byte) error {
 	*m = maybe[T]{}
 	m.ok = json.Unmarshal(raw, &m.value) == nil && raw[0] != 'n'
@@ -49,6 +50,7 @@ type text struct {
 	half  bool // it has half a surrogate pair, which is no character
 }
 
+// UnmarshalJSON notes whether the value is a text. It never fails.
 func (t *text) UnmarshalJSON(raw []byte) error {
 	*t = text{}
 	if raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 { // nothing in it is escaped
@@ -68,6 +70,7 @@ type list[T any] struct {
 	ok    bool // it is an array
 }
 
+// UnmarshalJSON reads the items of an array, and notes whether the value is one.
 func (l *list[T]) UnmarshalJSON(raw []byte) (err error) {
 	*l = list[T]{}
 	if raw[0] == '[' {

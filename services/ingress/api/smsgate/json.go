@@ -50,6 +50,7 @@ const maxTexts = 100
 // texts is an array of texts. Null in it stands for none.
 type texts []string
 
+// UnmarshalJSON reads an array of texts, up to one more than maxTexts.
 func (t *texts) UnmarshalJSON(raw []byte) error {
 	*t = nil
 	switch raw[0] {
