@@ -79,11 +79,10 @@ func (i *Ingress) routes() *gin.Engine {
 	r.Use(httpx.AccessLog(httpx.AccessOptions{Log: i.deps.Log, Now: i.deps.Now}), countAnswers(i.deps.Metrics), rescue)
 	r.NoRoute(smsgate.Unrouted(answer(http.StatusNotFound, "not_found", "Not found")))
 	r.NoMethod(answer(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed"))
-	served := newBackend(i.access, i.fleet, i.messages, i.registry, i.deps.Metrics)
 	links, senders, answers := i.cfg.links(), httpx.NewLimiter(maxUnderWay, maxPosts), httpx.NewLimiter(0, maxAnswers)
-	queue.Mount(r, served, queue.Limiters{Senders: senders, Phones: httpx.NewLimiter(maxUnderWay, maxReports), Answers: answers})
-	smsgate.Mount(r, served, smsgate.Options{Senders: senders, Answers: answers, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
-	nodes.Mount(r, served, nodes.Options{
+	queue.Mount(r, i.backend, queue.Limiters{Senders: senders, Phones: httpx.NewLimiter(maxUnderWay, maxReports), Answers: answers})
+	smsgate.Mount(r, i.backend, smsgate.Options{Senders: senders, Answers: answers, Proxies: links.Proxies, Health: health.Mount, Now: i.deps.Now})
+	nodes.Mount(r, i.backend, nodes.Options{
 		Logins: httpx.NewLimiter(maxUnderWay, maxStrangers), Senders: senders,
 		Proxies: links.Proxies, Encryption: storedAs,
 		Ready: health.Ready, Now: i.deps.Now,

@@ -51,6 +51,7 @@ type Ingress struct {
 	fleet      *fleet.Fleet
 	messages   *messages.Messages
 	registry   *registry.Registry
+	backend    *backend
 	fences     []*bus.Fence // by shard
 	releases   *releases.Releases
 	committers []*bus.Committer
@@ -82,6 +83,7 @@ func New(cfg Config, d Deps) *Ingress {
 		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), nil, commits.of("status")))
 	}
 	i.messages = messages.New(o)
+	i.backend = newBackend(i.access, i.fleet, i.messages, i.registry, d.Metrics)
 	i.releases = releases.New(releases.Options{
 		Bus: d.Bus, Dir: filepath.Join(d.Dir, "apks"), Room: o.Room, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
 	})
