@@ -13,9 +13,9 @@ import (
 
 // Config is the dispatcher's settings.
 type Config struct {
-	MaxLeases    int           `yaml:"max_leases" doc:"Pages of messages that an account's phones may hold at once; a pull beyond it is refused."`
-	ConsumerIdle time.Duration `yaml:"consumer_idle" doc:"How long the engine keeps an account's consumer that nobody pulls from; the next pull makes it again."`
-	AccountShare int           `yaml:"account_share" doc:"Percent that one account may hold of what the others leave of a stream, ENQUEUE or STATUS; 100: all of it."`
+	MaxLeases    int           `yaml:"max_leases" doc:"Pages of messages that an account's phones may hold at once; a pull beyond it is rejected."`
+	ConsumerIdle time.Duration `yaml:"consumer_idle" doc:"How long the engine keeps an account's consumer that nobody pulls from; the next pull creates it again."`
+	AccountShare int           `yaml:"account_share" doc:"Percent that one account may store of what the others leave of a stream, ENQUEUE or STATUS; 100: all of it."`
 	Shards       []string      `yaml:"shards" doc:"Shards that this dispatcher serves, as in 0-3, 7; empty: all. Each shard needs a dispatcher somewhere."`
 }
 

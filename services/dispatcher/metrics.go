@@ -42,10 +42,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "trunkline_dispatcher_decision_conflicts_total", Help: "Decisions that were made again because another came first.",
 		}),
 		nearShare: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "trunkline_dispatcher_accounts_near_share", Help: "Accounts that hold three quarters of their share of a stream, or more.",
+			Name: "trunkline_dispatcher_accounts_near_share", Help: "Accounts that have stored three quarters of what they may in a stream, or more.",
 		}, []string{"shard"}),
 		overShare: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "trunkline_dispatcher_accounts_over_share", Help: "Accounts that hold their share of a stream and are refused.",
+			Name: "trunkline_dispatcher_accounts_over_share", Help: "Accounts that have stored all that they may in a stream and are rejected.",
 		}, []string{"shard"}),
 	}
 	if r != nil {

@@ -104,11 +104,11 @@ func (s *storage) note(before map[streams.AccountID]request.Storage, all []reque
 		case one.Over():
 			over++
 			if !last.Over() {
-				s.deps.Log.Warn("an account holds its share of a stream: what it wants to store is refused", zap.Stringer("account", one.Account),
+				s.deps.Log.Warn("an account has stored all that it may in a stream: its messages are rejected", zap.Stringer("account", one.Account),
 					zap.Stringer("shard", s.number), zap.Int("enqueue_percent", one.Enqueue), zap.Int("status_percent", one.Status))
 			}
 		case !known:
-			s.deps.Log.Warn("an account comes near its share of a stream", zap.Stringer("account", one.Account),
+			s.deps.Log.Warn("an account has stored nearly all that it may in a stream", zap.Stringer("account", one.Account),
 				zap.Stringer("shard", s.number), zap.Int("enqueue_percent", one.Enqueue), zap.Int("status_percent", one.Status))
 		}
 	}

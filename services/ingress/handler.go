@@ -17,9 +17,9 @@ import (
 	"github.com/trunkline-sms/trunkline/services/ingress/api/smsgate"
 )
 
-// What senders' posts may be under way at a time, and what phones' reports may be: about what is stored in a tenth of a
+// How many posts of senders, and reports of phones, may be under way at a time: about as many as are stored in a tenth of a
 // second. More of them would be stored no sooner, and each would wait longer. An account has no more of it than it
-// leaves to others, so none can use it up: one alone has half, of two each has a third.
+// leaves to others, so no account can use it up: one alone has half, and two have a third each.
 const (
 	// Limit: 512 posts of senders are under way at once, and as many reports of phones; of one account as many as it
 	// leaves to others, so one alone has 256. Beyond it: 503 `overloaded` with Retry-After 1, nothing stored.
@@ -60,7 +60,7 @@ func (i *Ingress) handler() http.Handler {
 	return httpx.Normalize(r, r.Routes())
 }
 
-// routes are those of every dialect, each of which mounts its own.
+// routes are the routes of all dialects: each mounts its own.
 func (i *Ingress) routes() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
@@ -68,7 +68,7 @@ func (i *Ingress) routes() *gin.Engine {
 	r.HandleMethodNotAllowed = true
 	rescue := httpx.Recover(i.deps.Log, answer(http.StatusInternalServerError, "internal", "Internal error"))
 
-	// What machines ask every few seconds is neither logged nor counted.
+	// Health and metrics are asked for every few seconds: such requests are neither logged nor counted.
 	watched := r.Group("", rescue)
 	health := i.health()
 	health.Mount(watched)
@@ -94,10 +94,10 @@ func (i *Ingress) routes() *gin.Engine {
 	return r
 }
 
-// storedAs says how what is stored is encrypted.
+// storedAs says how stored messages are encrypted.
 const storedAs = "none: messages are stored as they are"
 
-// answer refuses what no dialect knows.
+// answer answers a request that no dialect knows.
 func answer(status int, code, text string) gin.HandlerFunc {
 	body := struct {
 		Error string `json:"error"`

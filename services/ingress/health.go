@@ -64,14 +64,15 @@ func (i *Ingress) health() *httpx.Health {
 	return h
 }
 
-// asks checks another part by a cheap request. Until it has answered once, the system is starting and not ready;
-// afterwards its absence is a warning, since what does not need it goes on. One that cannot write its projection fails.
+// asks checks another part by a cheap request. Until the part has answered once, the system is starting and not ready.
+// After that its absence is a warning, since everything that does not need it goes on. A part that cannot write its
+// projection fails the check.
 func (i *Ingress) asks(description string, ask func(context.Context) error) func(context.Context) httpx.Check {
 	var answered atomic.Bool
 	return func(ctx context.Context) httpx.Check {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		// Any answer will do, also that there is no such thing.
+		// Any answer will do, even that there is no such thing.
 		err := ask(ctx)
 		alive := !fault.Is(err, fault.Unavailable)
 		if alive {
@@ -116,7 +117,7 @@ func (i *Ingress) fullness(ctx context.Context, stream string) httpx.Check {
 	return check
 }
 
-// holding warns when an account holds nearly its share of a stream, or is refused for holding all of it.
+// holding warns when an account has stored nearly all that it may, or is rejected because it has stored all.
 func (i *Ingress) holding(context.Context) httpx.Check {
 	check := httpx.Check{Description: "Of the room that the others leave, held by one account", ObservedUnit: "percent", Status: httpx.Pass}
 	near, over, most := i.messages.Stored()
@@ -124,12 +125,12 @@ func (i *Ingress) holding(context.Context) httpx.Check {
 		check.Status = httpx.Warn
 	}
 	if over > 0 {
-		check.Description = "An account holds its share of a stream and is refused: the dispatcher's log names it"
+		check.Description = "An account has stored all that it may in a stream and is rejected: the dispatcher's log names it"
 	}
 	return check
 }
 
-// disk fails when nothing can be stored, and warns when senders are refused, or will be.
+// disk fails when nothing can be stored, and warns when senders are rejected, or will be.
 func (i *Ingress) disk(context.Context) httpx.Check {
 	check := httpx.Check{Description: "Of the disk", ObservedUnit: "percent", ObservedValue: i.deps.Disk.Used(), Status: httpx.Pass}
 	if check.ObservedValue >= fullAt {
@@ -146,7 +147,7 @@ func (i *Ingress) disk(context.Context) httpx.Check {
 	return check
 }
 
-// judged is a check that is either so or not.
+// judged is a check that passes or fails.
 func judged(description string, ok bool) httpx.Check {
 	check := httpx.Check{Description: description, ObservedUnit: "boolean", Status: httpx.Fail}
 	if ok {

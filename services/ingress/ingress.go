@@ -1,5 +1,5 @@
 // Package ingress is the HTTP side: it admits senders and phones, stores what they send, and asks the other parts
-// for the rest. It keeps no state, and any number of it may run.
+// for the rest. It keeps no state, and any number of ingresses may run.
 package ingress
 
 import (
@@ -26,7 +26,7 @@ import (
 
 // Disk is what the streams are stored on.
 type Disk interface {
-	Room() error     // why senders are refused, as bus.ErrNotStored
+	Room() error     // why senders are rejected, as bus.ErrNotStored
 	Writable() error // why nothing at all is stored, as bus.ErrNotStored
 	Used() int       // percent
 }
@@ -34,7 +34,7 @@ type Disk interface {
 // Deps is what ingress is made of.
 type Deps struct {
 	service.Deps
-	Aside    *bus.Bus // another connection, for what must not wait behind pages: the claim and the checks; nil: Bus
+	Aside    *bus.Bus // another connection, for the claim and the checks, which must not wait behind pages; nil: Bus
 	Shards   streams.Shards
 	Disk     Disk                // nil where the engine is in another process
 	Listener net.Listener        // where HTTP is served; Run closes it
@@ -51,6 +51,7 @@ type Ingress struct {
 	fleet      *fleet.Fleet
 	messages   *messages.Messages
 	registry   *registry.Registry
+	backend    *backend
 	fences     []*bus.Fence // by shard
 	releases   *releases.Releases
 	backend    *backend // what the dialects speak to
@@ -83,6 +84,7 @@ func New(cfg Config, d Deps) *Ingress {
 		o.Status = append(o.Status, i.committer(streams.StatusStream(shard), nil, commits.of("status")))
 	}
 	i.messages = messages.New(o)
+	i.backend = newBackend(i.access, i.fleet, i.messages, i.registry, d.Metrics)
 	i.releases = releases.New(releases.Options{
 		Bus: d.Bus, Dir: filepath.Join(d.Dir, "apks"), Room: o.Room, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
 	})
@@ -109,8 +111,8 @@ func (i *Ingress) committer(stream string, fence *bus.Fence, observe observer) *
 // Name is "ingress".
 func (i *Ingress) Name() string { return "ingress" }
 
-// Run serves until ctx is done. Then it takes no more requests, finishes those in flight, commits what they wait
-// for, and gives its number back, in this order.
+// Run serves until ctx is done. Then it takes no more requests, finishes those that are under way, commits what they
+// wait for, and gives its number back, in this order.
 func (i *Ingress) Run(ctx context.Context) error {
 	return nest(ctx, i.runParts, i.claim.run, i.runCommitters, i.releases.Run, i.serveHTTP)
 }
@@ -141,8 +143,8 @@ func (i *Ingress) serveHTTP(ctx context.Context) error {
 	})
 }
 
-// serveRequests answers the other parts under an instance number; the
-// ingress's life is longer than it has that.
+// serveRequests answers requests of the other parts under an instance number, until ctx is done: the number is lost. life
+// ends later, with the ingress.
 func (i *Ingress) serveRequests(ctx, life context.Context, number int) error {
 	err := i.deps.Bus.Serve(ctx, bus.ServeOptions{
 		Name:        "ingress",

@@ -155,12 +155,12 @@ func TestReserve_BeforeTheyAreUsedUp(t *testing.T) {
 			t.Fatal("more ids are reserved although more than half are left")
 		}
 		c.step(held, 2*time.Second)
-		own.turn <- struct{}{} // nothing is reserved now
+		own.lock <- struct{}{} // nothing is reserved now
 		c.id(held)             // does not wait
 		if !own.asked.Load() {
 			t.Fatal("no ids are reserved although less than half are left")
 		}
-		<-own.turn
+		<-own.lock
 		c.until(func() bool { return own.at.Load() != before && !own.asked.Load() })
 	}
 	if got := len(c.reservations(1)); got != 11 {
@@ -186,12 +186,12 @@ func TestReserve_BeforeTheyAgeOut(t *testing.T) {
 		t.Fatal("reserved again in the same day")
 	}
 	c.step(held, 2*time.Second)
-	own.turn <- struct{}{} // nothing is reserved now
+	own.lock <- struct{}{} // nothing is reserved now
 	c.id(held)
 	if !own.asked.Load() {
 		t.Fatal("not reserved again after a day")
 	}
-	<-own.turn
+	<-own.lock
 	c.until(func() bool { return own.at.Load() != before && !own.asked.Load() })
 	if got := c.reservations(1); len(got) != 2 || got[1].Before.Before(got[0].Before) {
 		t.Errorf("got %+v, want two that rise", got)

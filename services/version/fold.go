@@ -14,8 +14,8 @@ import (
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
 
-// fold keeps the releases: what each is, which one is active, how often each
-// was downloaded.
+// fold keeps the releases: what each one is, which one is active, and how often
+// each was downloaded.
 type fold struct{}
 
 // The buckets. The keys of the first two are codes, 8 bytes.
@@ -34,12 +34,15 @@ type version struct {
 	Withdrawn bool `json:"withdrawn,omitempty"`
 }
 
+// Schema is raised whenever the same events would give another file.
 func (fold) Schema() int { return 1 }
 
+// Sources names the stream of releases.
 func (fold) Sources() []projection.Source {
 	return []projection.Source{{Stream: streams.ReleaseStream, Subjects: []string{streams.ReleaseSubjects, streams.DownloadSubjects}}}
 }
 
+// Apply folds one event. It sets aside what it does not know: a later version stored that.
 func (fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	w, err := newWriter(tx)
 	if err != nil {
@@ -47,7 +50,7 @@ func (fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	}
 	code, err := streams.ParseReleaseSubject(e.Subject)
 	if err != nil {
-		return nil // nobody of ours published it
+		return nil // no part of this system published it
 	}
 	switch event.Kind(e.Kind) {
 	case event.KindPublished:
@@ -69,7 +72,8 @@ func (fold) Apply(tx *bolt.Tx, e projection.Event) error {
 	return nil
 }
 
-// apply decodes an event. What cannot be read was decided by nobody.
+// apply decodes an event and folds it. An event that cannot be read counts as not
+// decided.
 func apply[E event.Event](e projection.Event, f func(E) error) error {
 	decoded, err := event.Decode[E](e.Data)
 	if err != nil {
@@ -160,7 +164,7 @@ func readNumber(value []byte) int64 {
 	return int64(binary.BigEndian.Uint64(value))
 }
 
-// book is what the fold has come to.
+// book is the folded state of all releases.
 type book struct {
 	versions []request.AppVersion // the highest code first
 	decision uint64               // sequence of the last one

@@ -24,7 +24,7 @@ import (
 
 const (
 	semantic = "1.0.0"
-	// maxNotes bounds what an answer to an app carries.
+	// maxNotes bounds the notes in an answer to an app.
 	//
 	// Limit: the notes of a release have at most 10,000 characters. Beyond it: the release cannot be published.
 	// Used up by: the operator. Hurts: nobody else. Test: TestPublish_Refuses.
@@ -91,7 +91,7 @@ func (v *Version) current(ctx context.Context) (book, error) {
 	return v.book()
 }
 
-// check says beforehand what publish would.
+// check says before an upload whether publish would reject the release.
 func (v *Version) check(ctx context.Context, q request.CheckVersion) (request.VersionChecked, error) {
 	b, err := v.current(ctx)
 	if err == nil {
@@ -194,13 +194,13 @@ func (v *Version) withdraw(ctx context.Context, q request.WithdrawVersion) (requ
 		return withdrawn, err
 	}
 	if err := v.store.Remove(ctx, withdrawn.Object); err != nil {
-		// The sweep does it.
+		// The sweep removes it later.
 		v.log.Warn("file of a withdrawn release not removed yet", zap.Stringer("code", q.Code), zap.Error(err))
 	}
 	return withdrawn, nil
 }
 
-// standing finds a release that is there and not withdrawn.
+// standing finds a release that was not withdrawn.
 func (b book) standing(code streams.VersionCode) (*request.AppVersion, error) {
 	switch there := b.find(code); {
 	case there == nil:
@@ -214,9 +214,10 @@ func (b book) standing(code streams.VersionCode) (*request.AppVersion, error) {
 
 func (v *Version) at() time.Time { return v.now().UTC().Truncate(time.Millisecond) }
 
-// decide publishes what judge makes of all decisions so far, nothing if that is
-// nothing, and gives the release as it stands afterwards. The decision is
-// stored only if none came in between; else judge is asked again.
+// decide publishes the decision that judge makes from all decisions so far; if judge
+// gives nil, nothing is published. It returns the release as it is after that. The
+// decision is stored only if no other came in between: that is its fence. Otherwise
+// judge is asked again, so it may be called several times.
 func (v *Version) decide(ctx context.Context, code streams.VersionCode, judge func(book) (event.Event, error)) (request.AppVersion, error) {
 	v.deciding.Lock()
 	defer v.deciding.Unlock()

@@ -1,5 +1,5 @@
-// Package version keeps the releases of the gateway app: which there are, which
-// one apps are told to have, and how often each was downloaded.
+// Package version keeps the releases of the gateway app: which ones there are, which
+// one is active, so that apps install it, and how often each was downloaded.
 package version
 
 import (
@@ -29,12 +29,12 @@ const Projection = "version"
 type Deps struct {
 	service.Deps
 	// Room says why so many bytes may not be stored now, as bus.ErrNotStored;
-	// nil: they always may.
+	// if it is nil, they always may.
 	Room func(bytes int64) error
 }
 
-// Version is one instance of the service. Any number may run: each decision
-// names the one before it.
+// Version is one instance of the service. Any number may run: each decision is
+// stored only if the one before it is the last.
 type Version struct {
 	bus   *bus.Bus
 	path  string
@@ -44,7 +44,7 @@ type Version struct {
 	lag   prometheus.Gauge
 	store *object.Store
 
-	deciding sync.Mutex // decisions of one instance take turns
+	deciding sync.Mutex // an instance makes one decision at a time
 
 	file    *projection.File // set by Run
 	opened  chan struct{}    // closed when it is
@@ -129,7 +129,7 @@ func (v *Version) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// every does something now and again and again, until ctx is done.
+// every does something at once, and then again and again, until ctx is done.
 func (v *Version) every(ctx context.Context, pause time.Duration, do func(context.Context)) error {
 	again := time.NewTicker(pause)
 	defer again.Stop()
@@ -147,7 +147,7 @@ const lagEvery = 10 * time.Second
 
 func (v *Version) measureLag(ctx context.Context) {
 	lag, err := v.file.Lag(ctx)
-	if err == nil { // else the fold itself says what is wrong
+	if err == nil { // otherwise the projection logs what is wrong
 		v.lag.Set(float64(lag[streams.ReleaseStream]))
 	}
 }

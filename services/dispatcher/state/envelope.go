@@ -41,7 +41,7 @@ func ReadEnvelope(data []byte) (h Envelope, err error) {
 		if key.Str == "phone" {
 			return false
 		}
-		_, err = h.read(key.Str, value)
+		err = h.read(key.Str, value)
 		return err == nil
 	})
 	if err == nil && h.ID == 0 {
@@ -50,8 +50,8 @@ func ReadEnvelope(data []byte) (h Envelope, err error) {
 	return h, err
 }
 
-// read takes a field into the envelope; false if it does not belong there.
-func (h *Envelope) read(key string, value gjson.Result) (known bool, err error) {
+// read takes a field into the envelope, unless it does not belong there.
+func (h *Envelope) read(key string, value gjson.Result) (err error) {
 	switch key {
 	case "id":
 		h.ID, err = streams.ParseMessageID(value.Str)
@@ -67,10 +67,8 @@ func (h *Envelope) read(key string, value gjson.Result) (known bool, err error) 
 		h.Lane, err = streams.ParseLane(value.Str)
 	case "released":
 		h.Released = value.Bool()
-	default:
-		return false, nil
 	}
-	return true, err
+	return err
 }
 
 // CheckEnvelope gives the envelope of an Enqueued event that is to be handed out.
@@ -107,7 +105,7 @@ func checked(data []byte) (h Envelope, sound bool) {
 			sound = err == nil
 		}
 		if sound {
-			_, err := h.read(key.Str, value)
+			err := h.read(key.Str, value)
 			sound = err == nil && utf8.ValidString(h.Name) // a decoder replaces what is not UTF-8
 		}
 		return sound

@@ -16,7 +16,7 @@ func (a Account) IsOffered(p Place) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return r.fresh() && !(r.waiting() && r.seq != p.Seq), nil
+	return r.fresh() && (!r.waiting() || r.seq == p.Seq), nil
 }
 
 // Attempt gives the attempt in which a message may be handed to a device now;

@@ -77,7 +77,7 @@ func (a *Access) heard(told request.Used) {
 	}
 }
 
-// Loaded says whether the accounts have been read, and which sessions have ended.
+// Loaded says whether the accounts have been read, and the sessions that have ended.
 func (a *Access) Loaded() bool { return a.accounts.isLoaded() && a.sessions.isLoaded() }
 
 // Seen returns once the accounts bucket has been read as of a revision. It is a fault Unavailable if ctx ends before.
@@ -93,12 +93,12 @@ var (
 	errToken        = fault.New(fault.Unauthenticated, "invalid_token", "Invalid API token")
 	errSuspended    = fault.New(fault.Forbidden, "account_suspended", "The account is suspended")
 	errSubscription = fault.New(fault.Forbidden, "subscription_required", "No active subscription")
-	// errNotLoaded is for callers that come before it is known who they are.
+	// errNotLoaded is for callers that come before the accounts have been read.
 	errNotLoaded = &fault.Error{Kind: fault.Unavailable, Code: "starting", Text: "The server is starting, try again", RetryAfter: retrySoon}
 )
 
-// Admit says whose a token is, and counts the request against the token's rate for what it is for. The rate is given
-// also beside the fault RateLimited.
+// Admit finds the caller of a token, and counts the request against the token's rate for this use. The rate is given beside
+// the fault RateLimited too.
 func (a *Access) Admit(token string, use Use) (Caller, Rate, error) {
 	now := a.now()
 	hash, account := a.accounts.find(token, now)
@@ -112,7 +112,7 @@ func (a *Access) Admit(token string, use Use) (Caller, Rate, error) {
 	return a.count(caller, used{hash, use}, now)
 }
 
-// count counts a request of a caller who is known.
+// count counts a request of a known caller.
 func (a *Access) count(caller Caller, of used, now time.Time) (Caller, Rate, error) {
 	if caller.Account.Suspended {
 		return Caller{}, Rate{}, errSuspended

@@ -83,14 +83,14 @@ func (a *accounts) wait(ctx context.Context, revision uint64) error {
 	}
 }
 
-// follow reads the bucket and keeps up with it until ctx is done. All keys are followed, also those of logins: the
-// revision that somebody waits for may be one of theirs.
+// follow reads the bucket and keeps up with it until ctx is done. It follows all keys, those of logins too: a caller of
+// wait may wait for the revision of a login.
 func (a *accounts) follow(ctx context.Context, b *bus.Bus) error {
 	return a.followed.follow(ctx, b, streams.AccountsBucket, a.log, func() {}, a.apply)
 }
 
-// readAccount reads a record. A record that names another account than its key does is not read: it would give that
-// account's messages away.
+// readAccount reads a record. It fails if the record names another account than its key does: its tokens would give away
+// the messages of the other account.
 func readAccount(key string, value []byte) (*streams.Account, error) {
 	account := new(streams.Account)
 	if err := json.Unmarshal(value, account); err != nil {
@@ -108,7 +108,7 @@ func (a *accounts) apply(entry jetstream.KeyValueEntry) {
 	if isAccount && entry.Operation() == jetstream.KeyValuePut {
 		var err error
 		if account, err = readAccount(entry.Key(), entry.Value()); err != nil {
-			// Its tokens stop working: that is better than to act on an old record.
+			// The account's tokens stop working. That is better than going by an old record: it may be suspended by now.
 			a.log.Error("account unreadable", zap.String("key", entry.Key()), zap.Error(err))
 		}
 	}

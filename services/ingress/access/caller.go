@@ -2,12 +2,12 @@ package access
 
 import "github.com/trunkline-sms/trunkline/streams"
 
-// Caller is who calls.
+// Caller is the account that makes a request, and how it was admitted.
 type Caller struct {
 	Account    *streams.Account // shared: nobody changes it
 	Subscribed bool             // whether the subscription allows enqueueing
 	Login      string           // that it came with; empty: a token
-	Device     streams.DeviceID // whose own login that is; zero: the account's
+	Device     streams.DeviceID // the phone that the login belongs to; zero: it is the account's
 	Room       Room             // for what is answered; nil: there is no bound
 }
 
@@ -19,10 +19,10 @@ func (c Caller) MayEnqueue() error {
 	return nil
 }
 
-// Room is what the answers to an account may take up in memory. It is taken before a dispatcher is asked, since what has
-// been leased cannot be rejected any more.
+// Room is the memory that answers to an account may take. It is taken before a dispatcher is asked: a page that has been
+// leased cannot be rejected any more.
 type Room interface {
-	Weigh(bytes int64) error // takes so much more, or gives it back: a fault where there is no room
-	Try(bytes int64) bool    // takes it if the account has little
+	Weigh(bytes int64) error // takes so many bytes more, or gives back if below 0; a fault if there is no room
+	Try(bytes int64) bool    // takes them if the account has few
 	Keep(bytes int64)        // gives back what is held beyond that
 }

@@ -19,8 +19,8 @@ type followed struct {
 
 func newFollowed() followed { return followed{loaded: make(chan struct{})} }
 
-// follow calls apply with everything in the bucket and with what changes, until ctx is done. The engine may end that now
-// and then: begin is called whenever everything is about to be read, again.
+// follow calls apply with every entry of the bucket and with each change, until ctx is done. The engine may end the watch
+// now and then. Then all entries are read again: begin is called before that, and at the start.
 func (f *followed) follow(ctx context.Context, b *bus.Bus, name string, log *zap.Logger, begin func(), apply func(jetstream.KeyValueEntry)) error {
 	bucket, err := kv.Open(ctx, b, name, log)
 	switch {

@@ -63,11 +63,11 @@ type Credentials struct {
 	From     netip.Prefix // the callers' network, as httpx.Proxies gives it; none: it is not known
 }
 
-// login is an entry of the accounts: whose a login is.
+// login is what the accounts say of a login.
 type login struct {
 	account *streams.Account
 	hash    string           // bcrypt
-	device  streams.DeviceID // whose own login it is; zero: the account's
+	device  streams.DeviceID // the phone that it belongs to; zero: it is the account's
 }
 
 // passwords checks passwords against their hashes, and remembers the outcome: a check takes a processor for a twentieth of
@@ -76,7 +76,7 @@ type passwords struct {
 	now       func() time.Time
 	key       [32]byte // of this process, so that no plain hash of a password is kept
 	strangers *line
-	known     *line // logins that came from the same network before; strangers do not hold them up
+	known     *line // logins that came from the same network before: they do not wait behind strangers
 	flight    singleflight.Group
 
 	mu       sync.Mutex
@@ -121,15 +121,16 @@ var nobody = sync.OnceValue(func() string {
 	return string(hash)
 })
 
-// check is the fault for a password that does not have a login's hash; there is no hash where there is no such login. Only
-// if the password has to be compared, isKnown is asked whether the login came with the right one from this network before.
+// check is a fault unless the password has the login's hash; hash is empty if there is no such login. isKnown says whether
+// the login came with the right password from this network before. It may cost a read, so it is called only if the
+// password has to be compared.
 func (p *passwords) check(ctx context.Context, c Credentials, hash string, isKnown func() bool) error {
 	known := hash != ""
 	if !known {
 		hash = nobody()
 	}
 	if len(c.Name) > maxLogin {
-		return errLogin // nobody has such a login, and the name is too long to be remembered
+		return errLogin // there is no such login, and its name is too long to be remembered
 	}
 	key := p.keyOf(c.Name, c.Password)
 	if right, ok := p.remembered(key, hash); ok {
@@ -212,7 +213,7 @@ func (p *passwords) compare(line *line, waiter string, key [32]byte, password se
 	return right, nil
 }
 
-// retain puts one into a map that holds at most maxVerified; beyond that any other one is forgotten.
+// retain puts an entry into a map of at most maxVerified. If it is full, any other entry is dropped.
 func retain[K comparable, V any](all map[K]V, key K, value V) {
 	if _, ok := all[key]; !ok && len(all) >= maxVerified {
 		for other := range all {
@@ -223,7 +224,7 @@ func retain[K comparable, V any](all map[K]V, key K, value V) {
 	all[key] = value
 }
 
-// mayFail says whether somebody may send one more wrong password.
+// mayFail says whether a guesser may send one more wrong password.
 func (p *passwords) mayFail(who guesser) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -245,7 +246,7 @@ func (p *passwords) failed(who guesser) {
 
 // line is the order in which passwords get a processor to be checked.
 type line struct {
-	slots      *semaphore.Weighted // how many of the line are at work
+	slots      *semaphore.Weighted // for checks of this line at the same time
 	processors *semaphore.Weighted // for all lines
 
 	mu      sync.Mutex
@@ -257,9 +258,9 @@ func newLine(slots int, processors *semaphore.Weighted) *line {
 	return &line{slots: semaphore.NewWeighted(int64(slots)), processors: processors, of: map[string]int{}}
 }
 
-// enter waits for a processor, which leave gives back; the next in the line follows after a rest. It is a fault if a
-// caller has as many waiting as it leaves to others: one that has none waiting is let in as long as fewer than maxChecks
-// wait.
+// enter waits for a processor, which leave gives back; the next one in the line follows after a rest. It is a fault if the
+// caller has as many passwords waiting as it leaves room for others. A caller that has none waiting is let in as long as
+// fewer than maxChecks wait.
 func (l *line) enter(who string) (leave func(rest time.Duration), err error) {
 	l.mu.Lock()
 	full := l.of[who] >= maxChecks-l.waiting
@@ -285,8 +286,8 @@ func (l *line) enter(who string) (leave func(rest time.Duration), err error) {
 	}, nil
 }
 
-// AdmitLogin says whose a login is, and counts the request against the login's rate, which is that of a token. The rate is
-// given also beside the fault RateLimited.
+// AdmitLogin finds the caller of a login, and counts the request against the login's rate, which is that of a token. The
+// rate is given beside the fault RateLimited too.
 func (a *Access) AdmitLogin(ctx context.Context, c Credentials, use Use) (Caller, Rate, error) {
 	if !a.Loaded() {
 		return Caller{}, Rate{}, errNotLoaded

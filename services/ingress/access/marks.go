@@ -16,7 +16,7 @@ const (
 	// Used up by: one account. Hurts: only that account: its sessions cannot be renewed or ended then.
 	// Test: TestSessions_TooMany.
 	maxMarks = 20_000
-	// marksComeBack is when to try again: marks expire day by day.
+	// marksComeBack is when to try again: some marks expire every day.
 	marksComeBack = time.Hour
 )
 
@@ -25,8 +25,8 @@ var errMarks = &fault.Error{
 	RetryAfter: marksComeBack,
 }
 
-// marks count what each account has in the sessions bucket, by day: the bucket tells nobody when it removes an expired one.
-// The sessions' lock is held.
+// marks count the marks of each account in the sessions bucket, by day. The bucket does not tell when it removes a mark that
+// has expired, so the days do. Callers hold the sessions' lock.
 type marks map[string]map[int]int
 
 // note counts the mark under a key, which is kind, account and session.

@@ -25,15 +25,16 @@ const (
 	// Limit: of an account 1,024 networks and logins are known. Beyond it: the oldest are forgotten.
 	// Used up by: somebody who has a password of the account. Hurts: nobody else. Test: TestNetworks.
 	maxNetworks = 1024
-	// networksEvery is how often news are stored, once for each account: a server that is killed forgets that much.
+	// networksEvery is how often new networks are stored, once for each account. A server that is killed forgets those since.
 	networksEvery = time.Minute
-	// networksWithin is how long storing them may take. Used up by an engine that is slow: the rest is stored a minute later.
+	// networksWithin is how long storing them may take. If the engine is slower, the rest is stored a minute later.
 	networksWithin = 2 * time.Second
 	day            = 24 * time.Hour
 )
 
-// networks knows from which networks the logins of each account came with the right password, so that others who guess
-// do not keep them out. What is stored of an account is one record of bounded size; it names networks by hashes.
+// networks knows the networks from which the logins of each account came with the right password. Such logins do not wait
+// among strangers, so nobody can keep them out by guessing. One record of bounded size is stored for an account; it names
+// networks by their hashes.
 type networks struct {
 	bucket  kv.Bucket
 	log     *zap.Logger
@@ -73,7 +74,7 @@ func (n *networks) of(account streams.AccountID) *networksOf {
 	return one
 }
 
-// merge adds what a record holds, and leaves the latest of all. A day to come was written by a clock that was ahead.
+// merge adds what a record holds, and keeps the latest entries. A day that has not come was written by a clock that was ahead.
 func (o *networksOf) merge(record map[string]int, today int) {
 	for key, day := range record {
 		o.unstored = o.unstored || day > today
@@ -106,7 +107,7 @@ func (n *networks) known(ctx context.Context, account *streams.Account, c Creden
 	if known, read := look(); known || read {
 		return known
 	}
-	// Another ingress may have seen it, or the process before.
+	// Another ingress may have seen the login, or this one before it started again.
 	_, err, _ := n.reading.Do(account.ID.String(), func() (any, error) {
 		value, _, err := n.bucket.Get(context.WithoutCancel(ctx), streams.PlacesKey(account.ID))
 		if err != nil {

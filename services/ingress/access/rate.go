@@ -19,7 +19,7 @@ type Use = request.Kind
 const (
 	Posting   = request.Posting   // messages to send
 	Pulling   = request.Pulling   // messages to be sent, or where they stand
-	Reporting = request.Reporting // what became of them
+	Reporting = request.Reporting // what became of messages
 )
 
 // Rate says how much of its rate a token has left for a use. Limit 0 means that it has no rate.
@@ -38,8 +38,8 @@ const per = time.Minute
 // Used up by: the operator, who sets the rate. Hurts: nobody. Test: FuzzAccount.
 const maxRate = 1_000_000_000
 
-// rates holds a token bucket for each use of a token within the last minute. One that was not used for that long is full, as
-// a new one is, so it need not be kept.
+// rates holds a token bucket for each use of a token within the last minute. A bucket that was not used for that long is
+// full, as a new one is, so it need not be kept.
 type rates struct {
 	mu      sync.Mutex
 	buckets map[used]*bucket
@@ -122,8 +122,8 @@ func (r *rates) news() []request.Use {
 	return all
 }
 
-// deduct takes off what another ingress let through. So a token may come to owe what two let through at once, at most its
-// rate.
+// deduct takes off what another ingress let through. If two ingresses let requests through at once, a token may come to
+// owe requests, at most its rate.
 func (r *rates) deduct(one request.Use, now time.Time) {
 	if one.Rate <= 0 || one.Count <= 0 || one.Kind < Posting || one.Kind > Reporting {
 		return

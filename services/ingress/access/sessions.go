@@ -53,7 +53,7 @@ type Session struct {
 
 // Tokens are a new session's, as JSON Web Tokens (RFC 7519) signed with HS256.
 type Tokens struct {
-	ID      string // names the session, to end it by
+	ID      string // names the session, for EndSession
 	Access  secret.String
 	Renew   secret.String // gives a new session, once
 	Expires time.Time     // of Access
@@ -65,7 +65,8 @@ var (
 	errNoLogin = fault.New(fault.Forbidden, "login_required", "Only a login can begin a session")
 )
 
-// sessionClaims are what a token states. Renew tokens carry the one scope that renews, and those of the session to come.
+// sessionClaims are what a token states. A renew token has one scope, that of renewing, and carries the scopes of the next
+// session.
 type sessionClaims struct {
 	jwt.RegisteredClaims
 	Login    string   `json:"login"`
@@ -112,7 +113,7 @@ func (s *sessions) note(entry jetstream.KeyValueEntry) {
 		return
 	}
 	s.ended[entry.Key()] = now
-	// The bucket removes expired entries without telling anybody, and it goes by the engine's clock, as we do here.
+	// The bucket removes expired entries without saying so. It goes by the engine's clock, as is done here.
 	if now.Sub(s.swept) < forgetEvery {
 		return
 	}
@@ -131,7 +132,7 @@ func (s *sessions) hasEnded(account streams.AccountID, id string) bool {
 	return ok
 }
 
-// signingKey is the deployment's: the first ingress that needs one makes it.
+// signingKey is the key that all ingresses sign with: the first one that needs it makes it.
 func (a *Access) signingKey(ctx context.Context) ([]byte, error) {
 	a.sessions.mu.RLock()
 	key := a.sessions.key
@@ -144,7 +145,7 @@ func (a *Access) signingKey(ctx context.Context) ([]byte, error) {
 		made := make([]byte, keyBytes)
 		_, _ = rand.Read(made) // never fails: it ends the process instead
 		if _, err = a.registry.Create(ctx, streams.SigningKey, made); err == nil {
-			key, _, err = a.registry.Get(ctx, streams.SigningKey) // perhaps another's
+			key, _, err = a.registry.Get(ctx, streams.SigningKey) // another ingress may have made it
 		}
 	}
 	if err != nil {
@@ -201,7 +202,8 @@ func (a *Access) BeginSession(ctx context.Context, caller Caller, ttl time.Durat
 	return tokens, nil
 }
 
-// newSessionID makes an id that shows whose it is: nobody can make us remember the ends of sessions that never were.
+// newSessionID makes an id that proves which account it belongs to. So nobody can fill the bucket by ending sessions that
+// never were.
 func newSessionID(key []byte, account streams.AccountID) string {
 	part := rand.Text()[:11]
 	return part + sessionMark(key, account, part)
@@ -246,7 +248,7 @@ func (a *Access) readToken(ctx context.Context, token secret.String) (sessionCla
 	return claims, one, nil
 }
 
-// AdmitSession says who calls with an access token, and counts the request as AdmitLogin does.
+// AdmitSession finds the caller of an access token, and counts the request as AdmitLogin does.
 func (a *Access) AdmitSession(ctx context.Context, token secret.String, use Use) (Session, Rate, error) {
 	claims, one, err := a.readToken(ctx, token)
 	if err != nil {
@@ -308,13 +310,14 @@ func (a *Access) EndSession(ctx context.Context, caller Caller, id string) error
 	}
 	a.sessions.mu.Lock()
 	defer a.sessions.mu.Unlock()
-	if key := streams.RevokedKey(account, id); a.sessions.ended[key].IsZero() { // it is not followed yet
+	if key := streams.RevokedKey(account, id); a.sessions.ended[key].IsZero() { // follow has not seen it yet
 		a.sessions.ended[key] = a.now()
 	}
 	return nil
 }
 
-// markSession stores a key in the sessions bucket, and says whether it is the first to.
+// markSession stores a mark in the sessions bucket. first is false if the mark was there already: of two renewals at the
+// same time, one is first.
 func (a *Access) markSession(ctx context.Context, key string) (first bool, err error) {
 	return kv.Bucket{Bus: a.bus, Name: streams.SessionsBucket}.Create(ctx, key, nil)
 }

@@ -1,5 +1,5 @@
 // Package broadcast tells the other ingresses what this one sees: what it lets through, and which phones call. An ingress
-// that misses some of it lets more through, or takes a phone for absent: neither is a reason to reject anybody.
+// that misses a broadcast lets more requests through, or takes a phone for absent. Neither is worth rejecting a request.
 package broadcast
 
 import (
@@ -29,18 +29,18 @@ const (
 	mostEntries = 10_000
 )
 
-// Run tells the others what news gives, which is what there is since its last call, and calls heard with what others tell,
-// until ctx is done.
+// Run broadcasts what news returns, and calls heard with what other ingresses broadcast, until ctx is done. news returns
+// what is new since it was called last.
 func Run(ctx context.Context, b *bus.Bus, log *zap.Logger, news func() request.Used, heard func(request.Used)) {
 	self := nuid.Next()
 	subscription, err := b.Conn.Subscribe(request.IngressUsed, func(m *nats.Msg) {
-		var told request.Used
-		if json.Unmarshal(m.Data, &told) == nil && told.By != self {
-			heard(told)
+		var used request.Used
+		if json.Unmarshal(m.Data, &used) == nil && used.By != self {
+			heard(used)
 		}
 	})
 	if err != nil {
-		log.Warn("nothing is shared with other ingresses", zap.Error(err))
+		log.Warn("rates and calls of phones are not exchanged with other ingresses", zap.Error(err))
 		return
 	}
 	defer func() { _ = subscription.Unsubscribe() }() // fails only when the connection is closed

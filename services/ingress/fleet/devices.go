@@ -40,8 +40,8 @@ const (
 	retrySoon = time.Second
 )
 
-// devices writes the devices bucket: which names an account's phones have, and when each was last seen. A phone that
-// called lately costs nothing but a look into memory.
+// devices writes the devices bucket: the names of an account's phones, and when each was last seen. A phone that called
+// lately costs only a look into memory.
 type devices struct {
 	bus      *bus.Bus
 	log      *zap.Logger
@@ -78,7 +78,7 @@ func (d *devices) contact(ctx context.Context, account streams.AccountID, name s
 	}
 	id := streams.DeviceIDOf(account, name)
 	err := d.note(ctx, account, id, name)
-	if err == nil { // one that is rejected is no phone of the account
+	if err == nil { // a phone that is rejected is none of the account
 		d.presence.called(id)
 	}
 	return id, err
@@ -102,7 +102,7 @@ func (d *devices) note(ctx context.Context, account streams.AccountID, id stream
 	return errDevicesLate.With(err)
 }
 
-// writeLocked writes a contact after those of the account that came before.
+// writeLocked writes a contact, after earlier ones of the same account are written.
 func (d *devices) writeLocked(ctx context.Context, account streams.AccountID, device streams.Device) error {
 	ctx, cancel := context.WithTimeout(ctx, bucketWithin)
 	defer cancel()
@@ -170,13 +170,13 @@ func (d *devices) write(ctx context.Context, account streams.AccountID, device s
 	case err == nil:
 		var stored streams.Device
 		if json.Unmarshal(entry.Value(), &stored) != nil {
-			stored = streams.Device{} // it is written again: else its phone would be rejected for ever
+			stored = streams.Device{} // a damaged record is written again, or its phone would be rejected for ever
 		}
 		d.remember(device.ID, known{entry.Revision(), stored.LastSeen, stored.Created})
 		if ok || device.LastSeen.Sub(stored.LastSeen) < seenEvery {
 			return nil
 		}
-		return d.write(ctx, account, device) // known now
+		return d.write(ctx, account, device) // now that it is known
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		return d.create(ctx, bucket, account, device, key, value)
 	default:
@@ -193,7 +193,7 @@ func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account
 	for range names.Keys() {
 		count++
 	}
-	if err := ctx.Err(); err != nil { // the list may be short
+	if err := ctx.Err(); err != nil { // the list may not be complete
 		return err
 	}
 	if count >= streams.MaxDevices {
@@ -203,7 +203,7 @@ func (d *devices) create(ctx context.Context, bucket jetstream.KeyValue, account
 	}
 	revision, err := bucket.Create(ctx, key, value)
 	if errors.Is(err, jetstream.ErrKeyExists) {
-		return nil // another ingress made it: the next contact learns the revision
+		return nil // another ingress has written it: the next contact learns the revision
 	}
 	if err == nil {
 		d.remember(device.ID, known{revision, device.LastSeen, device.Created})
@@ -236,14 +236,14 @@ func (d *devices) retire(ctx context.Context, bucket jetstream.KeyValue, account
 	if oldest == nil {
 		return errDevices
 	}
-	// It stays if it calls just now.
+	// If it calls just now, its revision has changed and it stays.
 	err = bucket.Delete(ctx, oldest.Key(), jetstream.LastRevision(oldest.Revision()))
 	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return errDevices
 	}
 	if err == nil {
 		d.forget(id)
-		d.log.Info("a phone that has not called for long gives its place up", zap.Stringer("account", account), zap.Stringer("device", id))
+		d.log.Info("a phone that has not called for long makes room for a new name", zap.Stringer("account", account), zap.Stringer("device", id))
 	}
 	return err
 }

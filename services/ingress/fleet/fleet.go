@@ -36,7 +36,7 @@ type Fleet struct {
 	presence *presence
 }
 
-// New makes a Fleet of which nobody has called yet.
+// New makes a Fleet that knows of no calls yet.
 func New(o Options) *Fleet {
 	present := newPresence(o.Now)
 	return &Fleet{
@@ -49,7 +49,7 @@ func New(o Options) *Fleet {
 	}
 }
 
-// Run tells other ingresses who called, hears it from them, and sweeps the devices bucket, until ctx is done.
+// Run exchanges with other ingresses which phones called, and sweeps the devices bucket, until ctx is done.
 func (f *Fleet) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() {
@@ -57,7 +57,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	})
 	parts.Go(func() { kv.Sweep(ctx, f.bus, streams.DevicesBucket, f.log, f.now) })
 	parts.Wait()
-	<-ctx.Done() // nobody misses what could not be told
+	<-ctx.Done() // the last calls that were not broadcast hardly matter
 	return nil
 }
 
@@ -90,7 +90,7 @@ func (f *Fleet) list(ctx context.Context, account streams.AccountID) ([]streams.
 	return kv.List[streams.Device](ctx, f.bucket, streams.DeviceKeys(account))
 }
 
-// RemoveDevice forgets a phone; one that is not known is none. It is known again when it calls again.
+// RemoveDevice forgets a phone. It is known again when it calls again. It is no fault if the phone is not known.
 func (f *Fleet) RemoveDevice(ctx context.Context, caller access.Caller, device streams.DeviceID) error {
 	err := f.bucket.Delete(ctx, streams.DeviceKey(caller.Account.ID, device))
 	f.devices.forget(device)

@@ -84,7 +84,7 @@ func (p *presence) note(device streams.DeviceID, at time.Time) bool {
 	return true
 }
 
-// takeNews lists the calls here since it was called last.
+// takeNews lists the calls at this ingress since takeNews was called last.
 func (p *presence) takeNews() []request.Contact {
 	p.mu.Lock()
 	defer p.mu.Unlock()

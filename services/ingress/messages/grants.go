@@ -28,7 +28,7 @@ const (
 //
 // A grant is room in an account's month that quota's leader keeps free for one request. It ends in one of three ways: it
 // is closed, since its messages are stored and quota finds them in the stream; it is given back, since surely nothing was
-// stored; or it expires, where neither is known. Quota's leader keeps grants in memory only. A new leader asks every
+// stored; or it expires, if neither is known. A new leader of quota asks every
 // ingress for its open grants, and counts them before it gives any.
 type grants struct {
 	mu     sync.Mutex

@@ -8,7 +8,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// Settings are what the phones of the caller's account are told, as JSON; nil if nobody set any.
+// Settings are the settings for the phones of the caller's account, as JSON; nil if there are none.
 func (r *Registry) Settings(ctx context.Context, caller access.Caller) (json.RawMessage, error) {
 	value, _, err := r.bucket.Get(ctx, streams.SettingsKey(caller.Account.ID))
 	return value, err

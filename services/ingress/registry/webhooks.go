@@ -19,10 +19,10 @@ import (
 // Used up by: one account. Hurts: only that account. Test: TestWebhooks.
 const MaxWebhooks = 100
 
-// Webhook is an address that phones of an account tell of an event.
+// Webhook is an address that phones of an account call when an event happens.
 type Webhook struct {
 	ID      string           `json:"id"`              // the client's or one we gave; unique in the account
-	Device  streams.DeviceID `json:"device,omitzero"` // the one that tells; zero: every one
+	Device  streams.DeviceID `json:"device,omitzero"` // the phone that calls it; zero: every phone
 	URL     string           `json:"url"`
 	Event   string           `json:"event"`
 	Created time.Time        `json:"created"`
@@ -30,7 +30,7 @@ type Webhook struct {
 
 var errWebhooks = fault.New(fault.Conflict, "too_many_webhooks", "The account has 100 webhooks already")
 
-// Webhooks lists those of the caller's account, the oldest first.
+// Webhooks lists the webhooks of the caller's account, the oldest first.
 func (r *Registry) Webhooks(ctx context.Context, caller access.Caller) ([]Webhook, error) {
 	all, err := kv.List[Webhook](ctx, r.bucket, streams.WebhookKeys(caller.Account.ID))
 	slices.SortFunc(all, func(a, b Webhook) int {
@@ -39,7 +39,7 @@ func (r *Registry) Webhooks(ctx context.Context, caller access.Caller) ([]Webhoo
 	return all, err
 }
 
-// PutWebhook stores a webhook, in the place of one with its id. It is a fault Conflict if there are MaxWebhooks others.
+// PutWebhook stores a webhook. It replaces one with the same id. It is a fault Conflict if there are MaxWebhooks others.
 func (r *Registry) PutWebhook(ctx context.Context, caller access.Caller, w Webhook) error {
 	all, err := kv.List[Webhook](ctx, r.bucket, streams.WebhookKeys(caller.Account.ID))
 	if err != nil {
@@ -60,7 +60,7 @@ func (r *Registry) PutWebhook(ctx context.Context, caller access.Caller, w Webho
 	return r.bucket.Put(ctx, streams.WebhookKey(caller.Account.ID, w.ID), value)
 }
 
-// RemoveWebhook forgets a webhook; one that is not known is none.
+// RemoveWebhook removes a webhook. It is no fault if there is none.
 func (r *Registry) RemoveWebhook(ctx context.Context, caller access.Caller, id string) error {
 	return r.bucket.Delete(ctx, streams.WebhookKey(caller.Account.ID, id))
 }

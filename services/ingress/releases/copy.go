@@ -84,7 +84,7 @@ func (r *Releases) forget(v request.AppVersion, c *copied) {
 	}
 }
 
-// copy makes the file be there, with the bytes that were published.
+// copy copies the file out of the store, unless it is there with the bytes that were published.
 func (r *Releases) copy(ctx context.Context, v request.AppVersion) error {
 	ctx, cancel := context.WithTimeout(ctx, copyWithin)
 	defer cancel()
@@ -98,7 +98,7 @@ func (r *Releases) copy(ctx context.Context, v request.AppVersion) error {
 		return fmt.Errorf("make a place for releases: %w", err)
 	}
 	r.tidy(ctx)
-	// A process before this one may have copied it; the disk may have changed it.
+	// An earlier process may have copied it, and the disk may have damaged it since.
 	if same, err := hasDigest(r.path(v), v.SHA256); err != nil || same {
 		return err
 	}
@@ -126,7 +126,7 @@ func (r *Releases) copy(ctx context.Context, v request.AppVersion) error {
 	return nil
 }
 
-// tidy removes what belongs to no release any more, or was never finished.
+// tidy removes copies of releases that are gone, and copies that were never finished.
 func (r *Releases) tidy(ctx context.Context) {
 	all, err := r.All(ctx)
 	if err != nil {
@@ -143,7 +143,7 @@ func (r *Releases) tidy(ctx context.Context) {
 	for _, file := range files {
 		name := file.Name()
 		if !kept[name] && (strings.HasSuffix(name, suffix) || strings.HasPrefix(name, unfinMark)) {
-			// A download that has it open ends undisturbed.
+			// A download that has the file open is not disturbed.
 			if err := os.Remove(filepath.Join(r.dir, name)); err != nil {
 				r.log.Warn("copy of a release not removed", zap.Error(err))
 			}
@@ -163,7 +163,7 @@ func hasDigest(path, want string) (bool, error) {
 	defer func() { _ = file.Close() }()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, file); err != nil {
-		return false, nil // a disk that cannot read it may write another
+		return false, nil // the disk cannot read it, but may be able to write it again
 	}
 	return hex.EncodeToString(sum.Sum(nil)) == want, nil
 }

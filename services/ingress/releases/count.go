@@ -20,7 +20,7 @@ const (
 	// Used up by: downloads that never end. Hurts: nobody: a server that is killed forgets so many.
 	// Test: TestCounts.
 	countEvery = 5 * time.Second
-	// lastCounts bounds the last word at the end.
+	// lastCounts bounds storing the last counts at a stop.
 	lastCounts = 2 * time.Second
 )
 
@@ -31,8 +31,8 @@ type counts struct {
 	mu      sync.Mutex
 	pending map[streams.VersionCode]int64
 
-	// Of storeCounts only: what was sent and not acknowledged. It is sent again
-	// as it is, so that what was stored after all is not counted twice.
+	// For storeCounts only: messages that were sent and not acknowledged. They are sent again with the same ids, so that
+	// one that was stored after all is not counted twice.
 	sent []*nats.Msg
 }
 
@@ -46,7 +46,7 @@ func (c *counts) add(code streams.VersionCode) {
 	}
 }
 
-// take makes messages of what was added.
+// take makes messages of the downloads that were added.
 func (c *counts) take() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,7 +101,7 @@ func (c *counts) again() {
 	}
 }
 
-// flush stores what was counted. What fails stays for the next time.
+// flush stores the counts. Those that cannot be stored stay for the next time.
 func (r *Releases) flush(ctx context.Context) error {
 	if err := r.room(); err != nil {
 		return err // the reserve is for reports

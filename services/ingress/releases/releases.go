@@ -1,6 +1,7 @@
-// Package releases has the releases of the gateway app ready to be downloaded:
-// it asks the version service which there are, copies their files out of the
-// object store, which gives whole files in order only, and counts downloads.
+// Package releases keeps the releases of the gateway app ready to be downloaded.
+// It asks the version service for them and counts downloads. The object store
+// gives a file only whole and from its beginning, so the files are copied to disk:
+// then a download can resume anywhere.
 package releases
 
 import (
@@ -33,7 +34,7 @@ type Options struct {
 	Now     func() time.Time
 }
 
-// Releases are those that can be downloaded.
+// Releases are the releases that can be downloaded.
 type Releases struct {
 	bus   *bus.Bus
 	store *object.Store
@@ -122,8 +123,8 @@ func later(f *fault.Error, cause error) error {
 	return f
 }
 
-// Open gives a release's file, whose bytes were compared with its digest. The
-// first one to ask waits until it has been copied.
+// Open gives a release's file. Its bytes were compared with its digest when it was
+// copied; the first caller waits for that.
 func (r *Releases) Open(ctx context.Context, v request.AppVersion) (*os.File, error) {
 	for again := false; ; again = true {
 		c, err := r.copyOf(v)
@@ -146,7 +147,7 @@ func (r *Releases) Open(ctx context.Context, v request.AppVersion) (*os.File, er
 		if again || !errors.Is(err, os.ErrNotExist) {
 			return nil, later(errNotCopied, err)
 		}
-		// Somebody has removed it: it is copied again.
+		// The file was removed: it is copied again.
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 	lookEvery = 20 * time.Millisecond
 )
 
-// Backend is what the dialect asks for. What it answers with an error is a fault, or our own failure.
+// Backend is what the dialect needs of the ingress. Its errors are faults, or else failures of our own.
 type Backend interface {
 	AdmitLogin(ctx context.Context, said access.Credentials, use access.Use) (access.Caller, access.Rate, error)
 	Enqueue(ctx context.Context, cmd messages.Enqueue) (messages.Accepted, error)
@@ -38,10 +38,10 @@ type Backend interface {
 	Online() int
 }
 
-// Options say what the dialect shares with others, and what is true of the server.
+// Options are what the dialect shares with others, and what it tells about the server.
 type Options struct {
-	Logins  *httpx.Limiter // what bodies come in by, whose senders are not known yet
-	Senders *httpx.Limiter // what senders of all dialects pass
+	Logins  *httpx.Limiter // bounds bodies while it is not known whose they are
+	Senders *httpx.Limiter // bounds the posts of all dialects
 
 	Proxies    httpx.Proxies                  // whose word is taken for where a request came from
 	Encryption string                         // of what is stored, in words
@@ -61,7 +61,7 @@ type dialect struct {
 	Options
 }
 
-// answered calls h, and answers what is refused.
+// answered calls h, and answers with the fault that h returns.
 func (d dialect) answered(h func(*gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := h(c); err != nil {
@@ -83,7 +83,7 @@ func (d dialect) send(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	// The body is read already: this is for its place among those of the account.
+	// The body has been read. From here on it counts among the bodies of its account.
 	_, place, err := d.Senders.Enter(c.Writer, c.Request, maxBody, caller.Account.Name)
 	if err == nil {
 		defer place.Leave()
@@ -101,7 +101,7 @@ func (d dialect) send(c *gin.Context) error {
 	if accepted.First == 0 {
 		accepted.First, err = d.backend.Sequence(ctx, caller, accepted.IDs[0])
 	}
-	if err == nil { // else it is stored all the same, and has the number 0
+	if err == nil { // if not, the message is stored all the same, and its number is 0
 		out.MessageID = streams.PlaceNumber(accepted.Shard, accepted.First)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookFor)
@@ -112,7 +112,7 @@ func (d dialect) send(c *gin.Context) error {
 	return nil
 }
 
-// admit reads a request, and tells whose it is. The request has its body again afterwards.
+// admit reads a request and finds its caller. After that the request has its body again.
 func (d dialect) admit(c *gin.Context) (sendRequest, access.Caller, error) {
 	from := d.Proxies.From(c.Request)
 	body, place, err := d.Logins.Enter(c.Writer, c.Request, maxBody, from.String())
@@ -163,14 +163,14 @@ func (d dialect) health(c *gin.Context) {
 	answer(c, status, out)
 }
 
-// refuse answers a fault, and leaves the reason of what is our own failure to the access log.
+// refuse answers with a fault. The reason of a failure of our own goes to the access log only.
 func refuse(c *gin.Context, err error) {
 	f := fault.As(err)
 	status, body := refusal(f)
 	if status >= http.StatusInternalServerError {
 		_ = c.Error(err)
 	}
-	if f.Kind != fault.UnknownOutcome { // who repeats it may send it twice: nobody should be told to
+	if f.Kind != fault.UnknownOutcome { // a repeat may send the message twice, so no client is told to repeat
 		httpx.RateHeaders(c.Writer.Header(), 0, 0, 0, f.RetryAfter)
 	}
 	answer(c, status, body)

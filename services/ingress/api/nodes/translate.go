@@ -58,14 +58,14 @@ var (
 
 func invalid(text string) *fault.Error { return fault.New(fault.Invalid, "invalid_request", text) }
 
-// wrongs says what is wrong where a field holds something else.
+// wrongs are the texts for fields that hold a value of another type.
 var wrongs = map[string]*fault.Error{"phoneNumbers": errNumberList, "message": errText, "priority": errPriority}
 
 // Limit: a phone number has 6 to 20 digits, optionally after a +. Beyond it: 400.
 // Used up by: one request. Hurts: that request alone. Test: TestDrafts.
 var phoneForm = regexp.MustCompile(`^\+?[0-9]{6,20}$`)
 
-// sendRequest is what a POST send-sms says, and what is wrong with it, which is told only to who may send.
+// sendRequest is what a POST send-sms says, and what is wrong with it. Only a caller that may send is told.
 type sendRequest struct {
 	sendIn
 	wrong error
@@ -80,8 +80,8 @@ func parse(body []byte) (r sendRequest, err error) {
 	return r, err
 }
 
-// decode reads a body, and says what is wrong with a field beside the login. The decoder's own words may quote the
-// body, so they are not passed on.
+// decode reads a body, and says what is wrong with a field other than the login. The decoder's own text may quote the
+// body, so it is not passed on.
 func decode(body []byte, to *sendIn) (wrong, err error) {
 	if !utf8.Valid(body) {
 		return nil, errHalf
@@ -148,7 +148,7 @@ func (r sendRequest) drafts(target streams.DeviceID) ([]messages.Draft, error) {
 	return drafts, nil
 }
 
-// isWaiting says whether a phone has yet to take one of the messages.
+// isWaiting says whether one of the messages still waits for a phone.
 func isWaiting(g messages.Group) bool {
 	for _, m := range g.Messages {
 		if m.State == streams.Scheduled || m.State == streams.Pending {
@@ -170,7 +170,7 @@ func isTaken(g messages.Group, count int) bool {
 
 func formatTime(t time.Time) string { return t.UTC().Format(timeForm) }
 
-// refusal is what a fault becomes.
+// refusal is the answer to a fault.
 func refusal(f *fault.Error) (status int, body faultOut) {
 	switch f.Kind {
 	case fault.Invalid:

@@ -28,7 +28,7 @@ type healthOut struct {
 	ConnectedDevices int    `json:"connectedDevices"`
 }
 
-// faultOut is the answer to a request that was refused.
+// faultOut is the answer to a request that was rejected.
 type faultOut struct {
 	Error string `json:"error"`
 }

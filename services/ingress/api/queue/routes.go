@@ -15,7 +15,7 @@ import (
 	"github.com/trunkline-sms/trunkline/services/ingress/messages"
 )
 
-// Backend is what the dialect asks for. What it answers with an error is a fault, or our own failure.
+// Backend is what the dialect needs of the ingress. Its errors are faults, or else failures of our own.
 type Backend interface {
 	Admit(token string, use access.Use) (access.Caller, access.Rate, error)
 	Enqueue(ctx context.Context, cmd messages.Enqueue) (messages.Accepted, error)
@@ -23,7 +23,8 @@ type Backend interface {
 	Report(ctx context.Context, cmd messages.Report) (messages.Reported, error)
 }
 
-// Limiters are what bodies come in by: senders in a crowd must not keep phones' reports out. Pages go out by Answers.
+// Limiters bound the bodies that come in, posts apart from reports: a crowd of senders must not keep phones' reports out.
+// Answers bounds the pages that go out.
 type Limiters struct{ Senders, Phones, Answers *httpx.Limiter }
 
 // Mount adds the dialect's routes, with the token in the path or as a bearer.
@@ -41,7 +42,7 @@ type dialect struct {
 	limiters Limiters
 }
 
-// admitted calls h for a caller who may, and answers what h or the backend rejects.
+// admitted calls h for a caller that is admitted, and answers with the fault of h or of the backend.
 func (d dialect) admitted(use access.Use, h func(*gin.Context, access.Caller) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		caller, rate, err := d.backend.Admit(token(c), use)
@@ -154,8 +155,8 @@ func (d dialect) status(c *gin.Context, caller access.Caller) error {
 	return nil
 }
 
-// refuse answers a fault, and leaves the reason of what is our own failure to
-// the access log.
+// refuse answers with a fault. The reason of a failure of our own goes to the
+// access log only.
 func refuse(c *gin.Context, err error) {
 	f := fault.As(err)
 	status, body := refusal(f)

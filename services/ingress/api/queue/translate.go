@@ -77,7 +77,7 @@ var (
 	keyForm = regexp.MustCompile(`^[ -~]{1,255}$`)
 )
 
-// queueRequest is what a POST queue comes to: the messages that can be stored,
+// queueRequest is what is made of a POST queue: the messages that can be stored,
 // and the answer, which lacks only their ids.
 type queueRequest struct {
 	drafts []messages.Draft
@@ -179,7 +179,7 @@ func parseKey(header http.Header, body []byte, r queueRequest) (*messages.Key, e
 		return nil, errKey
 	}
 	hash := sha256.New()
-	hash.Write([]byte("queue\n")) // another dialect's answer would not be understood
+	hash.Write([]byte("queue\n")) // a client would not understand the answer of another dialect
 	hash.Write(body)
 	return &messages.Key{
 		ID:     "key/" + values[0],
@@ -215,8 +215,8 @@ func isDevice(name string) bool {
 	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= maxDevice && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-// statusRequest is what a POST status comes to: what can be reported, and what
-// is wrong with the rest.
+// statusRequest is what is made of a POST status: the reports that can be stored,
+// and what is wrong with the others.
 type statusRequest struct {
 	device    string
 	items     []messages.Item
@@ -299,12 +299,12 @@ func (r statusRequest) answer(reported messages.Reported) statusOut {
 	return out
 }
 
-// shown is a client's hash as it is given back: ours have 16 characters.
+// shown is a client's hash as the answer repeats it. Ours have 16 characters.
 func shown(hash string) string {
 	return strings.ToValidUTF8(hash[:min(len(hash), 64)], "") // without what is left of a character
 }
 
-// refusal is what a fault becomes.
+// refusal is the answer to a fault.
 func refusal(f *fault.Error) (status int, body faultOut) {
 	body = faultOut{Error: f.Text, Code: f.Code}
 	switch f.Kind {

@@ -67,7 +67,7 @@ type problemOut struct {
 	Error string `json:"error"`
 }
 
-// faultOut is the answer to a request that was refused as a whole.
+// faultOut is the answer to a request that was rejected as a whole.
 type faultOut struct {
 	Error string `json:"error"`
 	Code  string `json:"code,omitempty"`

@@ -15,7 +15,7 @@ const (
 	// Beyond it: any one of them is forgotten: it is served and not counted.
 	// Used up by: strangers. Hurts: the counter of downloads. Test: TestParts_Bounded.
 	maxParts = 4096
-	// maxSpans bounds the pieces of one that do not touch: apps resume at the end of what they have.
+	// maxSpans bounds the pieces of a download that do not touch: apps resume at the end of what they have.
 	//
 	// Limit: of a download in parts 16 pieces that do not touch are remembered. Beyond it: the others are
 	// forgotten: the download is served and not counted.
@@ -24,7 +24,7 @@ const (
 	maxSpans = 16
 )
 
-// part is which release is downloaded, and where to.
+// part is a release, and the network that it is downloaded to.
 type part struct {
 	to   netip.Prefix
 	code streams.VersionCode
@@ -33,8 +33,8 @@ type part struct {
 // span is bytes of a file, from begin to before end.
 type span struct{ begin, end int64 }
 
-// parts knows what was sent of files that are downloaded in parts, so that one counts which was sent whole, however it
-// was asked for: the last byte alone is no download.
+// parts knows what was sent of files that are downloaded in parts. A download counts once the whole file was sent, in
+// whatever parts: its last byte alone is no download.
 type parts struct {
 	mu   sync.Mutex
 	sent map[part][]span // in order, and none touches another
@@ -42,13 +42,13 @@ type parts struct {
 
 func newParts() *parts { return &parts{sent: map[part][]span{}} }
 
-// whole notes what was sent, and says whether with it the whole file was. Then it begins again.
+// whole notes a part that was sent, and says whether the whole file has been sent now. Then it begins again.
 func (p *parts) whole(of part, sent span, size int64) bool {
 	if sent.end <= sent.begin {
 		return false
 	}
 	if sent == (span{0, size}) {
-		return true // and who else resumes from there goes on
+		return true // others that resume from the same network go on
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -51,7 +51,7 @@ type api struct {
 	parts    *parts
 }
 
-// answered calls h with the releases, and answers what is refused.
+// answered calls h with the releases, and answers with the fault that h returns.
 func (a api) answered(h func(*gin.Context, []request.AppVersion) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		all, err := a.releases.All(c.Request.Context())
@@ -93,7 +93,7 @@ func (a api) downloadCode(c *gin.Context, all []request.AppVersion) error {
 	return a.send(c, v)
 }
 
-// crowdRetry is when to come again where too many download.
+// crowdRetry is when to try again while too many downloads are under way.
 const crowdRetry = 10 * time.Second
 
 // send answers with a release's file, or the part of it that is asked for.
@@ -115,10 +115,10 @@ func (a api) send(c *gin.Context, v request.AppVersion) error {
 	h.Set("Content-Type", "application/vnd.android.package-archive")
 	h.Set("Content-Disposition", `attachment; filename="`+fileName(v.Version)+`"`)
 	h.Set("ETag", `"`+v.SHA256+`"`)
-	h.Set("Cache-Control", "no-cache") // what a cache answers is not counted
+	h.Set("Cache-Control", "no-cache") // a download that a cache answers would not be counted
 	r := c.Request
 	if strings.Contains(r.Header.Get("Range"), ",") {
-		// Several parts in one answer: a server need not know them.
+		// Several parts in one answer: a server need not support that.
 		r = r.Clone(r.Context())
 		r.Header.Del("Range")
 	}

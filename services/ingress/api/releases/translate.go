@@ -27,7 +27,7 @@ const (
 	timeForm = "2006-01-02T15:04:05-07:00"
 )
 
-// active finds the release that apps are told to have.
+// active finds the active release: the one that apps are told to install.
 func active(all []request.AppVersion) (request.AppVersion, error) {
 	for _, v := range all {
 		if v.Active {
@@ -88,14 +88,14 @@ type Links struct {
 	// Public is the address that everybody reaches the server at, as in
 	// https://sms.example.org; empty: the one that the request was made to.
 	Public string
-	// Proxies may say which that was.
+	// Proxies are trusted to say which address that was.
 	Proxies httpx.Proxies
 }
 
 var hostForm = regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
 
-// base is how the links of an answer begin. Where the request tells no host,
-// they have none.
+// base is how the links of an answer begin. If the request names no host, they have
+// none.
 func (l Links) base(r *http.Request) string {
 	if l.Public != "" {
 		return strings.TrimSuffix(l.Public, "/")
@@ -107,7 +107,7 @@ func (l Links) base(r *http.Request) string {
 	return (&url.URL{Scheme: l.Proxies.Scheme(r), Host: host}).String()
 }
 
-// refusal is what a fault becomes.
+// refusal is the answer to a fault.
 func refusal(f *fault.Error) (status int, body faultOut) {
 	switch f.Kind {
 	case fault.NotFound:

@@ -33,7 +33,7 @@ type listedOut struct {
 	Downloads      int64  `json:"downloads"`
 }
 
-// faultOut is the answer to what is refused.
+// faultOut is the answer to a request that was rejected.
 type faultOut struct {
 	Error string `json:"error"`
 	Code  string `json:"code"`

@@ -63,7 +63,7 @@ func (w *writer) ReadFrom(from io.Reader) (int64, error) {
 		if err := w.control.SetWriteDeadline(time.Now().Add(chunkWithin)); err != nil {
 			return w.written - begun, err
 		}
-		// The system sends a file only if nothing but one limit is around it.
+		// The system sends the file itself only if it is wrapped in a single LimitedReader.
 		n, err := io.Copy(to, &io.LimitedReader{R: part.R, N: next})
 		part.N -= n
 		w.written += n
@@ -74,7 +74,7 @@ func (w *writer) ReadFrom(from io.Reader) (int64, error) {
 	return w.written - begun, nil
 }
 
-// sent is what of the file was written. The last of it counts only if it has left this process.
+// sent is the part of the file that was written. Its end counts only if it has left this process.
 func (w *writer) sent(size int64) span {
 	begin, last, of := int64(0), size-1, size
 	switch w.Status() {

@@ -18,7 +18,7 @@ var (
 	errObject  = fault.New(fault.Invalid, codeBody, "failed to parse body: it is not a JSON object")
 )
 
-// decode reads a body, which is an object. The decoder's own words may quote it, so they are not passed on.
+// decode reads a body, which is an object. The decoder's own text may quote it, so it is not passed on.
 func decode(body []byte, to any) error {
 	if !utf8.Valid(body) {
 		return errUnicode
@@ -50,6 +50,7 @@ const maxTexts = 100
 // texts is an array of texts. Null in it stands for none.
 type texts []string
 
+// UnmarshalJSON reads an array of texts, up to one more than maxTexts.
 func (t *texts) UnmarshalJSON(raw []byte) error {
 	*t = nil
 	switch raw[0] {

@@ -9,13 +9,14 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// unread are the reasons for which a number cannot be read, which say nothing of the number.
+// unread are the reasons why a number cannot be read. Their texts do not quote the number.
 var unread = []error{
 	phonenumbers.ErrInvalidCountryCode, phonenumbers.ErrNotANumber, phonenumbers.ErrTooShortNSN, phonenumbers.ErrTooShortAfterIDD,
 	phonenumbers.ErrNumTooLong,
 }
 
-// normal gives the numbers as E.164 has them. One without a country is of the region; without a region it is refused.
+// normal gives the numbers in the form of E.164. A number without a country belongs to the region; if there is no region,
+// it is rejected.
 func normal(numbers []string, region string) ([]string, error) {
 	all := make([]string, len(numbers))
 	for i, text := range numbers {

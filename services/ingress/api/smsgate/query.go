@@ -16,12 +16,12 @@ import (
 // Used up by: one request. Hurts: that request alone. Test: TestParseList.
 const maxLimit = 100
 
-// wrongQuery refuses how something is asked for.
+// wrongQuery is the fault for a query that cannot be read.
 func wrongQuery(why string) error {
 	return fault.New(fault.Invalid, "invalid_query", "failed to parse query: "+why)
 }
 
-// parseList reads the query of GET messages. It says nothing if nothing can be found.
+// parseList reads the query of GET messages. nothing is true if no message can match it.
 func (f form) parseList(q url.Values, now time.Time) (b messages.Browse, nothing bool, err error) {
 	if b.From, err = at(q, "from", now); err != nil {
 		return b, false, err
@@ -72,8 +72,8 @@ func (f form) parseList(q url.Values, now time.Time) (b messages.Browse, nothing
 	return b, nothing, nil
 }
 
-// at is a time in a query; zero if there is none. It is brought near enough to be counted in milliseconds: before the
-// epoch and a day ahead there are no messages.
+// at is a time in a query; zero if there is none. A time before the epoch, or more than a day ahead, is moved there, so
+// that it can be counted in milliseconds: there are no messages beyond.
 func at(q url.Values, name string, now time.Time) (time.Time, error) {
 	text := q.Get(name)
 	if text == "" {
@@ -92,7 +92,7 @@ func at(q url.Values, name string, now time.Time) (time.Time, error) {
 	return t, nil
 }
 
-// number is one in a query, not below least.
+// number is a number in a query, at least least; otherwise if it is not given.
 func number(q url.Values, name string, otherwise, least int) (int, error) {
 	text := q.Get(name)
 	if text == "" {

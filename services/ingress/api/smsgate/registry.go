@@ -33,7 +33,7 @@ func (d dialect) beginSession(c *gin.Context, s access.Session) error {
 		if err != nil {
 			return err
 		}
-		for _, scope := range scopes { // nobody gives away what he has not
+		for _, scope := range scopes { // a session cannot give scopes that it does not have
 			if !may(s.Scopes, scope) {
 				return errScope(scope)
 			}
@@ -130,7 +130,7 @@ func (d dialect) settings(c *gin.Context, s access.Session) error {
 	return err
 }
 
-// changeSettings stores what how makes of the settings that stand and of those that are given.
+// changeSettings stores the settings that how makes of the stored ones and of those in the body.
 func (d dialect) changeSettings(how func(before, given settings) settings) handler {
 	return func(c *gin.Context, s access.Session) error {
 		return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
@@ -153,7 +153,7 @@ func (d dialect) changeSettings(how func(before, given settings) settings) handl
 	}
 }
 
-// done answers for what is gone now, whether or not it was there.
+// done answers that something is gone, whether or not it was there before.
 func done(c *gin.Context, err error) error {
 	if err == nil {
 		c.Status(http.StatusNoContent)
@@ -161,7 +161,7 @@ func done(c *gin.Context, err error) error {
 	return err
 }
 
-// parseSession reads the body of POST auth/token. What the backend bounds is not bounded here.
+// parseSession reads the body of POST auth/token. The backend checks the bounds.
 func parseSession(body []byte) (ttl time.Duration, scopes []string, err error) {
 	var in sessionIn
 	if err := decode(body, &in); err != nil {
@@ -182,10 +182,10 @@ func tokensAnswer(t access.Tokens) tokensOut {
 	}
 }
 
-// deviceAnswer gives a device. All that changes about it is when it was seen.
+// deviceAnswer gives a device. Only its last-seen time ever changes.
 func deviceAnswer(d streams.Device) deviceOut {
 	created, seen := d.Created, d.LastSeen
-	if created.IsZero() { // it is older than the note of it
+	if created.IsZero() { // an earlier version stored it without the time
 		created = seen
 	}
 	if seen.Before(created) {
@@ -233,7 +233,7 @@ func isHook(address string) bool {
 	return err == nil && u.Hostname() != ""
 }
 
-// ofDevice finds a device of the account.
+// ofDevice finds a device of the account by its id.
 func ofDevice(devices []streams.Device, id string) (streams.DeviceID, error) {
 	for _, d := range devices {
 		if d.ID.String() == id {

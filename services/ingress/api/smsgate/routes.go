@@ -1,5 +1,5 @@
-// Package smsgate is the 3rdparty dialect: the API by which programs send SMS through SMSGate's server, as its client
-// libraries and those who documented it know it.
+// Package smsgate is the 3rdparty dialect: the API through which programs send SMS by SMSGate's server, as its client
+// libraries and its documentation describe it.
 package smsgate
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
-// Backend is what the dialect asks for. What it answers with an error is a fault, or our own failure.
+// Backend is what the dialect needs of the ingress. Its errors are faults, or else failures of our own.
 type Backend interface {
 	admission
 	queue
@@ -59,7 +59,7 @@ type registered interface {
 	ChangeSettings(ctx context.Context, caller access.Caller, change func(json.RawMessage) (json.RawMessage, error)) (json.RawMessage, error)
 }
 
-// Options are what the dialect needs besides.
+// Options are what the dialect needs besides the Backend.
 type Options struct {
 	Senders *httpx.Limiter    // what bodies come in by
 	Answers *httpx.Limiter    // what lists and messages go out by
@@ -68,13 +68,13 @@ type Options struct {
 	Now     func() time.Time  // nil: time.Now
 }
 
-// form is how an address of the API answers: both say the same, but for this.
+// form is how one of the two addresses of the API answers. They differ only in this.
 type form struct {
 	prefix   string
 	accepted int  // the status of a message that was accepted
 	location bool // with the address of the message
-	nulls    bool // a recipient without an error says so
-	skip     bool // lists may be told to skip, not only an offset
+	nulls    bool // a recipient without an error has the error null
+	skip     bool // lists take skip for the offset too
 	limit    int  // of a list, unless it is given
 }
 
@@ -142,7 +142,7 @@ func (d dialect) mount(r *gin.RouterGroup) {
 	}
 }
 
-// spellings are the paths of a route: some clients say message and device.
+// spellings are the paths of a route: some clients write message and device in the singular.
 func spellings(path string) []string {
 	all := []string{path}
 	for _, plural := range []string{"/messages", "/devices"} {
@@ -160,7 +160,7 @@ var (
 	}
 )
 
-// admitted calls h for a caller who may, and answers what h or the backend rejects.
+// admitted calls h for a caller that has the scope, and answers with the fault of h or of the backend.
 func (d dialect) admitted(scope string, h handler) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		s, rate, err := d.admit(c.Request)
@@ -178,7 +178,7 @@ func (d dialect) admitted(scope string, h handler) gin.HandlerFunc {
 	}
 }
 
-// admit tells who calls, and what for. A phone's own login is for another dialect.
+// admit finds the caller of a request, and its scopes. A phone's own login is for another dialect.
 func (d dialect) admit(r *http.Request) (s access.Session, rate access.Rate, err error) {
 	use := access.Posting
 	if r.Method == http.MethodGet {
@@ -206,12 +206,12 @@ func bearer(r *http.Request) secret.String {
 	return secret.String(strings.TrimSpace(token))
 }
 
-// may says whether scopes are enough. Only a token that renews is for renewing.
+// may says whether the scopes include the one that is needed. To renew a session takes a renew token.
 func may(scopes []string, scope string) bool {
 	return slices.Contains(scopes, scope) || scope != renewing && slices.Contains(scopes, everything)
 }
 
-// posted reads the body and calls f with it. What f makes of it beyond that is for f to weigh.
+// posted reads the body and calls f with it. If f takes more memory than the body again, f weighs that.
 func (d dialect) posted(c *gin.Context, s access.Session, limit int64, f func(body []byte, place *httpx.Place) error) error {
 	body, place, err := d.o.Senders.Enter(c.Writer, c.Request, limit, s.Account.Name)
 	if err != nil {
@@ -283,7 +283,7 @@ func (d dialect) list(c *gin.Context, s access.Session) error {
 	return nil
 }
 
-// room is for what is answered.
+// room bounds the memory of the answer.
 func (d dialect) room(c *gin.Context, s *access.Session) *httpx.Place {
 	place := d.o.Answers.Answer(c.Writer, s.Account.Name)
 	s.Room = place
@@ -313,8 +313,8 @@ func (d dialect) cancel(c *gin.Context, s access.Session) error {
 	return nil
 }
 
-// refreshInbox is told to ask phones what they have received. It is accepted whatever phones there are; those that speak
-// the dialects of this server cannot be asked.
+// refreshInbox answers a request to ask phones for received messages. It is accepted and does nothing: phones cannot be
+// asked for that in the dialects of this server.
 func (d dialect) refreshInbox(c *gin.Context, s access.Session) error {
 	return d.posted(c, s, maxSmall, func(body []byte, _ *httpx.Place) error {
 		if err := checkRefresh(body); err != nil {
@@ -325,7 +325,8 @@ func (d dialect) refreshInbox(c *gin.Context, s access.Session) error {
 	})
 }
 
-// Unrouted answers in the dialect's form where a path below its addresses is no route, and otherwise as elsewhere does.
+// Unrouted answers a request without a route: in the dialect's form if its path is below one of the dialect's addresses,
+// and by elsewhere if not.
 func Unrouted(elsewhere gin.HandlerFunc) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		for _, f := range forms {
@@ -338,7 +339,7 @@ func Unrouted(elsewhere gin.HandlerFunc) gin.HandlerFunc {
 	}
 }
 
-// absent answers for what this server does not do.
+// absent answers a request for something that this server does not do.
 func absent(why string) handler {
 	return func(c *gin.Context, _ access.Session) error {
 		answer(c, http.StatusNotImplemented, faultOut{why})
@@ -353,7 +354,7 @@ func deprecated(h handler) handler {
 	}
 }
 
-// refuse answers a fault, and leaves the reason of what is our own failure to the access log.
+// refuse answers with a fault. The reason of a failure of our own goes to the access log only.
 func refuse(c *gin.Context, err error) {
 	f := fault.As(err)
 	status, body := refusal(f)
@@ -371,7 +372,7 @@ func answer(c *gin.Context, status int, body any) {
 	c.Data(status, jsonType, httpx.JSON(body))
 }
 
-// send is answer for what may be large.
+// send answers with a body that may be large.
 func send(c *gin.Context, place *httpx.Place, body any) {
 	c.Header("Cache-Control", "no-store")
 	place.Send(c.Writer, http.StatusOK, jsonType, httpx.JSON(body))

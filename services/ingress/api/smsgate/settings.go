@@ -14,16 +14,16 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/httpx"
 )
 
-// settings are what phones are told, by section and key. A nil section or value is one to remove.
+// settings are the settings of phones, by section and key. A nil section or value is to be removed.
 type settings map[string]map[string]any
 
-// rule says what a setting may be.
+// rule says which values a setting may have.
 type rule struct {
 	fits func(any) bool
 	must string
 }
 
-// known are the settings that there are.
+// known are all settings that can be set.
 var known = map[string]map[string]rule{
 	"messages": {
 		"send_interval_min":  count,
@@ -67,10 +67,10 @@ func oneOf(words ...string) rule {
 	}, "one of " + strings.Join(words, ", ")}
 }
 
-// plain is a name without what the spellings of it differ in: some clients say intervalSeconds.
+// plain is a name without the differences between its spellings: some clients write intervalSeconds.
 func plain(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "")) }
 
-// spelled finds the value of a name, however that is spelled. As we spell it counts most, then what comes first in the
+// spelled finds the value of a name in any spelling. Of several, our own spelling counts, and else the first one in the
 // alphabet.
 func spelled[V any](in map[string]V, name string) (V, bool) {
 	if v, ok := in[name]; ok {
@@ -85,7 +85,7 @@ func spelled[V any](in map[string]V, name string) (V, bool) {
 	return none, false
 }
 
-// parseSettings reads settings that are given: known ones, spelled as we do, and those to remove.
+// parseSettings reads the settings of a body: known ones, in our spelling, and those to remove.
 func parseSettings(body []byte) (settings, error) {
 	var sections map[string]json.RawMessage
 	if err := decode(body, &sections); err != nil {
@@ -137,7 +137,7 @@ func readSettings(stored json.RawMessage) (settings, error) {
 	d := json.NewDecoder(bytes.NewReader(stored))
 	d.UseNumber()
 	var s settings
-	if d.Decode(&s) != nil { // its words may quote
+	if d.Decode(&s) != nil { // the decoder's text may quote the settings
 		return nil, errors.New("read the stored settings: they are not as they were written")
 	}
 	return s, nil
@@ -145,10 +145,10 @@ func readSettings(stored json.RawMessage) (settings, error) {
 
 func (s settings) write() json.RawMessage { return httpx.JSON(s) }
 
-// replace takes what is given for all there is.
+// replace lets the given settings replace all stored ones.
 func replace(_, given settings) settings { return merge(settings{}, given) }
 
-// merge puts what is given into what stands, as RFC 7396 has it.
+// merge merges the given settings into the stored ones, as RFC 7396 says.
 func merge(stand, given settings) settings {
 	merged := settings{}
 	for section, values := range stand {

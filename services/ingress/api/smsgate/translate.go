@@ -45,8 +45,8 @@ const (
 	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_Rules.
 	minTTL  = 5   // seconds
 	express = 100 // the priority from which on a message goes before the others
-	// maxContent is what one request's texts may take in the stream, where every recipient has its own: with it a
-	// group fits into one answer.
+	// maxContent bounds the bytes that the texts of one request take in the stream, where every recipient has its own
+	// copy. So a group always fits into one answer.
 	//
 	// Limit: a text, times its recipients, takes at most 3 MiB. Beyond it: 400.
 	// Used up by: one request. Hurts: that request alone. Test: TestParseSend_LargeContent.
@@ -57,7 +57,7 @@ const (
 	maxHours = 1 << 20 // that a query or a ttl may mean, which is more than a century
 )
 
-// The words of a state.
+// The names of states in this dialect.
 const (
 	pending    = "Pending"
 	cancelling = "Cancelling" // a message on its way to Cancelled, which it is here at once
@@ -84,7 +84,7 @@ const (
 	noLogs       = "For privacy reasons, device's logs are not accessible through Cloud server"
 )
 
-// invalid refuses what is sent.
+// invalid is the fault for a body that breaks a rule.
 func invalid(why string) error {
 	return fault.New(fault.Invalid, "invalid_request", "failed to validate: "+why)
 }
@@ -94,11 +94,11 @@ var (
 	errNoDevice = fault.New(fault.Invalid, "no_device", "failed to select device: record not found")
 )
 
-// order is what a POST of a message comes to.
+// order is what is made of a POST of a message.
 type order struct {
 	messages.Enqueue
 	device string    // that is to send it; empty: any
-	since  time.Time // a device must have been seen after it; zero: whenever
+	since  time.Time // the device must have been seen after that; zero: at any time
 }
 
 func parseSend(body []byte, q url.Values, region string, now time.Time) (order, error) {
@@ -148,7 +148,7 @@ func parseSend(body []byte, q url.Values, region string, now time.Time) (order, 
 	return o, nil
 }
 
-// check looks at what needs nothing else to be judged.
+// check checks the fields that can be judged one by one.
 func (in sendIn) check() error {
 	switch id := value(in.ID); {
 	case id != "" && !isID(id):
@@ -175,7 +175,7 @@ func isID(id string) bool {
 	return utf8.RuneCountInString(id) <= maxID && !strings.ContainsAny(id, "|/?#") && !strings.ContainsFunc(id, unicode.IsControl)
 }
 
-// content is what each of the messages says, but for its number.
+// content is what all messages of the request have in common: everything but the number.
 func (in sendIn) content() (messages.Content, error) {
 	c := messages.Content{
 		Encrypted: in.IsEncrypted, SIM: value(in.SIMNumber), NoReceipt: in.Receipt != nil && !*in.Receipt, Priority: in.Priority,
@@ -239,14 +239,14 @@ func (in sendIn) times(now time.Time) (due, until time.Time, err error) {
 	case in.TTL != nil && *in.TTL < minTTL:
 		return due, until, invalid("ttl must be 5 seconds or more")
 	case in.TTL != nil:
-		// What is longer than any message is valid is for the backend to refuse.
+		// The backend rejects a validity that is too long.
 		until = now.Add(time.Duration(min(*in.TTL, maxHours*3600)) * time.Second)
 	case in.ValidUntil != nil:
 		if until, err = time.Parse(time.RFC3339, *in.ValidUntil); err != nil {
 			return due, until, invalid("validUntil must be a time as in RFC 3339")
 		}
 		if until.Before(streams.Epoch) {
-			until = streams.Epoch // too late is too late; the year 1 would be no time at all
+			until = streams.Epoch // long over; the zero time would mean no validity at all
 		}
 	}
 	if !until.IsZero() && due.After(until) {
@@ -269,10 +269,10 @@ func lane(c messages.Content) streams.Lane {
 	return l
 }
 
-// picky says that not any device will do.
+// picky says whether the request takes only certain devices.
 func (o order) picky() bool { return o.device != "" || !o.since.IsZero() }
 
-// pick finds the device that is asked for among the account's.
+// pick finds the device that the request asks for among those of the account.
 func (o order) pick(devices []streams.Device) error {
 	for _, d := range devices {
 		switch {
@@ -288,7 +288,7 @@ func (o order) pick(devices []streams.Device) error {
 	return errNoDevice
 }
 
-// group is what was accepted, as it stands at first.
+// group is the accepted group in its first state.
 func (o order) group(ids []streams.MessageID) messages.Group {
 	g := messages.Group{ID: ids[0], Name: o.Name, State: streams.Pending, Device: o.Drafts[0].Lane.Target}
 	for i, d := range o.Drafts {
@@ -297,7 +297,7 @@ func (o order) group(ids []streams.MessageID) messages.Group {
 	return g
 }
 
-// stamp is a time with at most three digits behind the second: the app takes more for so many milliseconds.
+// stamp is a time with exactly three digits behind the second: the app would take more digits for more milliseconds.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
 
 // message is a group's answer.
@@ -357,7 +357,7 @@ func value[T any](p *T) T {
 	return *p
 }
 
-// refusal is what a fault becomes.
+// refusal is the answer to a fault.
 func refusal(f *fault.Error) (status int, body faultOut) {
 	body = faultOut{f.Text}
 	switch f.Kind {

@@ -2,7 +2,7 @@ package smsgate
 
 import "encoding/json"
 
-// sendIn is the body of POST messages. Null says as much as no value at all.
+// sendIn is the body of POST messages. Null is the same as no value.
 type sendIn struct {
 	ID           *string `json:"id"`
 	DeviceID     *string `json:"deviceId"`
@@ -105,7 +105,7 @@ type refreshIn struct {
 	Delivery     *string `json:"webhookDelivery"`
 }
 
-// faultOut is the answer to a request that was refused.
+// faultOut is the answer to a request that was rejected.
 type faultOut struct {
 	Message string `json:"message"`
 }
