@@ -2,8 +2,8 @@ package node
 
 import (
 	"io"
-	"net/http"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
