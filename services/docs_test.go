@@ -300,6 +300,46 @@ func TestQueuePage(t *testing.T) {
 	}
 }
 
+// dialects are the wire APIs, each with its reference, and with its page if that lists all fields.
+var dialects = []struct{ folder, page, reference string }{
+	{"queue", "../docs/dialects/queue.md", "queue"},
+	{"smsgate", "", "thirdparty"},
+	{"nodes", "../docs/dialects/nodes.md", "nodes"},
+	{"releases", "../docs/releases.md", "releases"},
+}
+
+var fieldTag = regexp.MustCompile("json:\"([A-Za-z0-9_]+)")
+
+// TestDialectFields looks for the fields of each dialect's JSON in its reference and on its page.
+func TestDialectFields(t *testing.T) {
+	for _, d := range dialects {
+		t.Run(d.folder, func(t *testing.T) {
+			reference := read(t, "ingress/api/docs/"+d.reference+".yaml")
+			page := reference
+			if d.page != "" {
+				page = read(t, d.page)
+			}
+			fields := fieldTag.FindAllStringSubmatch(sources(t, "ingress/api/"+d.folder), -1)
+			for _, match := range fields {
+				if field := match[1]; !mentions(reference, field) {
+					t.Errorf("the reference %s.yaml lacks the field %s", d.reference, field)
+				} else if !mentions(page, field) {
+					t.Errorf("%s lacks the field %s", d.page, field)
+				}
+			}
+			if len(fields) < 8 {
+				t.Errorf("found %d fields: the test looks in the wrong place", len(fields))
+			}
+		})
+	}
+}
+
+// mentions says whether a document has a name as a word of code: in backticks, in quotes, or as a key.
+func mentions(document, name string) bool {
+	quoted := regexp.QuoteMeta(name)
+	return regexp.MustCompile("`[^`\n]*\\b" + quoted + "\\b[^`\n]*`|\"" + quoted + "\"|\\b" + quoted + ":").MatchString(document)
+}
+
 var (
 	required = regexp.MustCompile(`(?m)^\t(\S+) v\S+$`)
 	major    = regexp.MustCompile(`/v[0-9]+$`)

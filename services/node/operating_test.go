@@ -3,6 +3,7 @@ package node
 import (
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -93,6 +94,14 @@ func TestMetricsPage(t *testing.T) {
 		s := start(t, t.TempDir())
 		defer s.stop()
 		s.queue(t, s.Token.Reveal(), "secret-text-6")
+		// What is counted by a label is there once it was counted.
+		rejected, err := s.Get(s.URL + "/api/nobody/get_messages")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := rejected.Body.Close(); err != nil || rejected.StatusCode != http.StatusUnauthorized {
+			t.Errorf("got status %d and %v, want 401", rejected.StatusCode, err)
+		}
 		exposed = s.metrics(t)
 	})
 	described := described{}
