@@ -5,10 +5,11 @@ import (
 	"fmt"
 )
 
-// The error of a failed publish is always one of these two. With ErrNotStored no
-// part of it was stored or ever will be. With ErrUnknownOutcome it may have been.
+// The error of a failed publish is always one of these two, by errors.Is.
 var (
-	ErrNotStored      = errors.New("not stored")
+	// ErrNotStored: no part of it was stored, or ever will be.
+	ErrNotStored = errors.New("not stored")
+	// ErrUnknownOutcome: it may have been stored, or may still be.
 	ErrUnknownOutcome = errors.New("it is not known whether it was stored")
 )
 

@@ -66,7 +66,7 @@ func TestFetch(t *testing.T) {
 }
 
 // The engine's count of what a consumer has before it lags behind the store:
-// who has the answer to a publish must get the message all the same.
+// a caller with the answer to a publish must get the message all the same.
 func TestFetch_SeesWhatWasJustStored(t *testing.T) {
 	b := bustest.New(t)
 	makeLane(t, makeStream(t, b))

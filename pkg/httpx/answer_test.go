@@ -80,7 +80,7 @@ func requested(t *testing.T, l *httpx.Memory, who string) net.Conn {
 	return conn
 }
 
-// Who reads nothing of an answer loses it, at once where others need the room; who reads slowly gets it whole.
+// A client that reads nothing of an answer loses it, at once where others need the room. One that reads slowly gets it whole.
 func TestLimiter_SlowReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 1 << 20

@@ -22,7 +22,7 @@ type connections struct {
 type connection struct {
 	state  http.ConnState
 	asked  bool   // a request of it has reached a handler
-	who    string // has made its last request; empty: a stranger, or not known yet
+	who    string // the sender of its last request; empty: a stranger, or not known yet
 	closed bool   // to make room for another
 }
 
@@ -63,7 +63,7 @@ func (c *connections) asked(next http.Handler) http.Handler {
 	})
 }
 
-// Admitted tells the server who has made a request, once that is known. Where there are too many connections, those of
+// Admitted tells the server the sender of a request, once that is known. Where there are too many connections, those of
 // strangers are closed first. Outside a request of Serve it does nothing.
 func Admitted(ctx context.Context, who string) {
 	if of, ok := ctx.Value(connectionKey{}).(ofRequest); ok {

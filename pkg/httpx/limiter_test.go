@@ -116,7 +116,7 @@ func TestLimiter_Weigh(t *testing.T) {
 	}
 }
 
-// Nobody has more than he leaves to others, so who comes new always finds room.
+// Nobody has more than he leaves to others, so a newcomer always finds room.
 func TestLimiter_Share(t *testing.T) {
 	g := httpx.NewLimiter(512, 64<<20)
 	inside := map[string]int{}

@@ -64,5 +64,8 @@ func (m *Memory) Client() *http.Client {
 
 type memoryAddr struct{}
 
+// Network and String make it a net.Addr.
 func (memoryAddr) Network() string { return "memory" }
-func (memoryAddr) String() string  { return "memory" }
+
+// String gives the only address that there is.
+func (memoryAddr) String() string { return "memory" }

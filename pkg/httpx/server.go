@@ -140,8 +140,11 @@ type through struct {
 	served          context.Context
 }
 
+// Done is closed when the server cuts requests off.
 func (t through) Done() <-chan struct{} { return t.served.Done() }
-func (t through) Err() error            { return t.served.Err() }
+
+// Err says whether it has.
+func (t through) Err() error { return t.served.Err() }
 
 // AfterFunc spares each context that is derived from this one a goroutine.
 func (t through) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(t.served, f) }

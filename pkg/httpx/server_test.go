@@ -381,7 +381,7 @@ func TestServeBoundsConnections(t *testing.T) {
 	})
 }
 
-// Nobody holds all connections: who has half of them gives one to the next.
+// Nobody has all connections: a sender with half of them gives one to the next.
 func TestServeSharesConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, stop, done := serve(t, httpx.ServerOptions{MaxConnections: 4, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

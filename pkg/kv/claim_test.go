@@ -18,7 +18,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/testkit/bustest"
 )
 
-// claimsIn makes a bucket of claims, as one sees it who uses the bus and has so long for each.
+// claimsIn makes a bucket, and Claims in it with a TTL of ttl.
 func claimsIn(t *testing.T, b *bus.Bus, ttl time.Duration) Claims {
 	t.Helper()
 	bucket, err := b.JS.CreateOrUpdateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "claims", TTL: time.Hour, Storage: jetstream.MemoryStorage})

@@ -17,15 +17,22 @@ type logBridge struct {
 	first string
 }
 
+// Noticef logs what the engine tells about itself: for us that is debugging.
 func (b *logBridge) Noticef(format string, v ...any) { b.log.Debugf(format, v...) }
-func (b *logBridge) Debugf(format string, v ...any)  { b.log.Debugf(format, v...) }
-func (b *logBridge) Tracef(format string, v ...any)  {}
 
+// Debugf logs for debugging.
+func (b *logBridge) Debugf(format string, v ...any) { b.log.Debugf(format, v...) }
+
+// Tracef drops the line: traces have the messages themselves.
+func (b *logBridge) Tracef(format string, v ...any) {}
+
+// Warnf logs a warning, and rings the alarm.
 func (b *logBridge) Warnf(format string, v ...any) {
 	b.log.Warnf(format, v...)
 	b.ring()
 }
 
+// Errorf logs an error, and rings the alarm.
 func (b *logBridge) Errorf(format string, v ...any) {
 	b.log.Errorf(format, v...)
 	b.ring()
@@ -38,6 +45,7 @@ func (b *logBridge) ring() {
 	}
 }
 
+// Fatalf logs an error, and remembers the first one for fatal.
 func (b *logBridge) Fatalf(format string, v ...any) {
 	line := fmt.Sprintf(format, v...)
 	b.mu.Lock()

@@ -60,6 +60,7 @@ type lenient struct {
 	log *zap.Logger
 }
 
+// Apply logs an event that cannot be decoded, and goes on.
 func (l lenient) Apply(tx *bolt.Tx, e Event) error {
 	err := l.Projection.Apply(tx, e)
 	if errors.Is(err, ErrUnreadable) {

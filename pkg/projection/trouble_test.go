@@ -17,7 +17,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/testkit/disktest"
 )
 
-// On a full disk the fold waits, says so to who asks and who waits, and goes on
+// On a full disk the fold waits, reports that to callers of Err and Wait, and goes on
 // by itself when there is room, with nothing missing and nothing twice.
 func TestFullDisk(t *testing.T) {
 	disk := disktest.Tmpfs(t, 8<<20)

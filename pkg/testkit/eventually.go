@@ -1,4 +1,4 @@
-// Package testkit is what tests of several packages wait with. What else they are made with is in the folders below it.
+// Package testkit is how tests of several packages wait. Other parts of tests are in the folders below it.
 package testkit
 
 import (
@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Patience is after how long something that should have happened long ago counts as a failure. It is far more than
-// anything takes on a machine that others keep busy: only a test that fails waits as long.
+// Patience is how long a test waits for something until it fails. It is far more than anything takes, even on a busy
+// machine: only a test that fails waits that long.
 const Patience = 3 * time.Minute
 
-// Eventually returns once done says so, and fails the test after Patience. It asks again and again, for what tells nobody
-// when it happens; where there is a sequence or an event to wait for, wait for that. done runs in the test's goroutine.
+// Eventually returns once done is true, and fails the test after Patience. It calls done again and again, in the
+// goroutine of the test. Use it only where there is no sequence or event to wait for.
 func Eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	EventuallyWithin(t, Patience, what, done)

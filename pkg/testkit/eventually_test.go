@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// failing notes that it was told to fail.
+// failing is a test that only notes that it has failed.
 type failing struct {
 	testing.TB
 	text string

@@ -179,7 +179,7 @@ func (w *world) mustBeTakenOver() {
 	}
 }
 
-// granting says whether reservations are answered, in every shard.
+// granting reports whether reservations are answered, in every shard.
 func (w *world) granting() bool {
 	for _, shard := range w.shards.All() {
 		nobody := streams.AccountID(w.shards) + streams.AccountID(shard)

@@ -18,7 +18,7 @@ import (
 	"unicode/utf16"
 )
 
-// App is what to build. Of what is left out there is a default.
+// App is what to build. A zero field means a default.
 type App struct {
 	Package  string // org.example.gateway
 	Version  string // 1.2.0
@@ -26,11 +26,11 @@ type App struct {
 	Padding  int    // bytes that cannot be packed
 	UTF8     bool   // form of the manifest's texts
 	Unsigned bool
-	Manifest []byte // in the place of one that says the above
-	Twice    bool   // the manifest
+	Manifest []byte // instead of one with the above
+	Twice    bool   // the manifest is in the file twice
 }
 
-// Build gives the app's file. It panics where it cannot.
+// Build gives the bytes of the app's file. It panics if it cannot build it.
 func Build(a App) []byte {
 	if a.Package == "" {
 		a.Package = "org.example.gateway"
@@ -134,7 +134,7 @@ func lengthOf(n int) []byte {
 	return []byte{0x80 | byte(n>>8), byte(n)}
 }
 
-// chunk puts a chunk's own header before the rest of it.
+// chunk puts the header of a chunk before the rest of it.
 func chunk(kind, header uint16, rest []byte) []byte {
 	return append(le(kind, header, uint32(8+len(rest))), rest...)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/natsd"
 )
 
-// New starts a fresh engine in a directory of the test, in process only, and
-// ends it with the test.
+// New starts an empty engine in a directory of the test, in process only. It ends with
+// the test.
 func New(t testing.TB) *bus.Bus {
 	t.Helper()
 	server, b := Start(t, t.TempDir())
@@ -20,7 +20,7 @@ func New(t testing.TB) *bus.Bus {
 // Start starts an engine on dir, in process only. The caller stops it.
 func Start(t testing.TB, dir string) (*natsd.Server, *bus.Bus) {
 	t.Helper()
-	// A test asserts what the engine does, not that the disk keeps it.
+	// These tests are about what the engine does, not about the disk.
 	server, err := natsd.Start(natsd.Options{Dir: dir, InProcessOnly: true, Durability: "process"})
 	if err != nil {
 		t.Fatal(err)

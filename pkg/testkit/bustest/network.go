@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Network lies between parts and the engine, and can stop: what was sent by then is kept, and arrives when a test says
-// so, as from the buffers of a real one.
+// Network is between parts and the engine, and a test can stop it. What is sent after that is kept, and arrives when the
+// test says so, as if it had been in the buffers of a real network.
 type Network struct {
 	dial func() (net.Conn, error)
 
@@ -17,7 +17,7 @@ type Network struct {
 	links map[*link]bool
 }
 
-// NewNetwork makes one that reaches the engine by dial.
+// NewNetwork makes a network that reaches the engine by dial.
 func NewNetwork(dial func() (net.Conn, error)) *Network {
 	return &Network{dial: dial, links: map[*link]bool{}}
 }
@@ -34,7 +34,8 @@ func (n *Network) InProcessConn() (net.Conn, error) {
 // Dial makes it a nats.CustomDialer.
 func (n *Network) Dial(string, string) (net.Conn, error) { return n.InProcessConn() }
 
-// Listen gives an address of 127.0.0.1 by which parts in other processes reach the engine, until the test ends.
+// Listen gives an address of 127.0.0.1 at which parts in other processes reach the engine through the network, until the
+// test ends.
 func (n *Network) Listen(t testing.TB) (address string) {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
@@ -64,13 +65,13 @@ func (n *Network) Listen(t testing.TB) (address string) {
 	return listener.Addr().String()
 }
 
-// link is a connection of a part.
+// link is one connection of a part.
 type link struct {
 	part, engine net.Conn
 
 	mu      sync.Mutex
 	stopped bool
-	stopAt  []byte        // what the part sends then; nil: nothing
+	stopAt  []byte        // stop when the part sends this; nil: do not
 	kept    bytes.Buffer  // of what the part has sent since
 	more    chan struct{} // closed when more is kept
 }
@@ -112,7 +113,7 @@ func (l *link) carryUp() {
 	}
 }
 
-// keep takes what a stopped network gets: false, it has not stopped.
+// keep keeps what a part sends on a stopped link. It is false if the link has not stopped.
 func (l *link) keep(sent []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,15 +147,15 @@ func (l *link) carryDown() {
 	}
 }
 
-// Stopped are connections on which nothing arrives.
+// Stopped are connections on which nothing arrives any more.
 type Stopped []*link
 
-// Stop stops the connections that there are. Later ones work.
+// Stop stops all connections. Later ones work.
 func (n *Network) Stop() Stopped {
 	return n.each(func(l *link) { l.stopped = true })
 }
 
-// StopAt stops each of the connections that there are once its part sends what contains text.
+// StopAt stops each of the present connections once its part sends something that contains text.
 func (n *Network) StopAt(text string) Stopped {
 	return n.each(func(l *link) { l.stopAt = []byte(text) })
 }
@@ -172,7 +173,7 @@ func (n *Network) each(f func(*link)) Stopped {
 	return all
 }
 
-// Await waits until the parts have sent what contains text.
+// Await waits until the parts have sent something that contains text.
 func (s Stopped) Await(t testing.TB, text string) {
 	t.Helper()
 	found := make(chan struct{}, len(s))
@@ -205,14 +206,14 @@ func (s Stopped) Await(t testing.TB, text string) {
 	}
 }
 
-// Cut ends the connections for the parts, which make others. The engine does not hear of it.
+// Cut ends the connections for the parts, which connect again. The engine does not notice.
 func (s Stopped) Cut() {
 	for _, l := range s {
 		l.part.Close()
 	}
 }
 
-// Arrive hands the engine what the parts had sent, and ends the connections.
+// Arrive gives the engine what the parts had sent, and ends the connections.
 func (s Stopped) Arrive() {
 	for _, l := range s {
 		l.part.Close()

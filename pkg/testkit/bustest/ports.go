@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// givenPorts are those that FreePorts gave to tests of this process, which may not listen just now.
+// givenPorts are the ports that FreePorts has given to tests of this process. Nobody may listen on them just now.
 var givenPorts sync.Map
 
-// FreePorts gives n ports of 127.0.0.1 that nobody listens on, for who listens
-// on them again and again. They are below those that the system gives to who
-// asks for any, so that no other one gets them in between. No port is given
+// FreePorts gives n ports of 127.0.0.1 on which nobody listens. A test may stop and
+// begin to listen on them again and again: they are below the ports that the system
+// gives to those who ask for any, so nobody else gets them meanwhile. No port is given
 // twice in a process.
 func FreePorts(t testing.TB, n int) (ports []int) {
 	t.Helper()

@@ -13,14 +13,14 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 )
 
-// AskRaw sends bytes to an endpoint, as a part of another version or somebody else's program might. The answer must be
-// of the form of A, or a fault that is not the endpoint's own failure.
+// AskRaw sends any bytes to an endpoint, as a part of another version or a foreign program might. The answer must have
+// the form of A, or be a fault other than Internal.
 func AskRaw[A any](t testing.TB, b *bus.Bus, subject string, data []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m, err := b.Conn.RequestMsgWithContext(ctx, &nats.Msg{
-		Subject: subject, Data: data, Header: nats.Header{"Trunkline-Timeout": {"20ms"}}, // what waits, waits no longer
+		Subject: subject, Data: data, Header: nats.Header{"Trunkline-Timeout": {"20ms"}}, // a handler that waits should not wait longer
 	})
 	if err != nil {
 		t.Fatalf("%s: %q: %v", subject, data, err)

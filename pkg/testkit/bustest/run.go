@@ -11,7 +11,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 )
 
-// Run runs parts until the test ends, which fails if one of them fails.
+// Run runs parts until the test ends. The test fails if one of them fails.
 func Run(t testing.TB, parts ...func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
@@ -26,7 +26,7 @@ func Run(t testing.TB, parts ...func(context.Context) error) {
 	})
 }
 
-// Mute makes b reach an engine that answers no request about streams and buckets, until speak is called.
+// Mute makes the engine of b ignore all requests about streams and buckets, until speak is called.
 func Mute(t testing.TB, b *bus.Bus) (speak func()) {
 	t.Helper()
 	if _, err := b.Conn.Subscribe("mute.>", func(*nats.Msg) {}); err != nil {

@@ -17,9 +17,9 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/testkit/testnote"
 )
 
-// Tmpfs mounts a file system of so many bytes, and unmounts it with the test:
-// what uses it must be started after, so that it ends before. Who may not
-// mount skips the test, which says so.
+// Tmpfs mounts a file system of so many bytes, and unmounts it when the test ends. Start
+// what uses it afterwards, so that it ends before. Where mounting is not allowed, the
+// test is skipped.
 func Tmpfs(t testing.TB, bytes int64) (dir string) {
 	t.Helper()
 	mayMount(t)
@@ -37,7 +37,7 @@ type Disk struct {
 	image string
 }
 
-// Ext4 mounts a file system in a file of so many bytes, as Tmpfs does.
+// Ext4 is Tmpfs with an ext4 file system, in a file of so many bytes.
 func Ext4(t testing.TB, bytes int64) *Disk {
 	t.Helper()
 	mayMount(t)
@@ -62,8 +62,8 @@ func Ext4(t testing.TB, bytes int64) *Disk {
 
 func (d *Disk) mount() error { return run("mount", "-o", "loop,errors=remount-ro", d.image, d.Dir) }
 
-// Fail lets the kernel find an error on the disk, as it does when a device
-// fails: from then on it can be read and not written, whoever has files open.
+// Fail makes the kernel find an error on the disk, as when a device fails. From then on
+// the disk can be read but not written, also by those who have files open.
 func (d *Disk) Fail(t testing.TB) {
 	t.Helper()
 	source, err := exec.Command("findmnt", "-n", "-o", "SOURCE", d.Dir).Output()
@@ -79,15 +79,15 @@ func (d *Disk) Fail(t testing.TB) {
 	}
 }
 
-// Replace unmounts the disk, which nobody may use, checks it and mounts it.
+// Replace unmounts the disk, checks it and mounts it again. Nobody may use it meanwhile.
 func (d *Disk) Replace(t testing.TB) {
 	t.Helper()
-	// What the kernel noted of the error may reach the disk behind the check,
-	// which then has to be made again.
+	// The kernel may write the error to the disk after the check. Then the check has to
+	// be made again.
 	for range 10 {
 		err := unmount(d.Dir)
 		if err == nil {
-			_ = run("e2fsck", "-fy", d.image) // its exit code tells that it mended something
+			_ = run("e2fsck", "-fy", d.image) // it fails also where it has repaired something
 			err = d.mount()
 		}
 		if err != nil {
@@ -105,7 +105,7 @@ func (d *Disk) writable() bool {
 	return os.WriteFile(path, nil, 0o600) == nil && os.Remove(path) == nil
 }
 
-// Remount changes the options of the file system at dir, as in "ro".
+// Remount changes the options of the file system at dir, for example to "ro".
 func Remount(t testing.TB, dir, options string) {
 	t.Helper()
 	if err := run("mount", "-o", "remount,"+options, dir); err != nil {
@@ -113,7 +113,7 @@ func Remount(t testing.TB, dir, options string) {
 	}
 }
 
-// Fill writes a file that leaves so many bytes free, and gives what removes it.
+// Fill writes a file that leaves so many bytes free. remove removes it.
 func Fill(t testing.TB, dir string, leave int64) (remove func()) {
 	t.Helper()
 	path := filepath.Join(dir, "filler")
@@ -151,7 +151,7 @@ func mayMount(t testing.TB) {
 	}
 }
 
-// unmountAfter unmounts with the test what is mounted by then.
+// unmountAfter unmounts dir when the test ends, if it is mounted then.
 func unmountAfter(t testing.TB, dir string) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -165,7 +165,8 @@ func unmountAfter(t testing.TB, dir string) {
 	})
 }
 
-// unmount waits for who was killed and may not have let go yet.
+// unmount tries again for a while: a process that was killed may still have files
+// open.
 func unmount(dir string) (err error) {
 	for range 50 {
 		if err = run("umount", dir); err == nil {

@@ -1,10 +1,11 @@
-// Package httpgolden replays requests from files against a server and compares the answers, byte for byte but for
+// Package httpgolden replays requests from files against a server, and compares the answers byte for byte, except for
 // what the files mask.
 //
-// A file holds exchanges, each under a line "### title": the request as on the wire, an empty line, its body; then the
-// answer from a line "HTTP/1.1 200 OK" on, the headers that matter, an empty line, the body. Neither body ends in a
-// newline of the file's. In all of it {{name}} stands for a value: one that the caller gave; else, in an answer, 16
-// hex digits that the name stands for from there on. {{number}} stands for any digits, {{any}} for anything.
+// A file has exchanges, each under a line "### title". First comes the request as on the wire, an empty line and its
+// body. Then comes the answer, from a line such as "HTTP/1.1 200 OK" on: the headers that matter, an empty line and the
+// body. The last newline of the file is not part of a body. {{name}} stands for a value. If the caller has not given
+// one, it matches 16 hex digits of an answer, and stands for these from there on. {{number}} matches any digits, and
+// {{any}} anything.
 package httpgolden
 
 import (
@@ -20,7 +21,7 @@ import (
 	"testing"
 )
 
-// Replay runs every exchange of a file, in order, as subtests. Values are added to while it goes on.
+// Replay runs every exchange of a file in order, as subtests. It adds the values of new names to values.
 func Replay(t *testing.T, client *http.Client, url, file string, values map[string]string) {
 	t.Helper()
 	exchanges, err := read(file)
@@ -32,8 +33,8 @@ func Replay(t *testing.T, client *http.Client, url, file string, values map[stri
 	}
 }
 
-// ReplayEach replays every file that a pattern matches, of which there has to be one, each as a subtest under its name and
-// for an account of its own, whose {{token}} it gets from token. Of values a file gets those that it asks for.
+// ReplayEach replays every file that a pattern matches, as a subtest under the file's name. There must be at least one.
+// Each file has an account of its own: token gives its {{token}}. A file gets those of the values that it uses.
 func ReplayEach(t *testing.T, client *http.Client, url, pattern string, token func(account string) string, values map[string]string) {
 	t.Helper()
 	files, err := filepath.Glob(pattern)
@@ -58,7 +59,7 @@ func ReplayEach(t *testing.T, client *http.Client, url, pattern string, token fu
 	}
 }
 
-// variables lists the names that a file uses before any answer gave them a value: what Replay must be given.
+// variables lists the names that a file uses before an answer gives them a value: Replay needs values for these.
 func variables(file string) ([]string, error) {
 	exchanges, err := read(file)
 	var names []string
@@ -117,7 +118,7 @@ func (e exchange) replay(t *testing.T, client *http.Client, url string, values m
 	lines := strings.Split(head, "\n")
 	got := []string{"HTTP/1.1 " + answer.Status}
 	for _, line := range lines[1:] {
-		// A header without a value is one that must not be there.
+		// A header without a value must not be in the answer.
 		name, _, _ := strings.Cut(line, ":")
 		got = append(got, strings.TrimSuffix(name+": "+strings.Join(answer.Header.Values(name), ", "), " "))
 	}
@@ -129,7 +130,7 @@ func (e exchange) replay(t *testing.T, client *http.Client, url string, values m
 	}
 }
 
-// request reads a request that was filled in.
+// request reads a request from text without names.
 func request(ctx context.Context, text, url string) (*http.Request, error) {
 	head, body := split(text)
 	read, err := http.ReadRequest(bufio.NewReader(strings.NewReader(head + "\n\n")))
@@ -160,7 +161,7 @@ func fill(text string, values map[string]string) string {
 	})
 }
 
-// match compares got with a text that masks something, and takes the values of names that have none.
+// match compares got with a text that has names. It sets the values of names that have none yet.
 func match(want, got string, values map[string]string) bool {
 	want = fill(want, values)
 	var pattern strings.Builder

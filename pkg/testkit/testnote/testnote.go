@@ -1,5 +1,5 @@
-// Package testnote tells what a test has done where `make test` shows it: go test
-// keeps to itself what a test says that does not fail.
+// Package testnote writes notes of tests where `make test` shows them: go test does not
+// show the output of tests that pass.
 package testnote
 
 import (
@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// Skip skips a test, and tells so.
+// Skip skips a test, and notes why.
 func Skip(t testing.TB, reason string) {
 	t.Helper()
 	note("SKIPPED", t, reason)
 	t.Skip("SKIPPED: " + reason)
 }
 
-// Count tells what a test has done.
+// Count notes how much a test has done.
 func Count(t testing.TB, format string, args ...any) {
 	t.Helper()
 	done := fmt.Sprintf(format, args...)

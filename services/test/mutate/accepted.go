@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// accepted.txt lists mutants that no test needs to find: three lines each, the package's name and the function, the
-// change, and why it changes nothing that anybody can see.
+// accepted.txt lists mutants that no test needs to find, in three lines each: the name of the package and the function,
+// the change, and why nobody can see a difference.
 //
 //go:embed accepted.txt
 var acceptedText string
@@ -47,7 +47,7 @@ func readAccepted(text string) ([]acceptance, error) {
 	return all, nil
 }
 
-// accept picks those of a package's mutants that are accepted, with the reason. An entry that is none's is an error.
+// accept picks the accepted ones of a package's mutants, with the reason. An entry without a mutant is an error.
 func accept(list []acceptance, c *code, mutants []*mutant) (map[int]string, error) {
 	reasons := map[int]string{}
 	for _, a := range list {

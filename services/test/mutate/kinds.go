@@ -17,7 +17,7 @@ func (f *finder) look(n ast.Node) {
 		f.condition(n.Cond, true)
 	case *ast.ForStmt:
 		if n.Cond != nil {
-			f.condition(n.Cond, false) // one that is always true would never end
+			f.condition(n.Cond, false) // a condition that is always true would never end the loop
 		}
 	case *ast.CaseClause:
 		if sw, ok := f.above(1).(*ast.SwitchStmt); ok && sw.Tag == nil {
@@ -44,7 +44,7 @@ func (f *finder) above(n int) ast.Node {
 	return nil
 }
 
-// others are the operators that are put instead of one.
+// others are the operators that replace one.
 var others = map[token.Token]token.Token{
 	token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
 	token.EQL: token.NEQ, token.NEQ: token.EQL,
@@ -66,7 +66,7 @@ func (f *finder) operator(n *ast.BinaryExpr) {
 	to := x + " " + other.String() + " " + y
 	if n.Op == token.LAND || n.Op == token.LOR {
 		f.replaceBool(n, to)
-		// Each side as if it were not there.
+		// Each side alone, as if the other were not there.
 		f.replaceBool(n, y)
 		f.replaceBool(n, x)
 		return
@@ -82,14 +82,14 @@ func isBool(t types.Type) bool {
 	return t == types.Typ[types.Bool] || t == types.Typ[types.UntypedBool]
 }
 
-// replaceBool puts another condition instead of one.
+// replaceBool replaces a condition by another.
 func (f *finder) replaceBool(n ast.Expr, to string) {
 	if isBool(f.code.info.Types[n].Type) {
 		f.add(n, changed(f.text(n), to), "(%s && ("+to+") || !%s && (", "))")
 	}
 }
 
-// replace puts another value of the same type instead of one.
+// replace replaces a value by another of the same type.
 func (f *finder) replace(n ast.Expr, t types.Type, to string) {
 	if name, ok := f.typeName(t); ok {
 		f.add(n, changed(f.text(n), to), "func() "+name+" { if %s { return "+to+" }; return (", ") }()")
@@ -107,10 +107,10 @@ func (f *finder) condition(n ast.Expr, mayHold bool) {
 	if b, ok := ast.Unparen(n).(*ast.BinaryExpr); ok {
 		op = b.Op
 	}
-	if op != token.EQL && op != token.NEQ { // their other operator is the same
+	if op != token.EQL && op != token.NEQ { // for these, the other operator is the negation again
 		f.add(n, changed(what, "!("+what+")"), "(%s != (", "))")
 	}
-	// Of && and ||, what one of their sides does says more.
+	// For && and ||, a change of one side says more.
 	if mayHold && op != token.LAND {
 		f.add(n, changed(what, "true"), "(%s || (", "))")
 	}
@@ -119,7 +119,7 @@ func (f *finder) condition(n ast.Expr, mayHold bool) {
 	}
 }
 
-// returns gives zero values back, and no error instead of one.
+// returns returns zero values, and nil instead of an error.
 func (f *finder) returns(n *ast.ReturnStmt) {
 	if f.loneStatement() {
 		return
@@ -149,7 +149,7 @@ func (f *finder) returns(n *ast.ReturnStmt) {
 	}
 }
 
-// besideError says that a value is returned beside an error that is made there: nobody may look at it.
+// besideError reports whether a value is returned together with an error that is made there: callers do not look at it.
 func (f *finder) besideError(n *ast.ReturnStmt, value ast.Expr) bool {
 	last := n.Results[len(n.Results)-1]
 	if value == last {
@@ -167,7 +167,7 @@ func (f *finder) besideError(n *ast.ReturnStmt, value ast.Expr) bool {
 	return ok && (made.Sel.Name == "Errorf" || made.Sel.Name == "New")
 }
 
-// loneStatement says that nothing can be put before the statement that is looked at.
+// loneStatement reports whether nothing can be put before the statement.
 func (f *finder) loneStatement() bool {
 	switch f.parent().(type) {
 	case *ast.BlockStmt, *ast.CaseClause, *ast.CommClause:
@@ -238,7 +238,7 @@ func (f *finder) resultType(i int) types.Type {
 	return nil
 }
 
-// number makes a number one more.
+// number adds one to a number.
 func (f *finder) number(n *ast.BasicLit) {
 	tv := f.code.info.Types[n]
 	octal := len(n.Value) > 1 && n.Value[0] == '0' && n.Value[1] != 'x' // permissions
@@ -251,7 +251,7 @@ func (f *finder) number(n *ast.BasicLit) {
 	f.replace(n, tv.Type, n.Value+" + 1")
 }
 
-// constant makes a constant of the package one more and one less, wherever it is used.
+// constant adds one to a constant of the package, and subtracts one, wherever it is used.
 func (f *finder) constant(n *ast.Ident) {
 	c, ok := f.code.info.Uses[n].(*types.Const)
 	if !ok || c.Pkg() != f.code.types || c.Parent() != f.code.types.Scope() {
@@ -283,13 +283,13 @@ func (f *finder) constant(n *ast.Ident) {
 	}
 }
 
-// inConstant says that what is looked at is a part of a larger constant.
+// inConstant reports whether the node is a part of a larger constant.
 func (f *finder) inConstant() bool {
 	outer, ok := f.parent().(ast.Expr)
 	return ok && f.code.info.Types[outer].Value != nil
 }
 
-// isInteger holds for whole numbers that are no durations: tests do not measure those.
+// isInteger reports whether a type is of whole numbers, except durations: tests do not measure those.
 func isInteger(t types.Type) bool {
 	if t == nil || t.String() == "time.Duration" {
 		return false
@@ -298,7 +298,7 @@ func isInteger(t types.Type) bool {
 	return ok && b.Info()&types.IsInteger != 0
 }
 
-// isHint says that a number only says how much room to make.
+// isHint reports whether a number is only a hint about how much memory to allocate.
 func (f *finder) isHint(n ast.Expr) bool {
 	call, ok := f.parent().(*ast.CallExpr)
 	if !ok || len(call.Args) < 2 {
@@ -336,13 +336,13 @@ func (f *finder) statement(n ast.Stmt) {
 	f.add(n, "without "+short(f.text(n)), "if !%s { ", " }")
 }
 
-// isLog says that a call writes a line of a log, which nobody decides by.
+// isLog reports whether a call writes a line of a log: nothing depends on that.
 func (f *finder) isLog(call *ast.CallExpr) bool {
 	s, ok := call.Fun.(*ast.SelectorExpr)
 	return ok && f.code.info.Types[s.X].Type != nil && f.code.info.Types[s.X].Type.String() == "*go.uber.org/zap.Logger"
 }
 
-// typeName is how the file that is looked at writes a type.
+// typeName is how the file writes a type.
 func (f *finder) typeName(t types.Type) (name string, ok bool) {
 	if b, untyped := t.(*types.Basic); untyped && b.Info()&types.IsUntyped != 0 {
 		t = types.Default(t)

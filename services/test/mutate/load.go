@@ -16,7 +16,7 @@ import (
 	"path/filepath"
 )
 
-// code is a package as the type checker knows it.
+// code is a package with its types.
 type code struct {
 	path, name, dir string
 
@@ -24,7 +24,7 @@ type code struct {
 	files []*file
 	types *types.Package
 	info  *types.Info
-	check types.Config // its Importer reads what the compiler wrote of the packages that are imported
+	check types.Config // its Importer reads the compiler's export data of imported packages
 }
 
 type file struct {
@@ -33,7 +33,7 @@ type file struct {
 	ast  *ast.File
 }
 
-// listed is what go list says of a package.
+// listed is what go list prints about a package.
 type listed struct {
 	ImportPath, Name, Dir, Export string
 	GoFiles                       []string
@@ -84,7 +84,7 @@ func load(ctx context.Context, pattern string) (*code, error) {
 
 func list(ctx context.Context, pattern string) ([]listed, error) {
 	const fields = "-json=ImportPath,Name,Dir,Export,GoFiles,DepOnly,Standard"
-	// The others are what the switches import.
+	// The switches import the others.
 	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-export", fields, pattern, "os", "strconv", "sync/atomic") //nolint:gosec // the package is the caller's
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

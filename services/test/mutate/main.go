@@ -1,10 +1,10 @@
-// Command mutate changes a package in many small ways, one at a time, and tells which changes no test notices:
+// Command mutate changes a package in many small ways, one at a time, and reports the changes that no test notices:
 //
 //	go run ./services/test/mutate -n 300 -seed 1 ./pkg/bus
 //
 // All changes (mutants) are compiled into one test binary, each switched on by its number, so that nothing is compiled
-// between two of them. Each test runs once without a mutant to see which mutants it reaches; then each mutant is tried
-// by the tests that reach it. Of the source tree nothing is touched.
+// between two of them. Each test runs once without a mutant, to see which mutants it reaches. Then each mutant is tried
+// with the tests that reach it. The source tree is not changed.
 package main
 
 import (
@@ -42,15 +42,15 @@ func main() {
 	o := options{}
 	var tests string
 	flag.IntVar(&o.n, "n", 300, "try that many `mutants`, picked by the seed; 0: all")
-	flag.Uint64Var(&o.seed, "seed", 1, "which are picked")
+	flag.Uint64Var(&o.seed, "seed", 1, "of the random pick")
 	flag.Float64Var(&o.percent, "percent", 90, "fail if fewer are found, of those that are not accepted")
 	flag.DurationVar(&o.slack, "slack", 10*time.Second, "a mutant hangs when its tests take five times as long as without it, and this")
 	flag.StringVar(&tests, "tests", "", "more `packages` whose tests try the mutants, with commas between them")
-	flag.StringVar(&o.only, "only", "", "mutants of functions that have this in their `name`")
+	flag.StringVar(&o.only, "only", "", "only mutants of functions that have this in their `name`")
 	flag.StringVar(&o.run, "run", "", "of -tests, only those that match the `expression`")
-	flag.DurationVar(&o.quick, "quick", 0, "leave tests out that take longer alone; try what is left then with -again")
-	flag.StringVar(&o.again, "again", "", "only those that an earlier run, whose output is in the `file`, left")
-	flag.BoolVar(&o.verbose, "v", false, "tell of those that were found too")
+	flag.DurationVar(&o.quick, "quick", 0, "leave out tests that take longer alone; then try what is left with -again")
+	flag.StringVar(&o.again, "again", "", "only those that are left in the output of an earlier run, in this `file`")
+	flag.BoolVar(&o.verbose, "v", false, "print those that were found too")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		fmt.Fprintln(os.Stderr, "name one package, such as ./pkg/bus")
@@ -70,12 +70,12 @@ func main() {
 	}
 }
 
-// totals are the mutants by what became of them.
+// totals counts the mutants by their verdict.
 type totals struct {
 	all, tried, found, hung, survived, unreached, accepted int
 }
 
-// percent is how many were found of those that are not accepted.
+// percent is how many of the mutants that are not accepted were found.
 func (t totals) percent() float64 {
 	if t.tried == t.accepted {
 		return 100
@@ -83,7 +83,7 @@ func (t totals) percent() float64 {
 	return 100 * float64(t.found) / float64(t.tried-t.accepted)
 }
 
-// mutate tries the mutants of a package and tells of those that no test notices.
+// mutate tries the mutants of a package, and prints those that no test notices.
 func mutate(ctx context.Context, o options, out io.Writer) (totals, error) {
 	start := time.Now()
 	tell := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
@@ -156,7 +156,7 @@ func mutate(ctx context.Context, o options, out io.Writer) (totals, error) {
 			if v.hung {
 				sums.hung++
 			}
-			if ok { // or the figures would say less than is true
+			if ok { // reported, since the list should not have it
 				sums.found--
 				sums.accepted++
 				tell("ACCEPTED, and found by %s: %s", v.by, m)
@@ -181,7 +181,7 @@ func mutate(ctx context.Context, o options, out io.Writer) (totals, error) {
 	return sums, nil
 }
 
-// pick picks n mutants, all with 0, of the functions that have a text in their name, in their order.
+// pick picks n mutants (0: all) of the functions that have a text in their name. Their order stays.
 func pick(mutants []*mutant, n int, seed uint64, only string) []*mutant {
 	picked := slices.DeleteFunc(slices.Clone(mutants), func(m *mutant) bool { return !strings.Contains(m.in, only) })
 	if n > 0 && n < len(picked) {
@@ -193,7 +193,7 @@ func pick(mutants []*mutant, n int, seed uint64, only string) []*mutant {
 	return picked
 }
 
-// left picks the mutants that the output of an earlier run has as survived or unreached.
+// left picks the mutants that are survived or unreached in the output of an earlier run.
 func left(mutants []*mutant, output string) ([]*mutant, error) {
 	text, err := os.ReadFile(output)
 	if err != nil {

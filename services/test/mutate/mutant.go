@@ -7,29 +7,29 @@ import (
 	"strings"
 )
 
-// mutant is one change of a package. It is compiled in beside the code as it is, and switched on by its number.
+// mutant is one change of a package. It is compiled in beside the original code, and switched on by its number.
 type mutant struct {
 	id     int
 	file   *file
 	line   int
 	in     string // the function, or the package's variables
-	change string // what was, and what is instead
+	change string // the code before -> the code instead
 	edits  []edit
 }
 
-// edit wraps a piece of a file, so that the piece is what it was unless the mutant is on.
+// edit wraps a piece of a file. Unless the mutant is on, the piece does what it did before.
 type edit struct {
 	file           *file
 	start, end     int // bytes of it
 	before, behind string
 }
 
-// String names the place and the change.
+// String gives the position and the change.
 func (m *mutant) String() string {
 	return fmt.Sprintf("%s:%d %s: %s", shown(m.file.path), m.line, m.in, m.change)
 }
 
-// on is the call that says whether the mutant with that number is on.
+// on is the code of a call that reports whether the mutant with that number is on.
 func on(id int) string { return fmt.Sprintf("%s(%d)", onFunc, id) }
 
 // finder collects the mutants of a package.
@@ -55,7 +55,7 @@ func find(c *code) []*mutant {
 			ast.Inspect(d, f.visit)
 		}
 	}
-	// The same change twice in a function has a number.
+	// If a function has the same change twice, the second gets a number.
 	times := map[string]int{}
 	for _, m := range f.found {
 		key := m.in + ": " + m.change
@@ -83,7 +83,7 @@ func (f *finder) visit(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.GenDecl:
 		if n.Tok != token.VAR {
-			return false // what has a value while it compiles cannot be switched
+			return false // a constant cannot be switched at run time
 		}
 	case *ast.ArrayType, *ast.StructType, *ast.InterfaceType, *ast.FuncType:
 		return false
@@ -93,7 +93,7 @@ func (f *finder) visit(n ast.Node) bool {
 	return true
 }
 
-// parent is the node above the one that is looked at.
+// parent is the node above the present one.
 func (f *finder) parent() ast.Node {
 	if len(f.stack) == 0 {
 		return nil
@@ -107,7 +107,7 @@ func (f *finder) text(n ast.Node) string {
 	return string(f.file.text[f.offset(n.Pos()):f.offset(n.End())])
 }
 
-// add notes a mutant that wraps the node n. The pieces have %s for the call that says whether it is on.
+// add adds a mutant that wraps the node n. In the pieces, %s stands for the call that reports whether it is on.
 func (f *finder) add(n ast.Node, change, before, behind string) *mutant {
 	id := len(f.found) + 1
 	m := &mutant{id: id, file: f.file, line: f.code.fset.Position(n.Pos()).Line, in: f.in, change: change}

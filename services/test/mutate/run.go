@@ -22,7 +22,7 @@ import (
 type suite struct {
 	binary, dir string
 	work        string
-	slack       time.Duration // what a run may take beyond what it took without a mutant
+	slack       time.Duration // how much longer a run may take than without a mutant
 }
 
 // test is one test of a suite, as it ran without a mutant.
@@ -65,7 +65,7 @@ func build(ctx context.Context, work string, number int, pattern string, texts m
 
 var errHung = errors.New("hung")
 
-// run runs tests of the suite, until one fails. It gives what they wrote.
+// run runs tests of the suite until one fails, and returns their output.
 func (s *suite) run(ctx context.Context, mutant int, marks string, within time.Duration, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -77,7 +77,7 @@ func (s *suite) run(ctx context.Context, mutant int, marks string, within time.D
 	cmd := exec.CommandContext(ctx, s.binary, args...) //nolint:gosec // it was compiled here
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp, onVariable+"="+strconv.Itoa(mutant), marksVariable+"="+marks)
-	// With it goes what it has started.
+	// Kill what it has started too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -90,8 +90,8 @@ func (s *suite) run(ctx context.Context, mutant int, marks string, within time.D
 	return out.Bytes(), err
 }
 
-// baseline runs every test alone, without a mutant, and notes which mutants it reaches. Tests that fail are told of
-// and left out, as are those that only does not match.
+// baseline runs every test alone, without a mutant, and notes which mutants it reaches. Tests that fail are reported and
+// left out. Tests that only does not match are left out too.
 func (s *suite) baseline(ctx context.Context, only string, tell func(string, ...any)) ([]*test, error) {
 	out, err := s.run(ctx, 0, "", time.Minute, "-test.list", "^(Test|Fuzz|Example)")
 	if err != nil {
@@ -134,13 +134,13 @@ func (s *suite) baseline(ctx context.Context, only string, tell func(string, ...
 	return all, nil
 }
 
-// verdict is what became of a mutant.
+// verdict is the result for a mutant.
 type verdict struct {
 	found, hung, reached bool
 	by                   string
 }
 
-// firstShare is what the first tests that try a mutant may take together. Each further share may take four times that.
+// firstShare is how long the first tests that try a mutant take together. Each further share takes four times as long.
 const firstShare = time.Second
 
 // trial tries mutants, one after the other.

@@ -14,11 +14,11 @@ import (
 	"strings"
 )
 
-// onFunc says in the mutated package whether a mutant is on.
+// onFunc is the function in the mutated package that reports whether a mutant is on.
 const onFunc = "mutantIsOn"
 
-// The variables that a mutated binary reads once: the number of the mutant that is on, and the file that notes the
-// numbers of those that were reached.
+// Environment variables that a mutated binary reads once: the number of the mutant that is on, and the file for the
+// numbers of the mutants that were reached.
 const (
 	onVariable    = "TRUNKLINE_MUTANT"
 	marksVariable = "TRUNKLINE_MUTANT_MARKS"
@@ -56,10 +56,10 @@ func mutantMark(id int) {
 }
 `
 
-// insertion is text that was put into a file for a mutant.
+// insertion is text that is inserted into a file for a mutant.
 type insertion struct {
-	at     int // byte of the file as it is
-	out    int // byte of the text that came of it
+	at     int // offset in the original file
+	out    int // offset in the rendered text
 	length int
 	id     int
 }
@@ -100,7 +100,7 @@ func render(f *file, mutants []*mutant) *rendered {
 		switch {
 		case a.at != b.at:
 			return cmp.Compare(a.at, b.at)
-		case a.behind != b.behind: // what ends here ends before what begins here
+		case a.behind != b.behind: // what ends at this offset comes before what begins at it
 			if a.behind {
 				return -1
 			}
@@ -140,7 +140,7 @@ func (r *rendered) blame(out int) int {
 	}
 	best, distance := numbered{}, 0
 	for _, e := range r.edits {
-		// The innermost around it; else the nearest: that a function does not return any more is told of at its end.
+		// The innermost mutant around it, else the nearest: that a function no longer returns is reported at its end.
 		far := max(e.start-at, at-e.end, 0)
 		if best.id == 0 || far < distance || far == distance && e.end-e.start <= best.end-best.start {
 			best, distance = e, far
@@ -149,7 +149,7 @@ func (r *rendered) blame(out int) int {
 	return best.id
 }
 
-// compiling drops the mutants that do not compile, and gives the package's texts by path with the others in them.
+// compiling drops the mutants that do not compile, and gives the package's texts with the others in them, by path.
 func compiling(c *code, mutants []*mutant) (good []*mutant, texts map[string][]byte, err error) {
 	for {
 		texts = map[string][]byte{}
@@ -208,7 +208,7 @@ func maxID(mutants []*mutant) (most int) {
 	return most
 }
 
-// shown is a path as a reader at the root of the workspace would write it.
+// shown is a path relative to the root of the workspace.
 func shown(path string) string {
 	if rel, err := filepath.Rel(workspace(), path); err == nil && !strings.HasPrefix(rel, "..") {
 		return rel
