@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 )
 
 // Decisions are messages of which each is made from all before it. One is
@@ -138,19 +139,19 @@ func gone(ctx context.Context, unsure bool, last error) error {
 
 // after reads the first decision after a sequence, nil if there is none, and
 // asks until it has an answer.
-func (d Decisions) after(ctx context.Context, seq uint64) (*jetstream.RawStreamMsg, error) {
-	for {
+func (d Decisions) after(ctx context.Context, seq uint64) (first *jetstream.RawStreamMsg, err error) {
+	err = retry.Do(ctx, decideAgain, nil, func() error {
 		m, err := d.Bus.FirstAfter(ctx, d.Stream, d.Subject, seq)
-		switch {
-		case err == nil:
-			return m, nil
-		case errors.Is(err, ErrNoMessage):
-			return nil, nil
+		if errors.Is(err, ErrNoMessage) {
+			return nil
 		}
-		if clock.Sleep(ctx, decideAgain) != nil {
-			return nil, fmt.Errorf("learn what became of a decision: %w", err)
-		}
+		first = m
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("learn what became of a decision: %w", err)
 	}
+	return first, nil
 }
 
 // same tells whether a stored message is the decision.

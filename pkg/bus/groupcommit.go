@@ -121,7 +121,7 @@ func (g *groupCommit) commit(ctx context.Context, reqs []*request, threshold int
 				half := len(s.reqs) / 2
 				again = append(again, g.plan(s.reqs[:half], threshold)...)
 				again = append(again, g.plan(s.reqs[half:], threshold)...)
-			case retry:
+			case tryAgain:
 				again = append(again, s)
 				pause = true
 			}
@@ -219,7 +219,7 @@ type next int
 
 const (
 	done next = iota
-	retry
+	tryAgain
 	split
 )
 
@@ -237,17 +237,17 @@ func (g *groupCommit) judge(ctx context.Context, s *submission, floor uint64) (f
 	}
 	if errors.Is(err, ErrUnknownOutcome) {
 		s.uncertain, s.err = true, err
-		return 0, retry
+		return 0, tryAgain
 	}
 	s.err = err
 	if g.outrun(ctx, s, err) {
-		return 0, retry
+		return 0, tryAgain
 	}
 	if s.answer.Error == nil && !s.answer.Duplicate && !permanent(err) {
-		return 0, retry // nobody has seen it
+		return 0, tryAgain // nobody has seen it
 	}
 	if s.answer.passing() && (s.uncertain || len(s.reqs) == 1 || len(s.batches) < maxTries) {
-		return 0, retry
+		return 0, tryAgain
 	}
 	if s.uncertain {
 		first, lookErr := s.find(ctx, g.bus, g.stream, floor)
@@ -260,7 +260,7 @@ func (g *groupCommit) judge(ctx context.Context, s *submission, floor uint64) (f
 		case errors.Is(lookErr, errNoID):
 			s.err = fmt.Errorf("%w: refused on a repeat: %w", ErrUnknownOutcome, err)
 		default:
-			return 0, retry
+			return 0, tryAgain
 		}
 	}
 	if len(s.reqs) > 1 && !errors.Is(err, ErrFull) {

@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/zap"
 
-	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 )
 
 // defaultInFlight bounds an endpoint's work when ServeOptions do not. Used up
@@ -98,17 +98,15 @@ func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 			break
 		}
 	}
-	for err == nil {
+	if err == nil {
 		// An engine that is away is told of the endpoints when it is back.
-		flushed := b.flush(ctx)
-		if flushed == nil {
-			break
-		}
-		if ctx.Err() != nil || b.Conn.IsClosed() {
-			err = flushed
-			break
-		}
-		_ = clock.Sleep(ctx, retryPause)
+		err = retry.Do(ctx, retryPause, nil, func() error {
+			err := b.flush(ctx)
+			if b.Conn.IsClosed() {
+				return retry.Stop(err)
+			}
+			return err
+		})
 	}
 	if err == nil {
 		if o.Ready != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 )
 
 // deleteOwn deletes a bucket's entry if it holds value, which only its owner
@@ -18,23 +18,20 @@ import (
 // and is no error.
 func deleteOwn(ctx context.Context, bucket jetstream.KeyValue, key string, value []byte) error {
 	const again = 20 * time.Millisecond
-	for {
+	return retry.Do(ctx, again, nil, func() error {
 		entry, err := bucket.Get(ctx, key)
 		switch {
 		case errors.Is(err, jetstream.ErrKeyNotFound):
 			return nil
 		case err != nil:
-			return err
+			return retry.Stop(err)
 		case !bytes.Equal(entry.Value(), value):
 			return nil
 		}
 		err = bucket.Delete(ctx, key, jetstream.LastRevision(entry.Revision()))
-		if !bus.IsConflict(err) {
-			return err
+		if bus.IsConflict(err) {
+			return err // the write came in between, or the node that was asked has not heard of it
 		}
-		// The write came in between, or the node that was asked has not heard of it.
-		if clock.Sleep(ctx, again) != nil {
-			return err
-		}
-	}
+		return retry.Stop(err)
+	})
 }
