@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 )
 
 // Decisions are messages that build on each other: each is made from all before
@@ -139,21 +140,21 @@ func gone(ctx context.Context, unsure bool, last error) error {
 	return fmt.Errorf("%w: %w", ctx.Err(), last)
 }
 
-// after reads the first decision after a sequence, nil if there is none. It asks
-// until there is an answer.
-func (d Decisions) after(ctx context.Context, seq uint64) (*jetstream.RawStreamMsg, error) {
-	for {
+// after reads the first decision after a sequence, nil if there is none, and
+// asks until it has an answer.
+func (d Decisions) after(ctx context.Context, seq uint64) (first *jetstream.RawStreamMsg, err error) {
+	err = retry.Do(ctx, decideAgain, nil, func() error {
 		m, err := d.Bus.FirstAfter(ctx, d.Stream, d.Subject, seq)
-		switch {
-		case err == nil:
-			return m, nil
-		case errors.Is(err, ErrNoMessage):
-			return nil, nil
+		if errors.Is(err, ErrNoMessage) {
+			return nil
 		}
-		if clock.Sleep(ctx, decideAgain) != nil {
-			return nil, fmt.Errorf("learn what became of a decision: %w", err)
-		}
+		first = m
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("learn what became of a decision: %w", err)
 	}
+	return first, nil
 }
 
 // same reports whether a stored message is the decision.

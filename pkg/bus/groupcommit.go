@@ -44,7 +44,7 @@ const (
 //
 // A commit takes its requests apart into submissions: one atomic batch of all of
 // them, or each on its own. It sends them, collects the answers, and judges each
-// submission: it is stored or rejected (done), has to be sent again (retry), or
+// submission: it is stored or rejected (done), has to be sent again (tryAgain), or
 // holds a request that spoils it for the others (split).
 //
 // A submission whose answer is missing has an unknown outcome. It is uncertain
@@ -144,7 +144,7 @@ func (g *groupCommit) commit(ctx context.Context, reqs []*request, threshold int
 				half := len(s.reqs) / 2
 				again = append(again, g.plan(s.reqs[:half], threshold)...)
 				again = append(again, g.plan(s.reqs[half:], threshold)...)
-			case retry:
+			case tryAgain:
 				again = append(again, s)
 				pause = true
 			}
@@ -248,7 +248,7 @@ type next int
 
 const (
 	done next = iota
-	retry
+	tryAgain
 	split
 )
 
@@ -266,17 +266,17 @@ func (g *groupCommit) judge(ctx context.Context, s *submission, floor uint64) (f
 	}
 	if errors.Is(err, ErrUnknownOutcome) {
 		s.uncertain, s.err = true, err
-		return 0, retry
+		return 0, tryAgain
 	}
 	s.err = err
 	if g.outrun(ctx, s, err) {
-		return 0, retry
+		return 0, tryAgain
 	}
 	if s.answer.Error == nil && !s.answer.Duplicate && !permanent(err) {
-		return 0, retry // no engine has seen it
+		return 0, tryAgain // no engine has seen it
 	}
 	if s.answer.passing() && (s.uncertain || len(s.reqs) == 1 || len(s.batches) < maxTries) {
-		return 0, retry
+		return 0, tryAgain
 	}
 	// Rejected, but an earlier attempt may have been stored: look for it.
 	if s.uncertain {
@@ -290,7 +290,7 @@ func (g *groupCommit) judge(ctx context.Context, s *submission, floor uint64) (f
 		case errors.Is(lookErr, errNoID):
 			s.err = fmt.Errorf("%w: refused on a repeat: %w", ErrUnknownOutcome, err)
 		default:
-			return 0, retry
+			return 0, tryAgain
 		}
 	}
 	if len(s.reqs) > 1 && !errors.Is(err, ErrFull) {

@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/micro"
 	"go.uber.org/zap"
 
-	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 )
 
 // Phones that wait for messages, or for their turn, are not counted: see Rest.
@@ -102,17 +102,15 @@ func (b *Bus) Serve(ctx context.Context, o ServeOptions) error {
 			break
 		}
 	}
-	for err == nil {
+	if err == nil {
 		// The connection subscribes the endpoints when an engine that is away is back.
-		flushed := b.flush(ctx)
-		if flushed == nil {
-			break
-		}
-		if ctx.Err() != nil || b.Conn.IsClosed() {
-			err = flushed
-			break
-		}
-		_ = clock.Sleep(ctx, retryPause)
+		err = retry.Do(ctx, retryPause, nil, func() error {
+			err := b.flush(ctx)
+			if b.Conn.IsClosed() {
+				return retry.Stop(err)
+			}
+			return err
+		})
 	}
 	if err == nil {
 		if o.Ready != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"go.uber.org/zap"
 )
 
@@ -114,16 +115,8 @@ func readKept(dir string) (time.Time, error) {
 
 // writeKept replaces the file, so that it is whole whenever the power fails.
 func writeKept(dir string, at time.Time) error {
-	path := filepath.Join(dir, KeptFile)
-	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the time: %w", err)
-	}
-	_, err = file.WriteString(at.UTC().Format(time.RFC3339Nano) + "\n")
-	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	text := at.UTC().Format(time.RFC3339Nano) + "\n"
+	if err := renameio.WriteFile(filepath.Join(dir, KeptFile), []byte(text), 0o600, renameio.WithTempDir(dir)); err != nil {
 		return fmt.Errorf("write the time: %w", err)
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/trunkline-sms/trunkline/pkg/bus"
-	"github.com/trunkline-sms/trunkline/pkg/clock"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 )
 
 // openAgain is the pause before a bucket is opened, or watched, again.
@@ -19,22 +19,19 @@ const openAgain = time.Second
 
 // Open opens a bucket, and tries again until it can. It fails only when ctx is
 // done or the connection is closed.
-func Open(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger) (jetstream.KeyValue, error) {
-	for {
-		opened, err := b.JS.KeyValue(ctx, bucket)
-		switch {
-		case err == nil:
-			return opened, nil
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case b.Conn.IsClosed():
-			return nil, fmt.Errorf("open bucket %s: %w", bucket, err)
-		}
+func Open(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger) (opened jetstream.KeyValue, err error) {
+	failed := func(err error) {
 		log.Warn("bucket not opened, trying again", zap.String("bucket", bucket), zap.Error(err))
-		if err := clock.Sleep(ctx, openAgain); err != nil {
-			return nil, err
-		}
 	}
+	err = retry.Do(ctx, openAgain, failed, func() error {
+		var err error
+		opened, err = b.JS.KeyValue(ctx, bucket)
+		if err != nil && ctx.Err() == nil && b.Conn.IsClosed() {
+			return retry.Stop(fmt.Errorf("open bucket %s: %w", bucket, err))
+		}
+		return err
+	})
+	return opened, err
 }
 
 // Follow calls see with each entry of a watch, and with nil once all have come
@@ -43,17 +40,18 @@ func Open(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger) (jets
 // entries again. It returns nil when ctx is done, and fails when the connection
 // is closed.
 func Follow(ctx context.Context, b *bus.Bus, bucket string, log *zap.Logger, watch func() (jetstream.KeyWatcher, error), see func(jetstream.KeyValueEntry)) error {
-	for {
+	failed := func(err error) { log.Warn("watching a bucket again", zap.String("bucket", bucket), zap.Error(err)) }
+	err := retry.Do(ctx, openAgain, failed, func() error {
 		err := followOnce(ctx, watch, see)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case b.Conn.IsClosed():
-			return fmt.Errorf("watch bucket %s: %w", bucket, err)
+		if b.Conn.IsClosed() {
+			return retry.Stop(fmt.Errorf("watch bucket %s: %w", bucket, err))
 		}
-		log.Warn("watching a bucket again", zap.String("bucket", bucket), zap.Error(err))
-		_ = clock.Sleep(ctx, openAgain)
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }
 
 var errWatchEnded = errors.New("the watch has ended")

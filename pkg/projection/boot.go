@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/google/renameio/v2"
 )
 
 // Commits to a projection are not synced, since a sync would cost more than the
@@ -56,20 +58,10 @@ func markOpen(path, boot string) error {
 	return nil
 }
 
-// writeSynced writes a small file. It is on the disk when this returns.
+// writeSynced writes a small file whose content is on the disk when it returns.
+// Its name is only after syncDir.
 func writeSynced(path, content string) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(content)
-	if err == nil {
-		err = file.Sync()
-	}
-	if closed := file.Close(); err == nil {
-		err = closed
-	}
-	return err
+	return renameio.WriteFile(path, []byte(content), 0o600, renameio.WithTempDir(filepath.Dir(path)))
 }
 
 // markClosed removes the mark. The file itself must be synced before.

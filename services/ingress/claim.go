@@ -14,6 +14,7 @@ import (
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/kv"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/event"
 	"github.com/trunkline-sms/trunkline/streams/request"
@@ -156,15 +157,15 @@ func (c *claim) useUntil(t time.Time) {
 // begin waits until the number answers requests, and starts its ids after those
 // that others have reserved.
 func (c *claim) begin(ctx context.Context, taken *kv.Claim, number int) (*reserved, error) {
-	for {
+	err := retry.Do(ctx, claimPause/10, nil, func() error {
 		_, err := bus.Call[request.Saw](ctx, c.bus, request.IngressSeen(number), request.Seen{})
-		if err == nil {
-			break
+		if !fault.Is(err, fault.Unavailable) {
+			return retry.Stop(err)
 		}
-		if !fault.Is(err, fault.Unavailable) || ctx.Err() != nil {
-			return nil, err
-		}
-		_ = clock.Sleep(ctx, claimPause/10)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	ids := newReserved(c.bus, c.now, string(c.owner), number, c.shards)
 	ids.begin(ctx)

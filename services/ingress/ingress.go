@@ -54,7 +54,6 @@ type Ingress struct {
 	backend    *backend
 	fences     []*bus.Fence // by shard
 	releases   *releases.Releases
-	backend    *backend // what the dialects speak to
 	committers []*bus.Committer
 }
 
@@ -88,7 +87,6 @@ func New(cfg Config, d Deps) *Ingress {
 	i.releases = releases.New(releases.Options{
 		Bus: d.Bus, Dir: filepath.Join(d.Dir, "apks"), Room: o.Room, Log: d.Log, Metrics: d.Metrics, Now: d.Now,
 	})
-	i.backend = newBackend(i.access, i.fleet, i.messages, i.registry, d.Metrics)
 	return i
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/google/renameio/v2"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
@@ -169,12 +170,11 @@ func makeDefault(ctx context.Context, b *bus.Bus, d Deps) (secret.String, error)
 
 // writeSynced writes a file that is there after a power cut.
 func writeSynced(path string, content []byte) error {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	dir := filepath.Dir(path)
+	err := renameio.WriteFile(path, content, 0o600, renameio.WithTempDir(dir))
+	if err == nil {
+		err = syncDir(dir) // renameio leaves that to its callers
 	}
-	_, err = file.Write(content)
-	err = errors.Join(err, file.Sync(), file.Close(), syncDir(filepath.Dir(path)))
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

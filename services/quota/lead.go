@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/kv"
+	"github.com/trunkline-sms/trunkline/pkg/retry"
 	"github.com/trunkline-sms/trunkline/streams"
 	"github.com/trunkline-sms/trunkline/streams/request"
 )
@@ -97,22 +97,14 @@ func (q *Quota) sweep(ctx context.Context) error {
 // retry calls f until it succeeds, and logs each failure. It fails with ctx, and when
 // the connection is closed.
 func (q *Quota) retry(ctx context.Context, what string, f func(context.Context) error) error {
-	for {
+	failed := func(err error) { q.log.Warn("trying again: "+what, zap.Error(err)) }
+	return retry.Do(ctx, retryEvery, failed, func() error {
 		err := f(ctx)
-		if err == nil {
-			return nil
+		if err != nil && q.bus.Conn.IsClosed() {
+			return retry.Stop(fmt.Errorf("%s: %w", what, err))
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if q.bus.Conn.IsClosed() {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		q.log.Warn("trying again: "+what, zap.Error(err))
-		if err := clock.Sleep(ctx, retryEvery); err != nil {
-			return err
-		}
-	}
+		return err
+	})
 }
 
 // byShard groups grants by the shard of their messages.

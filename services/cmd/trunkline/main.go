@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/trunkline-sms/trunkline/services/operator"
 )
@@ -19,11 +20,12 @@ import (
 type commands struct {
 	Serve serveCommand `cmd:"" help:"Run the server: everything in this process, the engine embedded."`
 	operator.Commands
-	Phone   phoneCommand   `cmd:"" help:"Simulate phones: pull, \"send\" and report."`
-	Demo    demoCommand    `cmd:"" help:"Run a server, senders and phones for a look around, then clean up."`
-	Bench   benchCommand   `cmd:"" help:"Measure the product on this machine, beside what the engine alone could do."`
-	Health  healthCommand  `cmd:"" help:"Ask a server whether it is ready."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Phone      phoneCommand      `cmd:"" help:"Simulate phones: pull, \"send\" and report."`
+	Demo       demoCommand       `cmd:"" help:"Run a server, senders and phones for a look around, then clean up."`
+	Bench      benchCommand      `cmd:"" help:"Measure the product on this machine, beside what the engine alone could do."`
+	Health     healthCommand     `cmd:"" help:"Ask a server whether it is ready."`
+	Version    versionCommand    `cmd:"" help:"Print the version."`
+	Completion completionCommand `cmd:"" help:"Print a script that teaches a shell to complete these commands."`
 }
 
 func main() {
@@ -38,6 +40,7 @@ func run(ctx context.Context, args []string, t *operator.Terminal) int {
 		args = []string{"--help"}
 	}
 	parser := newParser(t)
+	kongcompletion.Register(parser) // answers the shell instead, where one asks by COMP_LINE, and ends the process
 	command, err := parser.Parse(args)
 	if err == nil {
 		command.BindTo(ctx, (*context.Context)(nil))

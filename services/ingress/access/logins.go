@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"github.com/trunkline-sms/trunkline/pkg/bounded"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
 	"github.com/trunkline-sms/trunkline/pkg/secret"
 	"github.com/trunkline-sms/trunkline/streams"
@@ -201,27 +202,21 @@ func (p *passwords) compare(line *line, waiter string, key [32]byte, password se
 		rest = strangersRest * time.Since(begun)
 	}
 	leave(rest)
+	p.remember(key, hash, right)
+	return right, nil
+}
+
+// remember notes whether a password is right.
+func (p *passwords) remember(key [32]byte, hash string, right bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if right {
 		delete(p.wrong, key)
-		retain(p.right, key, checked{hash, p.now().Add(verifiedFor)})
+		bounded.Put(p.right, maxVerified, key, checked{hash, p.now().Add(verifiedFor)})
 	} else {
 		delete(p.right, key)
-		retain(p.wrong, key, checked{hash, p.now().Add(wrongFor)})
+		bounded.Put(p.wrong, maxVerified, key, checked{hash, p.now().Add(wrongFor)})
 	}
-	return right, nil
-}
-
-// retain puts an entry into a map of at most maxVerified. If it is full, any other entry is dropped.
-func retain[K comparable, V any](all map[K]V, key K, value V) {
-	if _, ok := all[key]; !ok && len(all) >= maxVerified {
-		for other := range all {
-			delete(all, other)
-			break
-		}
-	}
-	all[key] = value
 }
 
 // mayFail says whether a guesser may send one more wrong password.
@@ -239,7 +234,7 @@ func (p *passwords) failed(who guesser) {
 	l := p.failures[who]
 	if l == nil {
 		l = rate.NewLimiter(rate.Every(time.Minute/failuresAMinute), failuresAMinute)
-		retain(p.failures, who, l)
+		bounded.Put(p.failures, maxVerified, who, l)
 	}
 	l.AllowN(p.now(), 1)
 }

@@ -278,8 +278,8 @@ func TestAdmitLogin_GuessesLockNobodyOut(t *testing.T) {
 func TestPasswords_Bound(t *testing.T) {
 	p := newPasswords(time.Now)
 	for i := range maxVerified + 10 {
-		retain(p.right, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
-		retain(p.wrong, [32]byte{byte(i), byte(i >> 8), 1}, checked{})
+		p.remember([32]byte{byte(i), byte(i >> 8), 1}, "hash", true)
+		p.remember([32]byte{byte(i), byte(i >> 8), 2}, "hash", false)
 		p.failed(guesser{network(i), "shop"})
 	}
 	if len(p.right) != maxVerified || len(p.wrong) != maxVerified || len(p.failures) != maxVerified {

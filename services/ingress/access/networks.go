@@ -80,7 +80,7 @@ func (o *networksOf) merge(record map[string]int, today int) {
 		o.unstored = o.unstored || day > today
 		o.days[key] = max(o.days[key], min(day, today))
 	}
-	for len(o.days) > maxNetworks {
+	for len(o.days) > maxNetworks { // the oldest by what is stored, so that all ingresses forget the same one
 		oldest := ""
 		for key, day := range o.days {
 			if oldest == "" || day < o.days[oldest] {

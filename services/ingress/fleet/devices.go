@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/trunkline-sms/trunkline/pkg/bounded"
 	"github.com/trunkline-sms/trunkline/pkg/bus"
 	"github.com/trunkline-sms/trunkline/pkg/clock"
 	"github.com/trunkline-sms/trunkline/pkg/fault"
@@ -258,11 +259,5 @@ func (d *devices) forget(id streams.DeviceID) {
 func (d *devices) remember(id streams.DeviceID, k known) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.known[id]; !ok && len(d.known) >= maxKnown {
-		for other := range d.known { // any one
-			delete(d.known, other)
-			break
-		}
-	}
-	d.known[id] = k
+	bounded.Put(d.known, maxKnown, id, k)
 }

@@ -25,7 +25,8 @@ const (
 	lookAgain = time.Second
 )
 
-// presence knows when devices called last, here or at another ingress.
+// presence knows when devices called last, here or at another ingress. It is swept by the time of the calls and no cache: one
+// that counts as online is not forgotten because another calls.
 type presence struct {
 	now func() time.Time
 

@@ -47,7 +47,8 @@ type repeats struct {
 	silence    time.Time // when a dispatcher did not answer last
 }
 
-// history is what an account's phones reported lately.
+// history is what an account's phones reported lately. A cache of all accounts together would let a busy one push out the
+// reports of the others.
 type history struct {
 	idle    float64   // reports that change nothing and may still be stored without a question
 	counted time.Time // up to when the time has given such reports back

@@ -16,6 +16,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/trunkline-sms/trunkline/pkg/secret"
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/pkg/testkit"
 	"github.com/trunkline-sms/trunkline/services/accounts"
 )
@@ -319,13 +320,16 @@ func (n *neighbour) kinds() (all []string) {
 func (n *neighbour) table() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	b := fmt.Appendf(nil, "%-8s %31s %31s %7s\n", "", "quiet: number, p50, p99", "hostile: number, p50, p99", "factor")
+	all := table.Table{Right: true}
+	all.Row("", "quiet", "p50", "p99", "hostile", "p50", "p99", "factor")
 	for _, what := range n.kinds() {
 		of := n.took[what]
-		b = fmt.Appendf(b, "%-8s %7d %11v %11v %7d %11v %11v %7.1f\n", what, of[quietPhase].TotalCount(), n.at(what, quietPhase, 50), n.at(what, quietPhase, 99),
-			of[hostilePhase].TotalCount(), n.at(what, hostilePhase, 50), n.at(what, hostilePhase, 99), n.factor(what))
+		all.Row(what, of[quietPhase].TotalCount(), n.at(what, quietPhase, 50), n.at(what, quietPhase, 99),
+			of[hostilePhase].TotalCount(), n.at(what, hostilePhase, 50), n.at(what, hostilePhase, 99), fmt.Sprintf("%.1f", n.factor(what)))
 	}
-	return string(b)
+	var text strings.Builder
+	_ = all.Print(&text)
+	return text.String()
 }
 
 // factor is by how much the slowest became slower.

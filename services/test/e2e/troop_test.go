@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunkline-sms/trunkline/pkg/table"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -70,15 +71,18 @@ func (o *outcomes) mistaken(once string) bool {
 type campaign map[string]*outcomes
 
 func (c campaign) String() string {
-	b := fmt.Appendf(nil, "%-20s %8s %8s  %s\n", "", "begun", "done", "answers")
+	var all table.Table
+	all.Row("", "begun", "done", "answers")
 	for _, name := range slices.Sorted(maps.Keys(c)) {
 		var said []string
 		for _, what := range slices.Sorted(maps.Keys(c[name].Said)) {
 			said = append(said, fmt.Sprintf("%s: %d", what, c[name].Said[what]))
 		}
-		b = fmt.Appendf(b, "%-20s %8d %8d  %s\n", name, c[name].Begun, c[name].Done, strings.Join(said, ", "))
+		all.Row(name, c[name].Begun, c[name].Done, strings.Join(said, ", "))
 	}
-	return string(b)
+	var text strings.Builder
+	_ = all.Print(&text)
+	return text.String()
 }
 
 // startAttack starts attackers in a process of their own that yields to others. It ends by itself, and with the test.

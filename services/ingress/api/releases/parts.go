@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/trunkline-sms/trunkline/pkg/bounded"
 	"github.com/trunkline-sms/trunkline/streams"
 )
 
@@ -52,14 +53,7 @@ func (p *parts) whole(of part, sent span, size int64) bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all, known := p.sent[of]
-	if !known && len(p.sent) >= maxParts {
-		for other := range p.sent { // any one
-			delete(p.sent, other)
-			break
-		}
-	}
-	all = join(all, sent)
+	all := join(p.sent[of], sent)
 	if len(all) > maxSpans {
 		all = all[:maxSpans]
 	}
@@ -67,7 +61,7 @@ func (p *parts) whole(of part, sent span, size int64) bool {
 		delete(p.sent, of)
 		return true
 	}
-	p.sent[of] = all
+	bounded.Put(p.sent, maxParts, of, all)
 	return false
 }
 
