@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,13 +26,16 @@ var account = &streams.Account{ID: streams.AccountIDOf("acme"), Name: "acme"}
 var deployment = streams.Deployment{Shards: 1, Replicas: 1, EnqueueMaxBytes: 1 << 30, StatusMaxBytes: 1 << 30}
 
 // newRegistry runs a Registry on a real engine.
-func newRegistry(t testing.TB) *Registry {
+func newRegistry(t testing.TB) *Registry { return newRegistryAt(t, time.Now) }
+
+// newRegistryAt gives the registry its clock before it runs: the sweep of markers reads it too.
+func newRegistryAt(t testing.TB, now func() time.Time) *Registry {
 	t.Helper()
 	b := bustest.New(t)
 	if err := streams.Ensure(t.Context(), b.JS, deployment, true); err != nil {
 		t.Fatal(err)
 	}
-	r := New(Options{Bus: b, Log: zap.NewNop(), Now: time.Now})
+	r := New(Options{Bus: b, Log: zap.NewNop(), Now: now})
 	bustest.Run(t, r.Run)
 	return r
 }
@@ -108,14 +112,14 @@ func TestSettings(t *testing.T) {
 
 // Webhooks are listed in the order in which they were made first, and a list that cannot be read is no empty one.
 func TestWebhooks_Order(t *testing.T) {
-	c, caller := newRegistry(t), access.Caller{Account: account}
-	now := time.Now()
-	c.now = func() time.Time { return now }
+	var later atomic.Int64 // since the test began
+	begun := time.Now()
+	c, caller := newRegistryAt(t, func() time.Time { return begun.Add(time.Duration(later.Load())) }), access.Caller{Account: account}
 	for _, id := range []string{"b", "a", "b"} {
 		if err := c.PutWebhook(t.Context(), caller, Webhook{ID: id, URL: "https://example.org"}); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(time.Minute)
+		later.Add(int64(time.Minute))
 	}
 	all, err := c.Webhooks(t.Context(), caller)
 	if err != nil || len(all) != 2 || all[0].ID != "b" || all[1].ID != "a" {
