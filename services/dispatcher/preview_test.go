@@ -20,6 +20,14 @@ func TestPreviewIsWhatTheReportDoes(t *testing.T) {
 	h.report(a, "one", streams.Delivered, ids[0])
 	h.report(a, "one", streams.Failed, ids[1])
 	asked := append(ids, h.ids.Message())
+	stored := func() (n int) { // about messages: the dispatcher may begin to move the horizon at any time
+		for _, m := range h.status() {
+			if m.Subject != streams.HorizonSubject(0) {
+				n++
+			}
+		}
+		return n
+	}
 	for _, name := range []string{"two", "one", ""} {
 		for _, state := range []streams.State{streams.Failed, streams.Sent, streams.Delivered, streams.Delivered} {
 			q := request.Preview{Account: a}
@@ -29,9 +37,9 @@ func TestPreviewIsWhatTheReportDoes(t *testing.T) {
 			for _, id := range asked {
 				q.Messages = append(q.Messages, request.Report{ID: id, State: state})
 			}
-			before := len(h.status())
+			before := stored()
 			would := call[request.Changed](h, request.DispatcherPreview(0), q).Messages
-			if n := len(h.status()); n != before {
+			if n := stored(); n != before {
 				t.Fatalf("the preview stored %d events", n-before)
 			}
 			did := h.report(a, name, state, asked...)
