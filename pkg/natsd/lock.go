@@ -49,6 +49,9 @@ func (l *lock) release(inOrder bool) {
 	if inOrder {
 		_ = l.file.Truncate(0)
 	}
+	// A process that was forked from this one and does not run its own program yet has the file open too: closing it
+	// here alone would leave the lock to that process.
+	_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
 	l.file.Close()
 }
 
