@@ -202,11 +202,7 @@ func functions(root fs.FS, file string) (all []string, err error) {
 	}
 	for _, declared := range parsed.Decls {
 		if f, ok := declared.(*ast.FuncDecl); ok {
-			name := f.Name.Name
-			if of := receiver(f); of != "" {
-				name = of + "." + name
-			}
-			all = append(all, name)
+			all = append(all, fullName(f))
 		}
 	}
 	return all, nil

@@ -5,38 +5,28 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
+	"maps"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// undocumented lists what Go source exports without a comment, each as file:line: name. A comment on a group of constants or
+// undocumented lists what a file exports without a comment, each as file:line: name. A comment on a group of constants or
 // variables is one for all of them; fields and the methods of interfaces need none.
-func undocumented(name string, source []byte) (missing []string, exported int, err error) {
-	tokens := token.NewFileSet()
-	file, err := parser.ParseFile(tokens, name, source, parser.ParseComments|parser.SkipObjectResolution)
-	if err != nil {
-		return nil, 0, err
-	}
+func undocumented(tokens *token.FileSet, file *ast.File) (missing []string, exported int) {
 	see := func(ident *ast.Ident, full string, comments ...*ast.CommentGroup) {
 		exported++
 		if !slices.ContainsFunc(comments, func(c *ast.CommentGroup) bool { return strings.TrimSpace(c.Text()) != "" }) {
-			missing = append(missing, fmt.Sprintf("%s:%d: %s", name, tokens.Position(ident.Pos()).Line, full))
+			at := tokens.Position(ident.Pos())
+			missing = append(missing, fmt.Sprintf("%s:%d: %s", at.Filename, at.Line, full))
 		}
 	}
 	for _, declared := range file.Decls {
 		switch d := declared.(type) {
 		case *ast.FuncDecl:
-			of := receiver(d)
-			switch {
-			case !d.Name.IsExported() || of != "" && !ast.IsExported(of):
-			case of == "":
-				see(d.Name, d.Name.Name, d.Doc)
-			default:
-				see(d.Name, of+"."+d.Name.Name, d.Doc)
+			if of := receiver(d); d.Name.IsExported() && (of == "" || ast.IsExported(of)) {
+				see(d.Name, fullName(d), d.Doc)
 			}
 		case *ast.GenDecl:
 			for _, spec := range d.Specs {
@@ -55,7 +45,15 @@ func undocumented(name string, source []byte) (missing []string, exported int, e
 			}
 		}
 	}
-	return missing, exported, nil
+	return missing, exported
+}
+
+// fullName names a function, a method as Type.Method.
+func fullName(f *ast.FuncDecl) string {
+	if of := receiver(f); of != "" {
+		return of + "." + f.Name.Name
+	}
+	return f.Name.Name
 }
 
 // receiver names the type that a function is a method of, empty if it is none.
@@ -82,31 +80,16 @@ func receiver(f *ast.FuncDecl) string {
 
 // TestExportedHaveComments holds all Go but tests to a comment on what it exports: it says what a caller may rely on.
 func TestExportedHaveComments(t *testing.T) {
-	root := os.DirFS("..")
+	w, err := parseWorkspace(os.DirFS(".."))
+	if err != nil {
+		t.Fatal(err)
+	}
 	total := 0
-	for _, module := range []string{"streams", "pkg", "services"} {
-		err := fs.WalkDir(root, module, func(name string, d fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case d.IsDir() && d.Name() == "testdata":
-				return fs.SkipDir
-			case d.IsDir() || path.Ext(name) != ".go" || strings.HasSuffix(name, "_test.go"):
-				return nil
-			}
-			source, err := fs.ReadFile(root, name)
-			if err != nil {
-				return err
-			}
-			missing, exported, err := undocumented(name, source)
-			total += exported
-			for _, one := range missing {
-				t.Errorf("%s is exported and has no comment", one)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
+	for _, name := range slices.Sorted(maps.Keys(w.files)) {
+		missing, exported := undocumented(w.tokens, w.files[name])
+		total += exported
+		for _, one := range missing {
+			t.Errorf("%s is exported and has no comment", one)
 		}
 	}
 	if total < 700 {
@@ -134,10 +117,12 @@ func TestExportedHaveComments_Rules(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, _, err := undocumented("x.go", []byte("package x\n"+tt.source+"\n"))
+			tokens := token.NewFileSet()
+			file, err := parser.ParseFile(tokens, "x.go", "package x\n"+tt.source+"\n", parser.ParseComments)
 			if err != nil {
 				t.Fatal(err)
 			}
+			got, _ := undocumented(tokens, file)
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}

@@ -61,16 +61,28 @@ func followOnce(ctx context.Context, watch func() (jetstream.KeyWatcher, error),
 	if err != nil {
 		return err
 	}
+	return read(ctx, watcher, func(entry jetstream.KeyValueEntry) bool {
+		see(entry)
+		return true
+	})
+}
+
+// read calls see with what a watch brings, until see returns false: entries, and
+// nil once all have come that were in the bucket at its start. Then it ends the
+// watch. It fails with ctx, and when the engine ends the watch before.
+func read(ctx context.Context, watcher jetstream.KeyWatcher, see func(jetstream.KeyValueEntry) (more bool)) error {
 	defer EndWatch(watcher)
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case entry, ok := <-watcher.Updates():
-			if !ok {
+			switch {
+			case !ok:
 				return errWatchEnded
+			case !see(entry):
+				return nil
 			}
-			see(entry)
 		}
 	}
 }

@@ -56,8 +56,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		broadcast.Run(ctx, f.bus, f.log, func() request.Used { return request.Used{Devices: f.presence.takeNews()} }, f.heard)
 	})
 	parts.Go(func() { kv.Sweep(ctx, f.bus, streams.DevicesBucket, f.log, f.now) })
-	parts.Wait()
-	<-ctx.Done() // the last calls that were not broadcast hardly matter
+	parts.Wait() // the last calls that were not broadcast hardly matter
 	return nil
 }
 

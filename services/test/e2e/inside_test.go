@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"syscall"
 	"testing"
 
 	"go.uber.org/zap/zapcore"
@@ -40,10 +39,6 @@ func simulated(dir string, shards int) host {
 
 func (h *insideHost) start(t *testing.T) started {
 	t.Helper()
-	// A process that another test is just starting still has the files that were open here when it was forked, and with
-	// them the lock of a data directory that this process has given up. Wait until it runs its own program.
-	syscall.ForkLock.RLock()
-	syscall.ForkLock.RUnlock() //nolint:staticcheck // nothing is done meanwhile
 	h.log = logs.open(t)
 	deps := node.Deps{Log: node.NewLog(h.log, zapcore.DebugLevel), Version: "0.0.0-test", InProcessOnly: h.simulated}
 	var begun started
